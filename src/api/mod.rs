@@ -1,0 +1,1 @@
+//! HTTP/JSON types, routes and client.

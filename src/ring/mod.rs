@@ -1,0 +1,3 @@
+//! io_uring and aligned buffers.
+
+#![allow(unsafe_code)]

@@ -1,0 +1,15 @@
+//! The words of the house: newtypes for ids, blocks and time, and the record that engine and cluster share.
+//!
+//! Everything here is a plain value. The room knows nothing of sockets, files, clocks or threads; every other room may use it.
+
+mod blocks;
+mod ids;
+mod record;
+mod state;
+mod time;
+
+pub use blocks::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, EXTENT, Extent, blocks_of, extents_of};
+pub use ids::{ClusterId, Incarnation, Name, NameError, NodeId, RecordId, ReplicaId, ResourceId, VolumeId};
+pub use record::{Authority, Membership, Record};
+pub use state::{DiskState, Protocol, Role};
+pub use time::Instant;
