@@ -1,1 +1,5 @@
 //! On-disk metadata (pure).
+
+mod superblock;
+
+pub use superblock::{LINEAGE_MAX, PeerSlot, Region, Superblock};

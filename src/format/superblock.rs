@@ -1,0 +1,64 @@
+//! The superblock: who a replica is, what it goes by, and where the rest of its metadata lies.
+
+use crate::units::{ClusterId, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
+
+/// Everything about a replica that is not a bit of a map. Two copies of it lie in two slots and are written in turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Counts the writes of the superblock; the greater of two valid slots is the present one.
+    pub version: u64,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The resource.
+    pub resource: ResourceId,
+    /// The node the replica belongs to.
+    pub node: NodeId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The present or last life.
+    pub incarnation: Incarnation,
+    /// The incarnation that it continues cleanly.
+    pub continues: Incarnation,
+    /// That life has ended cleanly: drained, flushed, maps durable. False from a start until the next clean stop.
+    pub clean: bool,
+    /// A resync has begun and not been followed by an admission.
+    pub inconsistent: bool,
+    /// Others may have gone on without this replica (rule Q7, or an operator's `outdate`).
+    pub outdated: bool,
+    /// The last record that had the replica in sync: number and id.
+    pub synced: Option<(u64, RecordId)>,
+    /// The record.
+    pub record: Option<Record>,
+    /// Ancestors of the record, newest first, at most [`LINEAGE_MAX`].
+    pub lineage: Vec<RecordId>,
+    /// The peers that have a dirty bitmap here; the position is the bitmap's slot.
+    pub peers: Vec<PeerSlot>,
+    /// The volumes' maps.
+    pub regions: Vec<Region>,
+}
+
+/// How many ancestors a superblock remembers. An older ancestor is taken for unknown, which costs a decision, never data.
+pub const LINEAGE_MAX: usize = 64;
+
+/// A peer that has a dirty bitmap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerSlot {
+    /// The peer.
+    pub node: NodeId,
+    /// The record at which it was last admitted, number and id: the bitmap serves a peer at any record since (rule M6). `None`
+    /// when it was never in sync with this replica's line.
+    pub base: Option<(u64, RecordId)>,
+}
+
+/// Where a volume's activity map and bitmaps lie in the metadata area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The first byte of the region, a multiple of 4096.
+    pub at: u64,
+    /// How many bitmaps the region has room for.
+    pub slots: u16,
+}

@@ -1,0 +1,281 @@
+//! What two engines of one resource say to each other.
+//!
+//! A message travels in a [`Frame`](super::Frame) that names the resource and the sender's reign. Messages of one resource between two
+//! nodes arrive in the order they were sent, or not at all: a connection that loses one ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{
+    BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, Role,
+};
+
+/// The largest number of ranges in one message; longer lists are sent in parts.
+pub const RANGES_MAX: usize = 4096;
+
+/// A message between the engines of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Who I am and where I stand: the first message of a session, and the answer to one whose token is new.
+    Hello(Box<Introduction>),
+    /// My standing has changed: another record, disk state or role.
+    Standing(Box<Standing>),
+    /// Primary to replica: follow me under this record. The replica drains, stores the record, and answers by a report.
+    Open {
+        /// The primary's record.
+        record: Record,
+    },
+    /// Part of a report: blocks in which the sender may differ from others (rules M5, P2, R5).
+    ReportRanges {
+        /// At most [`RANGES_MAX`] ranges.
+        ranges: Vec<BlockRange>,
+    },
+    /// Replica to primary: the report is complete; the session is open.
+    Report(Report),
+    /// The sender refuses the receiver's reign: it goes by this newer record (rule F1).
+    Fenced {
+        /// The record that fences.
+        record: Record,
+    },
+    /// The sender stops cleanly: it need not be waited for.
+    Leaving,
+
+    /// Write the payload. The blocks do not overlap any other write in flight.
+    Write(Write),
+    /// Make these blocks read as zeroes (TRIM and WRITE_ZEROES; the same bytes on every replica).
+    Zero(Zero),
+    /// Replica to primary: these writes are on disk (and durable, where that was asked for).
+    Written {
+        /// Sequence numbers, in the order of completion.
+        seqs: Vec<u64>,
+    },
+    /// Replica to primary, protocol B: these writes have arrived.
+    Received {
+        /// Sequence numbers.
+        seqs: Vec<u64>,
+    },
+    /// Make everything written so far durable.
+    Flush {
+        /// Names the answer.
+        id: u64,
+    },
+    /// Everything that was acknowledged before the flush arrived is durable.
+    Flushed {
+        /// The flush.
+        id: u64,
+        /// Every write up to this sequence number is durable.
+        durable: u64,
+    },
+    /// Primary to replica: every write up to here is durable on every member (rule P4).
+    Settled {
+        /// The sequence number.
+        seq: u64,
+        /// Everything that was remembered from older reigns is equal everywhere as well.
+        older: bool,
+    },
+    /// Read blocks for a primary that cannot read them itself.
+    Read {
+        /// Names the answer.
+        id: u64,
+        /// The blocks.
+        range: BlockRange,
+    },
+    /// The blocks are the payload; no payload when they could not be read.
+    ReadReply {
+        /// The read.
+        id: u64,
+        /// Whether the payload is there.
+        ok: bool,
+    },
+
+    /// Primary to target: a resync begins; be durably Inconsistent first (rule R4).
+    SyncBegin,
+    /// The target is durably Inconsistent.
+    SyncReady,
+    /// Send the hashes of these blocks, one each.
+    Hash {
+        /// Names the answer.
+        id: u64,
+        /// The blocks.
+        range: BlockRange,
+    },
+    /// The hashes; none when the blocks could not be read.
+    Hashes {
+        /// The question.
+        id: u64,
+        /// One a block.
+        hashes: Vec<BlockHash>,
+    },
+
+    /// Make these extents cold, after storing what is dirty in them for absent replicas (rule W5).
+    Cool {
+        /// Names the answer.
+        id: u64,
+        /// The extents.
+        extents: Vec<Extent>,
+        /// For each absent replica the dirty blocks in these extents.
+        dirty: Vec<(NodeId, Vec<BlockRange>)>,
+    },
+    /// The extents are cold.
+    Cooled {
+        /// The question.
+        id: u64,
+    },
+    /// Part of an admission: extents that are hot at the primary, blocks that are dirty for an absent replica (rule M4).
+    AdmitPart {
+        /// Hot extents.
+        hot: Vec<Extent>,
+        /// Dirty blocks of absent replicas.
+        dirty: Vec<(NodeId, Vec<BlockRange>)>,
+    },
+    /// The admission is complete: store it durably and say so.
+    Admit {
+        /// Names the answer.
+        id: u64,
+        /// For each absent replica the record at which it was last in sync, as the primary knows (rule M6).
+        bases: Vec<(NodeId, RecordPoint)>,
+    },
+    /// All of the admission is durable.
+    AdmitStored {
+        /// The question.
+        id: u64,
+    },
+    /// Primary to replica: the record has changed under the same reign, or the primary has stepped down.
+    Record {
+        /// The new record.
+        record: Record,
+    },
+
+    /// `quorum=off`: store this record if yours is `expect` (DESIGN: the node is its own authority).
+    Propose {
+        /// The id that the receiver's record must have.
+        expect: RecordId,
+        /// The new record.
+        record: Record,
+    },
+    /// The proposal is stored durably.
+    Accepted {
+        /// The proposal's id.
+        id: RecordId,
+    },
+    /// The proposal was refused.
+    Rejected {
+        /// The proposal's id.
+        id: RecordId,
+        /// The receiver's own record.
+        record: Option<Record>,
+    },
+    /// A proposal that was refused elsewhere; nothing was completed under it.
+    Withdraw {
+        /// The proposal's id.
+        id: RecordId,
+    },
+
+    /// Give up the primary role if nobody uses the resource there.
+    StepDown,
+    /// The resource is in use here.
+    InUse,
+}
+
+/// A point in a resource's line of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecordPoint {
+    /// The record's number.
+    pub number: u64,
+    /// The record's id.
+    pub id: RecordId,
+}
+
+/// A strong hash of one block, truncated: equal hashes are taken for equal blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockHash(pub [u8; 16]);
+
+/// What never changes within a session, and the standing at its beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// The cluster; another one's engine is refused by name (rule M7).
+    pub cluster: ClusterId,
+    /// The resource.
+    pub resource: ResourceId,
+    /// Names this session on the sender's side; a new one with every session.
+    pub token: u64,
+    /// The receiver's token as far as the sender knows it, 0 when not yet.
+    pub answers: u64,
+    /// Volume sizes in bytes, as the sender has them.
+    pub volumes: Vec<(crate::units::VolumeId, u64)>,
+    /// The sender's standing.
+    pub standing: Standing,
+}
+
+/// Where a node stands with a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The replica; `None` on a node without one.
+    pub replica: Option<ReplicaStanding>,
+    /// The record the node goes by.
+    pub record: Option<Record>,
+    /// Ancestors of the record, newest first; as many as the node remembers. Empty under [`Authority::Majority`](crate::units::Authority).
+    pub lineage: Vec<RecordId>,
+    /// Whether the node is primary in the record's reign, by its own promotion in this life.
+    pub role: Role,
+    /// Whether clients use the resource there.
+    pub in_use: bool,
+}
+
+/// Where a replica stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStanding {
+    /// Its identity.
+    pub replica: ReplicaId,
+    /// This life.
+    pub incarnation: Incarnation,
+    /// The incarnation that this life continues cleanly; itself after an unclean start (rule M3).
+    pub continues: Incarnation,
+    /// Its disk.
+    pub disk: DiskState,
+    /// The last record that had it in sync; `None` when it was never UpToDate (rule M6).
+    pub synced: Option<RecordPoint>,
+}
+
+/// The end of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The record that the replica has stored and follows.
+    pub record: RecordId,
+    /// The newest write of this reign that the replica has seen in this incarnation, 0 for none: with the primary's own memory it
+    /// tells what to send again (rule W6).
+    pub seen: u64,
+    /// For how many more nanoseconds an older primary may hold a lease that this replica granted (rule F3).
+    pub lease_left: u64,
+}
+
+/// A write on its way to a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// Counts the reign's writes from 1.
+    pub seq: u64,
+    /// The blocks; the payload has exactly their bytes.
+    pub range: BlockRange,
+    /// Acknowledge when durable.
+    pub fua: bool,
+    /// Part of a resync rather than a client's write.
+    pub sync: bool,
+    /// Every write up to here is durable on every member.
+    pub settled: u64,
+}
+
+/// A range to be zeroed on a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zero {
+    /// As in [`Write`].
+    pub seq: u64,
+    /// The blocks.
+    pub range: BlockRange,
+    /// Give the space back where the pool can; else keep it allocated.
+    pub unmap: bool,
+    /// Acknowledge when durable.
+    pub fua: bool,
+    /// Part of a resync rather than a client's request.
+    pub sync: bool,
+    /// As in [`Write`].
+    pub settled: u64,
+}
