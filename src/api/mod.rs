@@ -1,1 +1,44 @@
-//! HTTP/JSON types, routes and client.
+//! HTTP/JSON: what a daemon can be asked, and the words it answers in.
+//!
+//! One table, [`OPERATIONS`], names every operation with its path, request and answer. From it come the [`Service`] trait that
+//! a daemon implements, the [`routes`] that serve any such service, and the [`Client`], which is a `Service` itself: whoever
+//! holds one need not know whether it answers here, over the unix socket or on the cluster's leader.
+//!
+//! - A read is a `GET` whose request travels in the query; a change is a `POST` whose request is a JSON object. Both answer JSON.
+//! - A refusal is an [`ApiError`]: a code for programs, what happened, and what to do next.
+//! - The words for states are decided in [`state`], and nowhere else.
+//!
+//! [`setup`] holds what cannot be asked of a running daemon, because there is none yet: `init`, `join` and `daemon`.
+//!
+//! This room knows the words only. It never looks at the model, the disks or the engine.
+
+mod assignments;
+mod client;
+mod error;
+mod nodes;
+mod operations;
+mod options;
+mod resources;
+mod server;
+pub mod setup;
+pub mod state;
+mod status;
+mod views;
+
+pub use assignments::{
+    AssignResource, Assignment, DeployResource, ListAssignments, Placement, Replicas, UnassignResource, UndeployResource,
+};
+pub use client::{Client, Connecting, Connector, Stream};
+pub use error::{ApiError, Code};
+pub use nodes::{AddNode, HowtoJoin, JoinTicket, ListNodes, Membership, Node, Pool, PoolKind, RemoveNode};
+pub use operations::{OPERATIONS, Operation, Promise, Service, routes};
+pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionValues, Options, Quorum, SetOptions};
+pub use resources::{
+    AddResource, AddVolume, AddedVolume, FreeSpace, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
+    Resource, Volume,
+};
+pub use server::serve_connection;
+pub use status::{
+    AskStatus, ClusterStatus, Connection, Done, PeerView, Pending, Ping, Pong, ReplicaStatus, ResourceStatus, Resync, Shutdown,
+    Suspension, VolumeInfo,
+};

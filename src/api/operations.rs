@@ -1,0 +1,118 @@
+//! The table of operations.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::routing::{MethodFilter, get, on};
+use serde::Serialize;
+
+use super::client::Client;
+use super::error::ApiError;
+use super::server::{no_such_method, no_such_path, read};
+use super::*;
+
+/// An answer that is on its way.
+pub type Promise<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
+
+/// A line of the table of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Operation {
+    /// `GET` for a read, with the request in the query; `POST` for a change, with the request as JSON.
+    pub method: &'static str,
+    /// The path.
+    pub path: &'static str,
+    /// The name, also that of the method of [`Service`].
+    pub name: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+}
+
+macro_rules! operation_table {
+    ($( $(#[doc = $doc:literal])+ $method:ident $path:literal $name:ident($request:ty) -> $answer:ty; )+) => {
+        /// What a daemon can be asked. Each method is one operation; its documentation says what a success means.
+        ///
+        /// A refusal means that nothing was changed, unless its code is [`Code::TimedOut`] or [`Code::Unreachable`].
+        pub trait Service: Send + Sync + 'static {
+            $( $(#[doc = $doc])+ fn $name(&self, request: $request) -> Promise<'_, $answer>; )+
+        }
+
+        /// Every operation, in the order of the table.
+        pub const OPERATIONS: &[Operation] = &[$( Operation {
+            method: stringify!($method), path: $path, name: stringify!($name), summary: concat!($($doc),+).trim_ascii(),
+        } ),+];
+
+        /// Serves a service: every operation at its path, and the table itself at `/v1`.
+        pub fn routes(service: Arc<dyn Service>) -> Router {
+            Router::new()
+                .route("/v1", get(async || Json(OPERATIONS)))
+                $( .route($path, on(MethodFilter::$method, async |State(service): State<Arc<dyn Service>>, request: Request| {
+                    let request = read::<$request>(request).await?;
+                    service.$name(request).await.map(Json)
+                })) )+
+                .fallback(no_such_path)
+                .method_not_allowed_fallback(no_such_method)
+                .with_state(service)
+        }
+
+        impl Service for Client {
+            $( fn $name(&self, request: $request) -> Promise<'_, $answer> {
+                Box::pin(async move { self.call(Method::$method, $path, &request).await })
+            } )+
+        }
+    };
+}
+
+operation_table! {
+    /// Whether the daemon is there, and which version it is.
+    GET "/v1/ping" ping(Ping) -> Pong;
+    /// The nodes, the resources and all their replicas, in full.
+    GET "/v1/status" status(AskStatus) -> ClusterStatus;
+    /// Ends the daemon cleanly; answered before it goes.
+    POST "/v1/shutdown" shutdown(Shutdown) -> Done;
+
+    /// The nodes.
+    GET "/v1/nodes" list_nodes(ListNodes) -> Vec<Node>;
+    /// Announces a node, and answers what it needs to join.
+    POST "/v1/nodes/add" add_node(AddNode) -> JoinTicket;
+    /// A new token for a node that was announced and has not joined.
+    POST "/v1/nodes/howto-join" howto_join(HowtoJoin) -> JoinTicket;
+    /// Takes a node out of the cluster.
+    POST "/v1/nodes/remove" remove_node(RemoveNode) -> Done;
+    /// How large a volume could be, at a redundancy.
+    GET "/v1/free-space" list_free_space(ListFreeSpace) -> FreeSpace;
+
+    /// The resources, a line each.
+    GET "/v1/resources" list_resources(ListResources) -> Vec<Resource>;
+    /// Defines a resource.
+    POST "/v1/resources/add" add_resource(AddResource) -> Done;
+    /// Removes a resource, its volumes and its replicas.
+    POST "/v1/resources/remove" remove_resource(RemoveResource) -> Done;
+    /// Sets how many replicas a resource has.
+    POST "/v1/resources/deploy" deploy_resource(DeployResource) -> Placement;
+    /// Takes a resource's replicas away and keeps its definition.
+    POST "/v1/resources/undeploy" undeploy_resource(UndeployResource) -> Done;
+
+    /// The volumes.
+    GET "/v1/volumes" list_volumes(ListVolumes) -> Vec<Volume>;
+    /// Adds a volume, and its resource when there is none.
+    POST "/v1/volumes/add" add_volume(AddVolume) -> AddedVolume;
+    /// Removes a volume from every replica of its resource.
+    POST "/v1/volumes/remove" remove_volume(RemoveVolume) -> Done;
+
+    /// Which resource is on which node.
+    GET "/v1/assignments" list_assignments(ListAssignments) -> Vec<Assignment>;
+    /// Puts a replica of a resource on a node.
+    POST "/v1/assignments/add" assign_resource(AssignResource) -> Done;
+    /// Takes a resource's replica from a node.
+    POST "/v1/assignments/remove" unassign_resource(UnassignResource) -> Done;
+
+    /// The options of the cluster or of a resource.
+    GET "/v1/options" list_options(ListOptions) -> Options;
+    /// Changes options of the cluster or of a resource.
+    POST "/v1/options/set" set_options(SetOptions) -> Done;
+}

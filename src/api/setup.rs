@@ -1,0 +1,190 @@
+//! What no daemon can be asked for, because it makes or is the daemon: `init`, `join`, `recover` and `daemon`.
+//!
+//! The command line fills in these values and calls the [`Setup`] it was given; the control plane implements it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::nodes::PoolKind;
+use super::operations::Promise;
+use crate::units::Name;
+
+/// A node's directory: its part of the cluster's state, its keys, its sockets, and its file pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// Where a node's directory is unless something else is said.
+    pub const DEFAULT: &str = "/var/lib/blkrep";
+
+    /// The directory `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The socket of the API; only its owner may open it.
+    pub fn api_socket(&self) -> PathBuf {
+        self.0.join("api.sock")
+    }
+
+    /// The socket for NBD clients of this machine.
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.0.join("nbd.sock")
+    }
+
+    /// Where a daemon that was started in the background writes its log.
+    pub fn log_file(&self) -> PathBuf {
+        self.0.join("daemon.log")
+    }
+
+    /// The file pool's directory, where no other pool was named.
+    pub fn file_pool(&self) -> PathBuf {
+        self.0.join("pool")
+    }
+
+    /// Whether this is the directory of the machine's one ordinary daemon, that a service manager may look after.
+    pub fn is_default(&self) -> bool {
+        self.0 == Path::new(Self::DEFAULT)
+    }
+}
+
+/// The ports that a node uses unless others are named.
+pub mod ports {
+    /// Between nodes: drbdmanage's.
+    pub const PEERS: u16 = 6999;
+    /// NBD's, as registered with IANA.
+    pub const NBD: u16 = 10809;
+}
+
+/// What is a node's own affair; kept in its directory, and read by the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// Its directory.
+    pub root: Root,
+    /// Where it listens for peers, and NBD clients.
+    pub listen: Listen,
+    /// Its storage; `None` chooses: the volume group `drbdpool` where there is one, else files in [`Root::file_pool`].
+    pub pool: Option<PoolChoice>,
+    /// Whether it has no storage at all: a witness.
+    pub witness: bool,
+    /// Where the Docker plugin listens; `None` for no plugin.
+    pub docker: Option<PathBuf>,
+}
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Its address for peers; `None`: `init` takes the address of the default route, `join` what `add-node` was told.
+    pub address: Option<IpAddr>,
+    /// Its port for peers; `None`: `init` takes [`ports::PEERS`], `join` what `add-node` was told.
+    pub port: Option<u16>,
+    /// Where NBD clients reach it over TCP; `None` for its unix socket alone. Anything but a loopback address wants TLS.
+    pub nbd: Option<SocketAddr>,
+}
+
+/// A pool, as an operator names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolChoice {
+    /// How it stores.
+    pub kind: PoolKind,
+    /// The volume group, `group/thinpool`, or the directory.
+    pub location: String,
+}
+
+/// Makes a new cluster with this node as its first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitOptions {
+    /// The node.
+    pub local: NodeOptions,
+    /// Its name; `None` for the host's name.
+    pub name: Option<Name>,
+    /// Whether an earlier cluster's state in the directory is wiped. Volumes of it are kept where they are.
+    pub force: bool,
+}
+
+/// Makes this node a member of a cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinOptions {
+    /// The node.
+    pub local: NodeOptions,
+    /// A member: address and port.
+    pub contact: SocketAddr,
+    /// The token that `add-node` printed.
+    pub token: String,
+    /// Whether an earlier cluster's state in the directory is wiped.
+    pub force: bool,
+}
+
+impl std::fmt::Debug for JoinOptions {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinOptions").field("local", &self.local).field("contact", &self.contact).finish_non_exhaustive()
+    }
+}
+
+/// Restarts the control plane from this node's state alone, after its other voters are lost for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverOptions {
+    /// The node's directory.
+    pub root: Root,
+}
+
+/// Runs a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonOptions {
+    /// Its directory.
+    pub root: Root,
+}
+
+/// What `init` and `join` made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Founded {
+    /// The node's name.
+    pub node: Name,
+    /// Its address for peers.
+    pub address: SocketAddr,
+    /// The cluster's id, in hexadecimal.
+    pub cluster: String,
+    /// Its storage, in words: `volume group drbdpool`, `files in /var/lib/blkrep/pool`.
+    pub pool: String,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// What the control plane offers without a daemon. `init`, `join` and `recover` refuse while a daemon runs in the directory,
+/// and leave a directory that a daemon can be started in.
+pub trait Setup: Send + Sync {
+    /// Makes a new cluster.
+    fn init(&self, options: InitOptions) -> Promise<'_, Founded>;
+
+    /// Joins a cluster.
+    fn join(&self, options: JoinOptions) -> Promise<'_, Founded>;
+
+    /// Restarts the control plane from one node's state, and says in notes what may be lost.
+    fn recover(&self, options: RecoverOptions) -> Promise<'_, Founded>;
+
+    /// Runs the daemon until it is told to end: by a signal or by [`shutdown`](super::Service::shutdown).
+    fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_of_a_node_is_in_its_directory() {
+        let root = Root::new("/tmp/n");
+        for path in [root.api_socket(), root.nbd_socket(), root.log_file(), root.file_pool()] {
+            assert!(path.starts_with(root.path()));
+        }
+        assert!(!root.is_default());
+        assert!(Root::new(Root::DEFAULT).is_default());
+    }
+}
