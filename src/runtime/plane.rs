@@ -9,10 +9,11 @@ use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::Duration;
+
+pub use crate::engine::{Answer, OnNoQuorum, Peer, Settings as ResourceSettings, Ticket, Timeouts};
 
 use crate::engine::ResourceStatus;
-use crate::units::{Authority, ClusterId, Name, NodeId, Protocol, Record, RecordId, ResourceId, VolumeId};
+use crate::units::{ClusterId, Name, NodeId, Record, RecordId, ResourceId, VolumeId};
 
 /// How many lanes two nodes share. Fixed for the cluster, so that nodes with different numbers of shards agree on which
 /// connection a resource's session is carried by.
@@ -103,23 +104,6 @@ pub enum PlaneEvent {
     },
 }
 
-/// Names a question to the authority.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Ticket(pub u64);
-
-/// The authority's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The proposal is the record now.
-    Granted,
-    /// It is not and will not be; this is the record (also the answer to a read).
-    Is(Record),
-    /// No authority could be reached in time; whether the proposal was taken is not known.
-    Unknown,
-    /// The resource is not in the model any more.
-    Gone,
-}
-
 /// Everything a resource's engine needs.
 #[derive(Debug)]
 pub struct ResourceSpec {
@@ -135,68 +119,6 @@ pub struct ResourceSpec {
     pub settings: ResourceSettings,
     /// This node's replica; `None` on a node that has none.
     pub storage: Option<ReplicaStorage>,
-}
-
-/// The part of a resource that can change while it is open.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ResourceSettings {
-    /// Every other node that has a replica or uses the resource.
-    pub peers: BTreeMap<NodeId, Peer>,
-    /// Volume sizes in bytes.
-    pub volumes: BTreeMap<VolumeId, u64>,
-    /// When a write is answered.
-    pub protocol: Protocol,
-    /// Who decides on records.
-    pub authority: Authority,
-    /// What happens to I/O that no quorum allows.
-    pub on_no_quorum: OnNoQuorum,
-    /// Resync bandwidth cap in bytes per second, 0 for none.
-    pub resync_max: u64,
-    /// Times.
-    pub timeouts: Timeouts,
-}
-
-/// A peer of a resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// The node's name, for messages.
-    pub name: Name,
-    /// Whether it has (or will have) a replica.
-    pub diskful: bool,
-}
-
-/// What happens to I/O that no quorum allows; DRBD's option of that name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub enum OnNoQuorum {
-    /// It waits.
-    #[default]
-    SuspendIo,
-    /// It fails with EIO.
-    IoError,
-}
-
-/// The engine's times.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timeouts {
-    /// Between two heartbeats.
-    pub heartbeat: Duration,
-    /// A read lease, from when it was asked for.
-    pub lease: Duration,
-    /// How long a closed connection is retried before the peer is evicted.
-    pub reconnect: Duration,
-    /// How long a peer may be silent before it counts as gone.
-    pub peer_silent: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            lease: Duration::from_millis(500),
-            reconnect: Duration::from_millis(50),
-            peer_silent: Duration::from_secs(2),
-        }
-    }
 }
 
 /// The storage of one replica.

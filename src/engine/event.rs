@@ -1,0 +1,314 @@
+//! What goes into an engine and what comes out.
+//!
+//! Both are closed lists of plain values that can be printed and compared: a test feeds events and asserts commands, the
+//! simulator does the same with a whole cluster, and the runtime does it with sockets and disks.
+
+use crate::units::{BlockRange, NodeId, Record, RecordId, VolumeId};
+use crate::wire::{BlockHash, Message};
+
+use super::settings::Settings;
+
+/// Names a client session at this node, chosen by the caller and not used again within the engine's life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClientId(pub u64);
+
+/// Names a request, chosen by the caller; free for another request once it was completed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Names a buffer that the caller owns. An engine never looks into it.
+///
+/// An engine that was given a buffer by an event holds one reference, and gives it back by exactly one [`Command::Release`].
+/// Commands that name a buffer keep it alive until they are done; that is the caller's part.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BufferId(pub u32);
+
+/// Names an operation on the local disk or metadata area, chosen by the engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OpId(pub u64);
+
+/// Names a question to the authority, chosen by the engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// Something that has happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client wants to use the resource; answered by [`Command::Attached`].
+    Attach(ClientId),
+    /// A client is gone. Its requests that were not started are dropped; those that were, run to their end unheard.
+    Detach(ClientId),
+    /// A client's request, checked against the volume's size; answered by [`Command::Complete`].
+    Request {
+        /// Names the request.
+        id: RequestId,
+        /// The client; attached.
+        client: ClientId,
+        /// What it wants.
+        request: Request,
+    },
+    /// There is a connection to a peer. Comes before its first message, and after [`LinkDown`](Self::LinkDown) of the one before.
+    LinkUp(NodeId),
+    /// The connection to a peer is gone.
+    LinkDown {
+        /// The peer.
+        peer: NodeId,
+        /// It was given up because the peer did not answer, so that waiting for another one is pointless.
+        silent: bool,
+    },
+    /// A message of a peer's engine for this resource.
+    Message {
+        /// The peer.
+        from: NodeId,
+        /// The reign under which the peer sent it.
+        reign: u64,
+        /// The message.
+        message: Message,
+        /// Its payload.
+        payload: Option<BufferId>,
+    },
+    /// An operation on the local disk has ended.
+    DiskDone {
+        /// Which.
+        op: OpId,
+        /// How.
+        outcome: DiskOutcome,
+    },
+    /// A write of metadata is durable, or has failed.
+    MetaDone {
+        /// Which.
+        op: OpId,
+        /// Whether it is durable.
+        ok: bool,
+    },
+    /// The authority's answer.
+    Answer {
+        /// To which question.
+        ticket: Ticket,
+        /// What it says.
+        answer: Answer,
+    },
+    /// Peers, volumes or options have changed.
+    Configure(Settings),
+    /// End: give up the primary role, drain, flush, mark the metadata clean; answered by [`Command::Stopped`]. Clients that are
+    /// still attached lose their sessions.
+    Stop,
+    /// The moment of [`Engine::timeout`](super::Engine::timeout) has come.
+    Timeout,
+    /// A lease was renewed on a connection after [`Command::AskLease`].
+    LeaseRenewed,
+}
+
+/// A client's request. Offsets and lengths are in bytes and within the volume; lengths are not 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Read into the buffer, which covers whole blocks from the one that holds `offset`.
+    Read {
+        /// The volume.
+        volume: VolumeId,
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Receives the blocks.
+        buffer: BufferId,
+    },
+    /// Write from the buffer, which covers whole blocks from the one that holds `offset`, the bytes at their place in it.
+    Write {
+        /// The volume.
+        volume: VolumeId,
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Holds the bytes.
+        buffer: BufferId,
+        /// Answer when durable.
+        fua: bool,
+    },
+    /// Make whole blocks read as zeroes. The caller turns the partial blocks at the ends into writes.
+    Zero {
+        /// The blocks.
+        range: BlockRange,
+        /// Give the space back where the pool can.
+        unmap: bool,
+        /// Answer when durable.
+        fua: bool,
+    },
+    /// Make everything that was answered before durable.
+    Flush,
+}
+
+/// How a disk operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskOutcome {
+    /// Well. For reads the buffer that was given, or the one that was allocated.
+    Done(Option<BufferId>),
+    /// A read for a resync: the blocks hold nothing but zeroes, and no buffer is given.
+    Zeroes,
+    /// The hashes of the blocks.
+    Hashed(Vec<BlockHash>),
+    /// Badly: the disk cannot be trusted with it. A buffer that was given for a read comes back with the request.
+    Failed,
+}
+
+/// The authority's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The proposal is the record now.
+    Granted,
+    /// It is not and will not be; this is the record (also the answer to a read).
+    Is(Record),
+    /// No authority could be reached in time; whether the proposal was taken is not known.
+    Unknown,
+    /// The resource is not in the model any more.
+    Gone,
+}
+
+/// Something to be done. Commands are carried out in their order as far as one peer's messages are concerned; disk operations
+/// may overtake each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Answer a client's request.
+    Complete {
+        /// Which.
+        id: RequestId,
+        /// Done, or why not.
+        result: Result<(), Failure>,
+    },
+    /// Answer an attach.
+    Attached {
+        /// The client.
+        client: ClientId,
+        /// Attached, or why not.
+        result: Result<(), AttachError>,
+    },
+    /// End every client's session: what they have not been answered is unknown to them.
+    DropClients,
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// The sender's reign.
+        reign: u64,
+        /// What.
+        message: Message,
+        /// Its payload: the first bytes of the buffer, as many as the message's range has.
+        payload: Option<BufferId>,
+    },
+    /// An operation on the local disk; answered by [`Event::DiskDone`].
+    Disk {
+        /// Names the answer.
+        op: OpId,
+        /// What.
+        io: DiskIo,
+    },
+    /// Write metadata durably; answered by [`Event::MetaDone`].
+    Meta {
+        /// Names the answer.
+        op: OpId,
+        /// Where in the metadata area, in bytes.
+        at: u64,
+        /// What.
+        bytes: Box<[u8]>,
+    },
+    /// The engine needs the buffer no longer.
+    Release(BufferId),
+    /// Ask the cluster's authority to replace a record; answered by [`Event::Answer`].
+    Propose {
+        /// Names the answer.
+        ticket: Ticket,
+        /// The id that the present record must have.
+        expect: RecordId,
+        /// The new record.
+        record: Record,
+    },
+    /// Ask the cluster's authority for the record; answered by [`Event::Answer`].
+    ReadRecord {
+        /// Names the answer.
+        ticket: Ticket,
+    },
+    /// A read waits for this peer's lease: send a heartbeat now rather than when it is due.
+    AskLease(NodeId),
+    /// The engine has stopped; its metadata says so durably when `clean`.
+    Stopped {
+        /// Whether the next start continues this life.
+        clean: bool,
+    },
+}
+
+/// An operation on the local disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskIo {
+    /// Read blocks; into the buffer when one is given, else into one that the caller allocates and hands over.
+    Read {
+        /// The blocks.
+        range: BlockRange,
+        /// Where to.
+        buffer: Option<BufferId>,
+        /// Say [`DiskOutcome::Zeroes`] when that is all there is.
+        detect_zeroes: bool,
+    },
+    /// Read one block and copy `len` of its bytes from `from` to the same place of the block at `block_in_buffer` in the buffer.
+    ReadEdge {
+        /// The block.
+        range: BlockRange,
+        /// The buffer.
+        buffer: BufferId,
+        /// Which block of the buffer.
+        block_in_buffer: u64,
+        /// The first byte within the block.
+        from: u64,
+        /// How many.
+        len: u64,
+    },
+    /// Write the first bytes of the buffer.
+    Write {
+        /// The blocks.
+        range: BlockRange,
+        /// The bytes.
+        buffer: BufferId,
+        /// Durably.
+        fua: bool,
+    },
+    /// Make blocks read as zeroes.
+    Zero {
+        /// The blocks.
+        range: BlockRange,
+        /// Give the space back where the pool can.
+        unmap: bool,
+        /// Durably.
+        fua: bool,
+    },
+    /// Make everything that has ended durable, on all volumes.
+    Flush,
+    /// Read blocks and hash each.
+    Hash {
+        /// The blocks.
+        range: BlockRange,
+    },
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No replica could do it.
+    Io,
+    /// The pool is full.
+    NoSpace,
+    /// The resource stops here.
+    ShuttingDown,
+}
+
+/// Why a client may not use the resource here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// It is in use on that node.
+    InUse(NodeId),
+    /// This node's data is not known to be the newest; what would help.
+    NoData(String),
+    /// The authority could not be reached.
+    NoQuorum,
+    /// The engine stops.
+    ShuttingDown,
+}
