@@ -6,7 +6,7 @@
 //! | room | what it is |
 //! |---|---|
 //! | [`units`] | newtypes for offsets, blocks, extents, ids and time; the generation record |
-//! | [`format`] | pure: on-disk metadata |
+//! | [`mod@format`] | pure: on-disk metadata |
 //! | [`wire`] | pure: the messages between peers and their codec |
 //! | [`nbd`] | pure: the NBD protocol |
 //! | [`engine`] | pure: the replication state machine, events in and commands out |

@@ -260,7 +260,10 @@ fn sources(folder: &str) -> Vec<Source> {
     let is_test = |source: &Source| {
         (1..=source.module.len()).any(|depth| {
             let (parent, name) = (&source.module[..depth - 1], &source.module[depth - 1]);
-            files.values().any(|other: &Source| other.module == parent && other.test_modules.contains(name))
+            // A file that a `#[path]` names has its role in its name.
+            name == "tests"
+                || name.ends_with("_tests")
+                || files.values().any(|other: &Source| other.module == parent && other.test_modules.contains(name))
         })
     };
     let tests: BTreeSet<String> = files.values().filter(|s| is_test(s)).map(|s| s.file.clone()).collect();
