@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::units::OnNoQuorum;
 use crate::units::{Authority, ClusterId, Name, NodeId, Protocol, ResourceId, VolumeId};
 
 /// What never changes for an engine.
@@ -46,16 +47,6 @@ pub struct Peer {
     pub name: Name,
     /// Whether it has (or will have) a replica.
     pub diskful: bool,
-}
-
-/// What happens to I/O that no quorum allows; DRBD's option of that name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum OnNoQuorum {
-    /// It waits.
-    #[default]
-    SuspendIo,
-    /// It fails with EIO.
-    IoError,
 }
 
 /// The engine's times.

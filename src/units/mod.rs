@@ -11,5 +11,5 @@ mod time;
 pub use blocks::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, EXTENT, Extent, blocks_of, extents_of};
 pub use ids::{ClusterId, Incarnation, Name, NameError, NodeId, RecordId, ReplicaId, ResourceId, VolumeId};
 pub use record::{Authority, Membership, Record};
-pub use state::{DiskState, Protocol, Role};
+pub use state::{DiskState, OnNoQuorum, Protocol, Role};
 pub use time::Instant;

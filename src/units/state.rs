@@ -61,3 +61,22 @@ impl fmt::Display for Protocol {
         fmt::Debug::fmt(self, f)
     }
 }
+
+/// What happens to I/O that no quorum allows; DRBD's option of that name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum OnNoQuorum {
+    /// It waits.
+    #[default]
+    SuspendIo,
+    /// It fails with EIO.
+    IoError,
+}
+
+impl fmt::Display for OnNoQuorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::SuspendIo => "suspend-io",
+            Self::IoError => "io-error",
+        })
+    }
+}

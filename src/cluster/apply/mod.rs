@@ -1,0 +1,68 @@
+//! Taking commands: every function here first checks, then changes.
+
+mod nodes;
+mod record;
+mod replicas;
+mod resources;
+
+use super::{Applied, Cluster, Command, Refusal};
+
+impl Cluster {
+    /// Takes a command, or refuses it and stays as it was. The same commands in the same order lead to the same model on every
+    /// node.
+    pub fn apply(&mut self, command: Command) -> Result<Applied, Refusal> {
+        let applied = self.dispatch(command)?;
+        self.revision += 1;
+        Ok(applied)
+    }
+
+    fn dispatch(&mut self, command: Command) -> Result<Applied, Refusal> {
+        match command {
+            Command::Init { .. } | Command::Restore(_) | Command::All(_) => {}
+            _ if self.id.is_none() => return Err(Refusal::NotInitialised),
+            _ => {}
+        }
+        match command {
+            Command::Init { cluster, name, address, ports, kind, certificate } => {
+                self.init(cluster, name, address, ports, kind, certificate)
+            }
+            Command::All(commands) => self.all(commands),
+            Command::Restore(model) => {
+                *self = Self { revision: self.revision, voters: self.voters.clone(), ..*model };
+                Ok(Applied::Done)
+            }
+            Command::InviteNode { name, address, kind, token, expires } => self.invite_node(name, address, kind, token, expires),
+            Command::RenewInvitation { name, token, expires } => self.renew_invitation(&name, token, expires),
+            Command::RedeemInvitation { name, token, address, ports, certificate, now } => {
+                self.redeem_invitation(&name, token, address, ports, certificate, now)
+            }
+            Command::Announce { node, version, pool } => self.announce(node, version, pool),
+            Command::ModifyNode { name, address } => self.modify_node(&name, address),
+            Command::RemoveNode { name, force, seed } => self.remove_node(&name, force, seed),
+            Command::CreateResource { name, options, properties, now } => self.create_resource(name, &options, properties, now),
+            Command::SetOptions { resource, options } => self.set_options(resource.as_ref(), &options),
+            Command::SetProperties { resource, properties } => self.set_properties(&resource, properties),
+            Command::RemoveResource { resource, force } => self.remove_resource(&resource, force),
+            Command::AddVolume { resource, volume, bytes } => self.add_volume(&resource, volume, bytes),
+            Command::ResizeVolume { resource, volume, bytes } => self.resize_volume(&resource, volume, bytes),
+            Command::RemoveVolume { resource, volume, force } => self.remove_volume(&resource, volume, force),
+            Command::Deploy { resource, placement, seed } => self.deploy(&resource, &placement, seed),
+            Command::Assign { resource, node, diskless, seed } => self.assign(&resource, &node, diskless, seed),
+            Command::Unassign { resource, node, force, seed } => self.unassign(&resource, &node, force, seed),
+            Command::Undeploy { resource, force } => self.undeploy(&resource, force),
+            Command::ConfirmReplica { node, resource, replica, volumes } => {
+                self.confirm_replica(node, resource, replica, volumes)
+            }
+            Command::ConfirmLeftover { node, leftover } => self.confirm_leftover(node, leftover),
+            Command::ChangeRecord { resource, expect, record } => self.change_record(resource, expect, record),
+        }
+    }
+
+    /// All or none: on a copy, which is cheap, for resources are shared.
+    fn all(&mut self, commands: Vec<Command>) -> Result<Applied, Refusal> {
+        let mut trial = self.clone();
+        let applied = commands.into_iter().map(|command| trial.dispatch(command)).collect::<Result<Vec<_>, _>>()?;
+        *self = trial;
+        Ok(Applied::All(applied))
+    }
+}

@@ -1,0 +1,287 @@
+//! Assignments: deployed, confirmed, taken away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::resources::settle_sizes;
+use crate::cluster::placement::{choose, metadata_reserve, room};
+use crate::cluster::seed::Draws;
+use crate::cluster::{
+    Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, NodeState, Placement, Refusal, Resource, Seed,
+};
+use crate::units::{Authority, Incarnation, Membership, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
+
+impl Cluster {
+    pub(super) fn deploy(&mut self, name: &Name, placement: &Placement, seed: Seed) -> Result<Applied, Refusal> {
+        let resource = self.resource_named(name)?;
+        let id = resource.id;
+        let mut draws = seed.draws();
+        match self.resolve(resource, placement)? {
+            Move::Add(nodes) => {
+                for &node in &nodes {
+                    self.check_target(&self.resources[&id], node)?;
+                }
+                self.place(id, &nodes, &mut draws);
+            }
+            Move::Drop(nodes) => {
+                for &node in &nodes {
+                    self.check_unassign(id, node, false)?;
+                }
+                for &node in &nodes {
+                    self.take_away(id, node, false, &mut draws);
+                }
+            }
+        }
+        Ok(Applied::Deployed(self.resources[&id].replicas().collect()))
+    }
+
+    pub(super) fn assign(&mut self, name: &Name, node: &Name, diskless: bool, seed: Seed) -> Result<Applied, Refusal> {
+        let resource = self.resource_named(name)?;
+        let (id, node) = (resource.id, self.node_named(node)?);
+        let target = node.id;
+        match resource.assignments.get(&target) {
+            Some(present) if diskless || !present.is_diskless() => {
+                return Err(Refusal::Assigned(name.to_string(), node.name.to_string()));
+            }
+            _ => {}
+        }
+        let mut draws = seed.draws();
+        if diskless {
+            if node.state == NodeState::Leaving {
+                return Err(Refusal::NodeLeaving(node.name.to_string()));
+            }
+            self.resource_mut(id).assignments.insert(target, new_assignment(None, Incarnation(0), false));
+        } else {
+            self.check_target(resource, target)?;
+            self.place(id, &[target], &mut draws);
+        }
+        Ok(Applied::Deployed(self.resources[&id].assignments.keys().copied().collect()))
+    }
+
+    pub(super) fn unassign(&mut self, name: &Name, node: &Name, force: bool, seed: Seed) -> Result<Applied, Refusal> {
+        let (id, node) = (self.resource_named(name)?.id, self.node_named(node)?.id);
+        self.check_unassign(id, node, force)?;
+        self.take_away(id, node, force, &mut seed.draws());
+        self.drop_leavers();
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn undeploy(&mut self, name: &Name, force: bool) -> Result<Applied, Refusal> {
+        let id = self.check_unused(name, force)?;
+        self.leave_all(id);
+        let resource = self.resource_mut(id);
+        resource.assignments.clear();
+        resource.record = None;
+        self.drop_leavers();
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn confirm_replica(
+        &mut self,
+        node: NodeId,
+        resource: ResourceId,
+        replica: ReplicaId,
+        volumes: BTreeMap<VolumeId, u64>,
+    ) -> Result<Applied, Refusal> {
+        let assignment = self.resources.get(&resource).and_then(|r| r.assignments.get(&node)).ok_or(Refusal::Stale)?;
+        if assignment.replica != Some(replica) {
+            return Err(Refusal::Stale);
+        }
+        let resource = self.resource_mut(resource);
+        let known: BTreeMap<VolumeId, u64> = volumes.into_iter().filter(|(id, _)| resource.volumes.contains_key(id)).collect();
+        let assignment = resource.assignments.get_mut(&node).expect("it was just looked up");
+        assignment.created = true;
+        assignment.volumes = known;
+        settle_sizes(resource);
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn confirm_leftover(&mut self, node: NodeId, leftover: LeftoverId) -> Result<Applied, Refusal> {
+        match self.leftovers.get(&leftover) {
+            Some(present) if present.node == node => self.leftovers.remove(&leftover),
+            _ => return Err(Refusal::Stale),
+        };
+        self.drop_leavers();
+        Ok(Applied::Done)
+    }
+
+    /// Whether a resource may be taken from a node.
+    pub(super) fn check_unassign(&self, id: ResourceId, node: NodeId, force: bool) -> Result<(), Refusal> {
+        let resource = self.resource(id)?;
+        let names = || (resource.name.to_string(), self.node_name(node));
+        let Some(assignment) = resource.assignments.get(&node) else {
+            let (resource, node) = names();
+            return Err(Refusal::NotAssigned(resource, node));
+        };
+        if force {
+            return Ok(());
+        }
+        let (name, node_name) = names();
+        if resource.known_primary() == Some(node) {
+            return Err(Refusal::InUse(name, node_name));
+        }
+        if assignment.is_diskless() || assignment.leaving {
+            return Ok(());
+        }
+        if resource.replicas().all(|other| other == node) {
+            return Err(Refusal::LastReplica(name, node_name));
+        }
+        let others_up_to_date = match &resource.record {
+            Some(record) if record.authority == Authority::Majority => {
+                resource.replicas().any(|other| other != node && record.in_sync.contains_key(&other))
+            }
+            // The replicas know; the model can only see to it that another one exists.
+            _ => resource.assignments.iter().any(|(&other, a)| other != node && a.created && !a.leaving) || !assignment.created,
+        };
+        if others_up_to_date { Ok(()) } else { Err(Refusal::LastUpToDate(name, node_name)) }
+    }
+
+    /// Takes a resource from a node, as far as it was checked. A replica that the record names as in sync while there is a
+    /// primary goes only once the primary has dropped it from the record (rule M8); with `force`, or without a primary, the
+    /// model drops it itself, under a new record, so that nothing counts on it any more.
+    pub(super) fn take_away(&mut self, id: ResourceId, node: NodeId, force: bool, draws: &mut Draws) {
+        let resource = self.resource_mut(id);
+        let Some(assignment) = resource.assignments.get_mut(&node) else { return };
+        if let Some(record) = resource.record.as_mut().filter(|record| record.authority == Authority::Majority) {
+            let named = record.in_sync.contains_key(&node);
+            if named && record.primary.is_some() && !force {
+                assignment.leaving = true;
+                return;
+            }
+            if named || record.primary == Some(node) {
+                let mut next = record.next(draws.record());
+                next.in_sync.remove(&node);
+                next.primary = next.primary.filter(|&primary| primary != node);
+                *record = next;
+            }
+        }
+        self.drop_assignment(id, node);
+    }
+
+    /// Drops an assignment and leaves its storage to the node to delete.
+    pub(super) fn drop_assignment(&mut self, id: ResourceId, node: NodeId) {
+        let volumes = self.resources[&id].volumes.keys().copied().collect();
+        self.leave(id, node, volumes, true);
+        let resource = self.resource_mut(id);
+        resource.assignments.remove(&node);
+        if resource.replicas().next().is_none() {
+            resource.record = None;
+        }
+        settle_sizes(resource);
+    }
+
+    /// Leaves all replicas of a resource to their nodes to delete.
+    pub(super) fn leave_all(&mut self, id: ResourceId) {
+        let resource = &self.resources[&id];
+        let volumes: BTreeSet<VolumeId> = resource.volumes.keys().copied().collect();
+        let nodes: Vec<NodeId> = resource.assignments.keys().copied().collect();
+        for node in nodes {
+            self.leave(id, node, volumes.clone(), true);
+        }
+    }
+
+    /// Leaves storage to a node to delete. Also that of a replica which is not confirmed: it may exist in part.
+    pub(super) fn leave(&mut self, id: ResourceId, node: NodeId, volumes: BTreeSet<VolumeId>, metadata: bool) {
+        let resource = &self.resources[&id];
+        let Some(replica) = resource.assignments.get(&node).and_then(|assignment| assignment.replica) else { return };
+        let leftover = Leftover { node, resource: id, name: resource.name.clone(), replica, volumes, metadata };
+        self.leftovers.insert(LeftoverId(self.next_leftover), leftover);
+        self.next_leftover += 1;
+    }
+
+    fn resolve(&self, resource: &Resource, placement: &Placement) -> Result<Move, Refusal> {
+        let present = resource.replicas().count();
+        let count = match placement {
+            Placement::Nodes(names) => {
+                let mut nodes = Vec::new();
+                for name in names {
+                    let node = self.node_named(name)?.id;
+                    if !nodes.contains(&node) && !resource.replicas().any(|has| has == node) {
+                        nodes.push(node);
+                    }
+                }
+                return Ok(Move::Add(nodes));
+            }
+            Placement::Count(DeployCount::Total(count)) => *count,
+            Placement::Count(DeployCount::More(more)) => present.saturating_add(*more),
+            Placement::Count(DeployCount::Fewer(fewer)) => present.saturating_sub(*fewer),
+        };
+        if count == 0 {
+            return Err(Refusal::NoneWouldRemain(present, resource.name.to_string()));
+        }
+        if count > Limits::REPLICAS {
+            return Err(Refusal::TooManyReplicas(Limits::REPLICAS));
+        }
+        if count >= present {
+            if resource.volumes.is_empty() {
+                return Err(Refusal::NoVolumes(resource.name.to_string()));
+            }
+            choose(self, resource, count - present).map(Move::Add)
+        } else {
+            Ok(Move::Drop(self.least_useful(resource, present - count)))
+        }
+    }
+
+    /// Which replicas to give up: never the primary's, first those that are not up to date, then those on the fullest nodes.
+    fn least_useful(&self, resource: &Resource, count: usize) -> Vec<NodeId> {
+        let in_sync = |node: &NodeId| resource.record.as_ref().is_some_and(|record| record.in_sync.contains_key(node));
+        let free = |node: &NodeId| self.nodes.get(node).and_then(|n| n.pool.as_ref()).map_or(0, |pool| pool.free);
+        let mut nodes: Vec<NodeId> = resource.replicas().collect();
+        nodes.sort_by_key(|node| (resource.known_primary() == Some(*node), in_sync(node), free(node), std::cmp::Reverse(*node)));
+        nodes.truncate(count);
+        nodes
+    }
+
+    fn check_target(&self, resource: &Resource, id: NodeId) -> Result<(), Refusal> {
+        let node = self.node(id)?;
+        if resource.volumes.is_empty() {
+            return Err(Refusal::NoVolumes(resource.name.to_string()));
+        }
+        if resource.replicas().count() >= Limits::REPLICAS {
+            return Err(Refusal::TooManyReplicas(Limits::REPLICAS));
+        }
+        match node.state {
+            NodeState::Joining => return Err(Refusal::NotAMember(node.name.to_string())),
+            NodeState::Leaving => return Err(Refusal::NodeLeaving(node.name.to_string())),
+            NodeState::Member if !node.takes_replicas() => return Err(Refusal::NoPool(node.name.to_string())),
+            NodeState::Member => {}
+        }
+        let bytes = resource.bytes();
+        let (needed, room) = (bytes.saturating_add(metadata_reserve(bytes)), room(self, node));
+        if needed > room {
+            return Err(Refusal::NoSpaceOn { node: node.name.to_string(), needed, room });
+        }
+        Ok(())
+    }
+
+    /// Gives `nodes` a replica. The first ones of a resource make its first record: all of them are in sync when every pool
+    /// gives zeroes, for then they are equal; else only the first is. A later one waits for the primary's full sync.
+    fn place(&mut self, id: ResourceId, nodes: &[NodeId], draws: &mut Draws) {
+        let zeroed = nodes.iter().all(|node| self.nodes.get(node).and_then(|n| n.pool.as_ref()).is_some_and(|pool| pool.zeroed));
+        let authority = self.options(&self.resources[&id]).quorum;
+        let resource = self.resource_mut(id);
+        let is_first = resource.record.is_none();
+        let mut in_sync = Membership::new();
+        for (at, &node) in nodes.iter().enumerate() {
+            let (replica, incarnation) = (draws.replica(), draws.incarnation());
+            let has_all = is_first && (zeroed || at == 0);
+            if has_all {
+                in_sync.insert(node, incarnation);
+            }
+            resource.assignments.insert(node, new_assignment(Some(replica), incarnation, has_all));
+        }
+        if is_first && !nodes.is_empty() {
+            resource.record = Some(Record::first(draws.record(), in_sync, authority));
+        }
+    }
+}
+
+/// What a placement comes to.
+enum Move {
+    Add(Vec<NodeId>),
+    Drop(Vec<NodeId>),
+}
+
+fn new_assignment(replica: Option<ReplicaId>, incarnation: Incarnation, initially_in_sync: bool) -> Assignment {
+    let (created, volumes, leaving) = (false, BTreeMap::new(), false);
+    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving }
+}

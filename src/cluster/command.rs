@@ -1,0 +1,102 @@
+//! What the model can be asked to do, and what it answers.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Certificate, LeftoverId, NodeKind, PoolReport, Ports, Seed, TokenHash};
+use crate::units::{ClusterId, Name, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
+
+/// A change of the model. Users' commands name things by their names, machines' by ids.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of a command are what its name says; units and odd cases are documented")]
+pub enum Command {
+    /// The first command: the cluster and its first node.
+    Init { cluster: ClusterId, name: Name, address: IpAddr, ports: Ports, kind: NodeKind, certificate: Certificate },
+    /// All of these or none.
+    All(Vec<Self>),
+    /// Replaces the whole model by a former one; what `recover --force` and an import begin with.
+    Restore(Box<super::Cluster>),
+
+    /// Adds a node that may join with the token until `expires` (seconds since 1970).
+    InviteNode { name: Name, address: IpAddr, kind: NodeKind, token: TokenHash, expires: u64 },
+    /// Gives a node that has not joined yet another token. The former one is void.
+    RenewInvitation { name: Name, token: TokenHash, expires: u64 },
+    /// A node joins: its token is used up, its certificate recorded. `now` in seconds since 1970.
+    RedeemInvitation { name: Name, token: TokenHash, address: IpAddr, ports: Ports, certificate: Certificate, now: u64 },
+    /// A node tells of itself: at its start and when its pool's figures have changed.
+    Announce { node: NodeId, version: String, pool: Option<PoolReport> },
+    /// Changes a node's address.
+    ModifyNode { name: Name, address: IpAddr },
+    /// Takes a node out: it gives up what it holds first or, with `force`, is out at once and keeps what it holds.
+    RemoveNode { name: Name, force: bool, seed: Seed },
+
+    /// Creates a resource without volumes. `now` in seconds since 1970.
+    CreateResource { name: Name, options: BTreeMap<String, Option<String>>, properties: BTreeMap<String, String>, now: u64 },
+    /// Sets (or, with `None`, unsets) options of one resource, or of all that do not set their own.
+    SetOptions { resource: Option<Name>, options: BTreeMap<String, Option<String>> },
+    /// Sets (or, with `None`, removes) notes on a resource.
+    SetProperties { resource: Name, properties: BTreeMap<String, Option<String>> },
+    /// Removes a resource; its name is free at once. With `force` even while it is in use.
+    RemoveResource { resource: Name, force: bool },
+    /// Adds a volume of `bytes` (a multiple of 4096), with the lowest free number unless one is given.
+    AddVolume { resource: Name, volume: Option<VolumeId>, bytes: u64 },
+    /// Grows a volume to `bytes` (a multiple of 4096).
+    ResizeVolume { resource: Name, volume: VolumeId, bytes: u64 },
+    /// Removes a volume.
+    RemoveVolume { resource: Name, volume: VolumeId, force: bool },
+
+    /// Puts replicas where the placement says.
+    Deploy { resource: Name, placement: Placement, seed: Seed },
+    /// Gives a node a replica, or the use of the resource without one.
+    Assign { resource: Name, node: Name, diskless: bool, seed: Seed },
+    /// Takes a resource from a node.
+    Unassign { resource: Name, node: Name, force: bool, seed: Seed },
+    /// Takes a resource from all nodes; its definition stays, its data does not.
+    Undeploy { resource: Name, force: bool },
+
+    /// A node has what the model assigned it: its replica exists with volumes of these sizes in bytes.
+    ConfirmReplica { node: NodeId, resource: ResourceId, replica: ReplicaId, volumes: BTreeMap<VolumeId, u64> },
+    /// A node has deleted what was left over.
+    ConfirmLeftover { node: NodeId, leftover: LeftoverId },
+    /// Compare-and-swap of a resource's record, by its id.
+    ChangeRecord { resource: ResourceId, expect: RecordId, record: Record },
+}
+
+/// Where replicas go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Placement {
+    /// So many, on the nodes with the most free space.
+    Count(DeployCount),
+    /// On these nodes, besides those that have one.
+    Nodes(Vec<Name>),
+}
+
+/// How many replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeployCount {
+    /// So many in all.
+    Total(usize),
+    /// So many more than now.
+    More(usize),
+    /// So many fewer than now.
+    Fewer(usize),
+}
+
+/// What a command that was taken has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    /// What its name says.
+    Done,
+    /// Each of [`Command::All`].
+    All(Vec<Self>),
+    /// This node was added, or joined.
+    Node(NodeId),
+    /// This resource was created.
+    Resource(ResourceId),
+    /// This volume was added.
+    Volume(VolumeId),
+    /// The resource is on these nodes now, or will be once they have created it.
+    Deployed(Vec<NodeId>),
+}

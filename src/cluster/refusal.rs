@@ -1,0 +1,213 @@
+//! Why the model refuses a command.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Record, VolumeId};
+
+/// Why a command was refused. It changed nothing. The text says what is wrong; [`hint`](Self::hint) what to do next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum Refusal {
+    #[error("this cluster exists already")]
+    AlreadyInitialised,
+    #[error("this cluster has not been initialised")]
+    NotInitialised,
+
+    #[error("there is no node '{0}'")]
+    NoSuchNode(String),
+    #[error("there is a node named '{0}' already")]
+    NodeExists(String),
+    #[error("the address {0} is that of node '{1}' already")]
+    AddressInUse(String, String),
+    #[error("{0} is not an address that other nodes can reach")]
+    BadAddress(String),
+    #[error("a cluster has at most {0} nodes")]
+    TooManyNodes(usize),
+    #[error("node '{0}' has joined already: its token was used")]
+    TokenUsed(String),
+    #[error("the token is not the one of node '{0}'")]
+    WrongToken(String),
+    #[error("the token of node '{0}' has expired")]
+    TokenExpired(String),
+    #[error("the token is for node '{name}' at {invited}, not at {from}")]
+    WrongAddress { name: String, invited: String, from: String },
+    #[error("node '{0}' is not a member yet")]
+    NotAMember(String),
+    #[error("node '{0}' is being removed")]
+    NodeLeaving(String),
+    #[error("node '{0}' is the last one")]
+    LastNode(String),
+    #[error("node '{0}' has no storage pool")]
+    NoPool(String),
+
+    #[error("there is no resource '{0}'")]
+    NoSuchResource(String),
+    #[error("there is a resource named '{0}' already")]
+    ResourceExists(String),
+    #[error("resource '{0}' has no volume {1}")]
+    NoSuchVolume(String, VolumeId),
+    #[error("resource '{0}' has a volume {1} already")]
+    VolumeExists(String, VolumeId),
+    #[error("resource '{0}' has no volumes")]
+    NoVolumes(String),
+    #[error("a resource has at most {0} volumes")]
+    TooManyVolumes(usize),
+    #[error("{0} bytes is no size for a volume")]
+    BadSize(u64),
+    #[error("{bytes} bytes are more than a volume can have ({max})")]
+    TooLarge { bytes: u64, max: u64 },
+    #[error("volume {volume} of '{resource}' has {present} bytes and cannot shrink to {wanted}")]
+    Shrinks { resource: String, volume: VolumeId, present: u64, wanted: u64 },
+    #[error("{0}")]
+    BadOption(String),
+    #[error("{0}")]
+    BadProperty(String),
+
+    #[error("{wanted} replicas were asked for, and {available} nodes have a storage pool")]
+    TooFewNodes { wanted: usize, available: usize },
+    #[error("a resource has at most {0} replicas")]
+    TooManyReplicas(usize),
+    #[error(
+        "{needed} bytes do not fit on {wanted} nodes: only {fitting} have so much room; the most is {most} bytes on '{best}'"
+    )]
+    NoSpace { needed: u64, wanted: usize, fitting: usize, most: u64, best: String },
+    #[error("{needed} bytes do not fit on node '{node}', which has room for {room}")]
+    NoSpaceOn { node: String, needed: u64, room: u64 },
+    #[error("resource '{0}' is assigned to node '{1}' already")]
+    Assigned(String, String),
+    #[error("resource '{0}' is not assigned to node '{1}'")]
+    NotAssigned(String, String),
+    #[error("resource '{0}' has only its replica on node '{1}'")]
+    LastReplica(String, String),
+    #[error("resource '{0}' has its only up-to-date replica on node '{1}'")]
+    LastUpToDate(String, String),
+    #[error("resource '{0}' is in use on node '{1}'")]
+    InUse(String, String),
+    #[error("{0} fewer replicas than now would leave resource '{1}' with none")]
+    NoneWouldRemain(usize, String),
+
+    #[error("the record is another one")]
+    RecordIs(Box<Record>),
+    #[error("the proposed record does not follow the present one: {0}")]
+    BadRecord(String),
+    #[error("the confirmation is of something that the model does not know")]
+    Stale,
+}
+
+/// What kind of refusal, for exit codes and HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// The named thing is not there.
+    NotFound,
+    /// It is there already.
+    Exists,
+    /// The argument is wrong whatever the state.
+    Invalid,
+    /// There is no room.
+    NoSpace,
+    /// The state does not allow it: in use, the last copy, not ready.
+    Conflict,
+    /// The one who asks may not.
+    Denied,
+}
+
+impl Refusal {
+    /// What kind it is.
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NoSuchNode(_) | Self::NoSuchResource(_) | Self::NoSuchVolume(..) | Self::NotAssigned(..) => {
+                RefusalKind::NotFound
+            }
+            Self::AlreadyInitialised
+            | Self::NodeExists(_)
+            | Self::AddressInUse(..)
+            | Self::ResourceExists(_)
+            | Self::VolumeExists(..)
+            | Self::Assigned(..) => RefusalKind::Exists,
+            Self::BadAddress(_)
+            | Self::TooManyNodes(_)
+            | Self::TooManyVolumes(_)
+            | Self::BadSize(_)
+            | Self::TooLarge { .. }
+            | Self::Shrinks { .. }
+            | Self::BadOption(_)
+            | Self::BadProperty(_)
+            | Self::TooManyReplicas(_)
+            | Self::NoneWouldRemain(..) => RefusalKind::Invalid,
+            Self::TooFewNodes { .. } | Self::NoSpace { .. } | Self::NoSpaceOn { .. } | Self::NoPool(_) => RefusalKind::NoSpace,
+            Self::TokenUsed(_) | Self::WrongToken(_) | Self::TokenExpired(_) | Self::WrongAddress { .. } => RefusalKind::Denied,
+            Self::NotInitialised
+            | Self::NotAMember(_)
+            | Self::NodeLeaving(_)
+            | Self::LastNode(_)
+            | Self::NoVolumes(_)
+            | Self::LastReplica(..)
+            | Self::LastUpToDate(..)
+            | Self::InUse(..)
+            | Self::RecordIs(_)
+            | Self::BadRecord(_)
+            | Self::Stale => RefusalKind::Conflict,
+        }
+    }
+
+    /// What to do next; empty where the message says all there is.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::AlreadyInitialised => "to start afresh, run `blkrep uninit` on every node first".into(),
+            Self::NotInitialised => "run `blkrep init ADDRESS`, or `blkrep join` to join another node's cluster".into(),
+            Self::NoSuchNode(_) => "`blkrep list-nodes` shows the nodes; `blkrep add-node NAME ADDRESS` adds one".into(),
+            Self::NodeExists(name) => format!("choose another name, or remove the node first: `blkrep remove-node {name}`"),
+            Self::AddressInUse(_, node) => {
+                format!("give the new node's own address; `blkrep modify-node {node} --address` changes the other's")
+            }
+            Self::BadAddress(_) => "give the address of one of the node's network interfaces".into(),
+            Self::TooManyNodes(_) => "remove a node that is not needed any more".into(),
+            Self::TokenUsed(name) => {
+                format!("if the node was lost or reinstalled, remove it (`blkrep remove-node --force {name}`) and add it again")
+            }
+            Self::WrongToken(name) | Self::TokenExpired(name) => {
+                format!("a new one is printed by `blkrep howto-join {name}` on any member")
+            }
+            Self::WrongAddress { name, .. } => {
+                format!("join from the address the node was added with, or change it: `blkrep modify-node {name} --address`")
+            }
+            Self::NotAMember(name) => format!("run the command that `blkrep howto-join {name}` prints on that node"),
+            Self::NodeLeaving(name) => {
+                format!("wait until it is gone from `blkrep list-nodes`, or cut it off: `blkrep remove-node --force {name}`")
+            }
+            Self::LastNode(_) => "to dissolve the cluster, run `blkrep uninit` on the node".into(),
+            Self::NoPool(name) => {
+                format!("create its volume group or directory pool and restart the daemon on '{name}', or choose another node")
+            }
+            Self::NoSuchResource(_) => "`blkrep list-resources` shows the resources".into(),
+            Self::ResourceExists(_) => "choose another name".into(),
+            Self::NoSuchVolume(..) => "`blkrep list-volumes` shows the volumes".into(),
+            Self::VolumeExists(..) => "choose another number, or leave it out".into(),
+            Self::NoVolumes(name) => format!("add one first: `blkrep add-volume {name} SIZE`"),
+            Self::TooManyVolumes(_) => "create another resource".into(),
+            Self::BadSize(_) => "give a size above zero, in whole blocks of 4 KiB".into(),
+            Self::TooLarge { .. } => "create several volumes".into(),
+            Self::Shrinks { .. } => "volumes only grow; create a smaller one and copy the data".into(),
+            Self::BadOption(_) => "`blkrep list-options RESOURCE` shows the options and their values".into(),
+            Self::BadProperty(_) => String::new(),
+            Self::TooFewNodes { .. } => "ask for fewer, or add a node: `blkrep add-node NAME ADDRESS`".into(),
+            Self::TooManyReplicas(_) => "ask for fewer".into(),
+            Self::NoSpace { .. } | Self::NoSpaceOn { .. } => {
+                "free or add space (`blkrep list-nodes` shows it), or ask for fewer replicas or a smaller size".into()
+            }
+            Self::Assigned(..) => "`blkrep list-assignments` shows where it is".into(),
+            Self::NotAssigned(resource, node) => format!("assign it with `blkrep assign-resource {resource} {node}`"),
+            Self::LastReplica(resource, _) => {
+                format!(
+                    "add a replica elsewhere first (`blkrep deploy-resource -i {resource} 1`), or remove the resource; --force gives the data up"
+                )
+            }
+            Self::LastUpToDate(..) => {
+                "wait for the resync of the others (`blkrep list-assignments`); --force gives the data up".into()
+            }
+            Self::InUse(_, node) => format!("unmount it and disconnect its clients on '{node}' first"),
+            Self::NoneWouldRemain(_, resource) => format!("to remove its data, use `blkrep undeploy-resource {resource}`"),
+            Self::RecordIs(_) | Self::BadRecord(_) | Self::Stale => String::new(),
+        }
+    }
+}
