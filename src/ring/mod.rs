@@ -1,3 +1,53 @@
-//! io_uring and aligned buffers.
+//! io_uring, the memory it works on, disks, and the few raw system calls that others need.
+//!
+//! This is the only room with `unsafe`; all that it offers is safe. Everything here belongs to one thread, that of the
+//! [`Ring`], but for [`Waker`] and [`OpenDisk`], which travel.
+//!
+//! - [`Pool`]: bounded, page-aligned memory. A [`Buffer`] has one owner and can be changed; frozen, it is a [`Slice`], which can
+//!   be in flight to a disk and to several sockets at once.
+//! - [`Ring`]: operations in, completions out, one system call a turn. An [`Op`] in flight belongs to the kernel.
+//! - [`Disk`]: a volume's bytes on files and block devices, opened directly, locked.
+//! - [`os`]: clocks, limits, sockets, devices.
+//!
+//! Architecture Invariant: the room knows nothing of replication, of NBD, or of who owns a buffer and why.
 
 #![allow(unsafe_code)]
+
+mod disk;
+mod fd;
+mod gather;
+mod memory;
+mod op;
+pub mod os;
+mod setup;
+mod slots;
+mod uring;
+mod wake;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Once;
+
+pub use disk::{Backing, Disk, DiskError, DiskOptions, Extent, OpenDisk, Progress, Segment, Zeroing};
+pub use fd::Fd;
+pub use gather::Gather;
+use memory::Place;
+pub use memory::{Buffer, MAX_BUFFER, PAGE, Pool, Slice};
+pub use op::{Op, Span, ZeroBy};
+pub use setup::RingError;
+pub use slots::Handle;
+pub use uring::{Completion, DROP_PATIENCE, Full, Ring, RingOptions, Turn};
+pub use wake::Waker;
+
+/// Says once that memory is used unregistered.
+fn note_unregistered(error: &io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::info!(
+            %error,
+            "buffers are not registered with io_uring; raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit) to spare some CPU per I/O"
+        );
+    });
+}

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::pin::Pin;
 
 pub use crate::engine::{Answer, OnNoQuorum, Peer, Settings as ResourceSettings, Ticket, Timeouts};
+pub use crate::ring::{Backing, Segment};
 
 use crate::engine::ResourceStatus;
 use crate::units::{ClusterId, Name, NodeId, Record, RecordId, ResourceId, VolumeId};
@@ -128,26 +128,6 @@ pub struct ReplicaStorage {
     pub metadata: Backing,
     /// The data, byte for byte the user's.
     pub volumes: BTreeMap<VolumeId, Backing>,
-}
-
-/// Where a volume's or a metadata area's bytes are: one or more stretches of files or block devices, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backing {
-    /// The stretches; their lengths add up to at least the size.
-    pub segments: Vec<Segment>,
-}
-
-/// A stretch of a file or block device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// The file or device.
-    pub path: PathBuf,
-    /// The first byte, a multiple of 4096.
-    pub start: u64,
-    /// How many bytes.
-    pub length: u64,
-    /// Whether the whole file or device belongs to this segment alone, so that it can be locked (rule F4).
-    pub exclusive: bool,
 }
 
 /// An attachment that was granted and waits for its client.
