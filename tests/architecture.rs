@@ -46,7 +46,11 @@ const IMPURE: &[&str] = &[
     "io::stderr",
     "io::stdin",
     "io::stdout",
-    "std::net",
+    "std::net::Incoming",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::ToSocketAddrs",
+    "std::net::UdpSocket",
     "std::os",
     "std::process",
     "std::thread",
@@ -56,7 +60,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Importing one of these whole would hide what is taken from it.
-const IMPURE_IMPORTS: &[&str] = &["std", "std::*", "std::io::*", "std::time", "std::time::*"];
+const IMPURE_IMPORTS: &[&str] = &["std", "std::*", "std::io::*", "std::net", "std::net::*", "std::time", "std::time::*"];
 
 /// Hash tables with a random seed iterate in another order in every process: a pure room would not be deterministic.
 const RANDOM_ORDER: &[&str] = &["HashMap", "HashSet", "RandomState"];
