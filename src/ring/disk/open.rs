@@ -77,6 +77,16 @@ pub enum DiskError {
         /// Its length.
         length: u64,
     },
+    /// Two segments are the same bytes.
+    #[error("bytes {start}+{length} of {path} belong to two segments of one volume; repair the volume's definition")]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The second segment's first byte.
+        start: u64,
+        /// Its length.
+        length: u64,
+    },
     /// A device that cannot write a block of ours alone.
     #[error("{path} has sectors of {bytes} bytes; at most 4096 can be used")]
     Sectors {
@@ -151,6 +161,7 @@ impl OpenDisk {
         let last = backing.segments.len().saturating_sub(1);
         for (index, segment) in backing.segments.iter().enumerate() {
             check_alignment(segment, index == last)?;
+            check_apart(segment, &backing.segments[..index])?;
             let file = match files.iter().position(|file| file.path == segment.path) {
                 Some(file) => file,
                 None => {
@@ -293,4 +304,14 @@ fn check_alignment(segment: &Segment, last: bool) -> Result<(), DiskError> {
         return Ok(());
     }
     Err(DiskError::Unaligned { path: segment.path.clone(), start: segment.start, length: segment.length })
+}
+
+fn check_apart(segment: &Segment, others: &[Segment]) -> Result<(), DiskError> {
+    let Segment { path, start, length, .. } = segment;
+    let end = start + length;
+    let meets = |other: &&Segment| other.path == *path && other.start < end && *start < other.start + other.length;
+    match others.iter().find(meets) {
+        Some(_) => Err(DiskError::Twice { path: path.clone(), start: *start, length: *length }),
+        None => Ok(()),
+    }
 }

@@ -1,5 +1,6 @@
 //! Stories of the whole room: operations against real files, sockets and devices.
 
+mod disks;
 mod files;
 mod life;
 mod sockets;
