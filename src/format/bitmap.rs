@@ -7,7 +7,7 @@ mod tests;
 use std::fmt;
 use std::ops::Range;
 
-use self::chunk::{Chunk, Mixed, index, keep};
+use self::chunk::{Chunk, Mixed, Spare, index, keep};
 use super::page::{PAGE_BIT_BYTES, PAGE_BITS};
 
 /// One bit per block or extent, in memory.
@@ -23,7 +23,7 @@ pub struct Bitmap {
     count: u64,
     chunks: Vec<Chunk>,
     /// Chunks that became uniform, kept for the next one that stops being so.
-    spare: Vec<Box<Mixed>>,
+    spare: Spare,
 }
 
 impl Bitmap {

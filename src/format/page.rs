@@ -63,7 +63,7 @@ pub(super) fn seal(place: &Place, sequence: u64, fill: impl FnOnce(&mut [u8; PAG
 /// Reads a page. Whatever the bytes are, and however many, there is an answer.
 pub(super) fn open<'a>(bytes: &'a [u8], place: &Place) -> Page<'a> {
     let Ok(page) = <&[u8; PAGE]>::try_from(bytes) else { return Page::Suspect };
-    if page.iter().all(|&byte| byte == 0) {
+    if *page == BLANK {
         return Page::Blank;
     }
     let (head, bits) = page.split_first_chunk::<HEADER>().expect("a page is longer than its header");
@@ -103,6 +103,7 @@ fn header(place: &Place, sequence: u64) -> [u8; HEADER] {
     head
 }
 
+static BLANK: [u8; PAGE] = [0; PAGE];
 const CHECKSUM_END: usize = 4;
 const SEQUENCE: usize = 32;
 const HEADER: usize = 128;

@@ -1,5 +1,14 @@
 //! The superblock: who a replica is, what it goes by, and where the rest of its metadata lies.
 
+mod codec;
+mod error;
+mod slots;
+#[cfg(test)]
+pub(super) mod strategies;
+
+pub use error::{SlotsError, SuperblockError, TooLarge};
+pub use slots::{Present, choose, superblock_at};
+
 use crate::units::{ClusterId, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
 
 /// Everything about a replica that is not a bit of a map. Two copies of it lie in two slots and are written in turn.
@@ -36,6 +45,12 @@ pub struct Superblock {
     /// The volumes' maps.
     pub regions: Vec<Region>,
 }
+
+/// A superblock's slot, in bytes.
+pub const SUPERBLOCK: usize = 16 << 10;
+
+/// The most replicas in a record's in-sync set.
+pub const MEMBERS_MAX: usize = 32;
 
 /// How many ancestors a superblock remembers. An older ancestor is taken for unknown, which costs a decision, never data.
 pub const LINEAGE_MAX: usize = 64;

@@ -19,6 +19,9 @@ pub(super) enum Chunk {
     Mixed(Box<Mixed>),
 }
 
+/// Chunks without content, kept for the next that is needed. They move between a map's table and here without being copied.
+pub(super) type Spare = Vec<Box<Mixed>>;
+
 /// Bits in memory. Those beyond the chunk's capacity are clear.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Mixed {
@@ -96,7 +99,7 @@ impl Chunk {
     }
 
     /// The bits in memory, to be changed; [`settle`](Self::settle) must follow.
-    pub(super) fn mixed(&mut self, capacity: u64, spare: &mut Vec<Box<Mixed>>) -> &mut Mixed {
+    pub(super) fn mixed(&mut self, capacity: u64, spare: &mut Spare) -> &mut Mixed {
         if !matches!(self, Self::Mixed(_)) {
             let mut mixed = spare.pop().unwrap_or_else(|| Box::new(Mixed { count: 0, words: [0; WORDS] }));
             mixed.words.fill(0);
@@ -113,7 +116,7 @@ impl Chunk {
     }
 
     /// Gives the chunk its shortest form.
-    pub(super) fn settle(&mut self, capacity: u64, spare: &mut Vec<Box<Mixed>>) {
+    pub(super) fn settle(&mut self, capacity: u64, spare: &mut Spare) {
         let Self::Mixed(mixed) = self else { return };
         let uniform = match mixed.count {
             0 => Self::Clear,
@@ -155,7 +158,7 @@ impl Mixed {
 }
 
 /// Keeps a chunk's memory for later, if it has any and not enough is kept.
-pub(super) fn keep(spare: &mut Vec<Box<Mixed>>, chunk: Chunk) {
+pub(super) fn keep(spare: &mut Spare, chunk: Chunk) {
     if let Chunk::Mixed(mixed) = chunk
         && spare.len() < SPARE_MAX
     {
