@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::error::{ApiError, Code};
+use super::setup::Root;
 
 /// The largest answer, in bytes: the full status of 10,000 resources with three replicas has about 20 MiB.
 const LARGEST_ANSWER: usize = 256 << 20;
@@ -40,8 +41,8 @@ pub trait Connector: Send + Sync + 'static {
     /// What is at the other end, for messages: `the daemon at /var/lib/blkrep/api.sock`.
     fn target(&self) -> String;
 
-    /// What to do when it cannot be reached.
-    fn remedy(&self) -> String;
+    /// What to do when it cannot be reached, for this reason.
+    fn remedy(&self, why: &io::Error) -> String;
 }
 
 /// Asks a daemon. It is a [`Service`](super::Service): every operation is a method.
@@ -107,7 +108,7 @@ impl Client {
 
     fn unreachable(&self, error: &io::Error) -> ApiError {
         ApiError::new(Code::Unreachable, format_args!("cannot reach {}: {error}", self.connector.target()))
-            .hint(self.connector.remedy())
+            .hint(self.connector.remedy(error))
     }
 
     fn broken(&self, error: &hyper::Error) -> ApiError {
@@ -142,10 +143,16 @@ impl Connector for UnixSocket {
         format!("the daemon at {}", self.0.display())
     }
 
-    fn remedy(&self) -> String {
-        "is it running? start it with `systemctl start blkrep` or `blkrep daemon`; a node without a cluster begins with \
-         `blkrep init` or `blkrep join`"
-            .to_owned()
+    fn remedy(&self, why: &io::Error) -> String {
+        if why.kind() == io::ErrorKind::PermissionDenied {
+            return "only root may ask the daemon: try sudo".to_owned();
+        }
+        let directory = self.0.parent().map(Root::new).filter(|root| !root.is_default());
+        let start = match directory {
+            Some(root) => format!("`blkrep daemon --root {}`", root.path().display()),
+            None => "`systemctl start blkrep` or `blkrep daemon`".to_owned(),
+        };
+        format!("is it running? start it with {start}; a node without a cluster begins with `blkrep init` or `blkrep join`")
     }
 }
 

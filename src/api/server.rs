@@ -94,7 +94,7 @@ mod tests {
             "the test".to_owned()
         }
 
-        fn remedy(&self) -> String {
+        fn remedy(&self, _: &std::io::Error) -> String {
             String::new()
         }
     }

@@ -1,0 +1,160 @@
+//! The status for people.
+//!
+//! ```text
+//! cluster 5f0c...  3 of 3 nodes online, led by alpha
+//!
+//! web  syncing (42.3%)  10 GiB, protocol C, quorum majority
+//!   alpha  Primary    UpToDate      2 clients
+//!   beta   Secondary  UpToDate
+//!   gamma  Secondary  Inconsistent  [========>           ] 42.3% of 2.84 GiB, 112 MiB/s, 0:15 left
+//! ```
+
+use std::time::Duration;
+
+use super::pace::Pace;
+use super::size::human;
+use super::table::paint;
+use crate::api::state::{AssignmentState, Level, NodeState};
+use crate::api::{ClusterStatus, Quorum, ReplicaStatus, ResourceStatus, Resync};
+use crate::units::DiskState;
+
+/// How many characters the bar of a resync has.
+const BAR: usize = 20;
+
+/// The whole status, each line ended.
+pub(super) fn status(status: &ClusterStatus, pace: &Pace, colours: bool) -> String {
+    let mut out = header(status, colours);
+    if status.resources.is_empty() {
+        out.push_str("\nno resources\n");
+    }
+    for resource in &status.resources {
+        out.push('\n');
+        out.push_str(&one(resource, pace, colours));
+    }
+    out
+}
+
+fn header(status: &ClusterStatus, colours: bool) -> String {
+    let online = status.nodes.iter().filter(|node| node.online).count();
+    let level = if online == status.nodes.len() { Level::Normal } else { Level::Alert };
+    let nodes = tint(&format!("{online} of {} nodes online", status.nodes.len()), level, colours);
+    let leader = match &status.leader {
+        Some(leader) => format!("led by {leader}"),
+        None => tint("no leader: nothing can be changed now", Level::Alert, colours),
+    };
+    let away = status.nodes.iter().filter(|node| node.state() != NodeState::Ok);
+    let away: String =
+        away.map(|node| format!("  {}: {}\n", node.name, tint(node.state().as_str(), node.state().level(), colours))).collect();
+    format!("cluster {}  {nodes}, {leader}\n{away}", status.cluster)
+}
+
+/// A resource: a line of its own, and one for each node.
+fn one(resource: &ResourceStatus, pace: &Pace, colours: bool) -> String {
+    let (state, detail) = resource.state();
+    let state_words = if detail.is_empty() { state.to_string() } else { format!("{state} ({detail})") };
+    let mut out = format!("{}  {}  {}\n", resource.name, tint(&state_words, state.level(), colours), facts(resource));
+    let rows: Vec<[String; 3]> = resource.replicas.iter().map(left_columns).collect();
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let (nodes, roles, disks) = (width(0), width(1), width(2));
+    for (replica, [node, role, disk]) in resource.replicas.iter().zip(&rows) {
+        let disk = tint(&format!("{disk:disks$}"), disk_level(replica), colours);
+        let line = format!("  {node:nodes$}  {role:roles$}  {disk}  {}", remarks(resource, replica, pace, colours));
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Size, protocol and quorum.
+fn facts(resource: &ResourceStatus) -> String {
+    let bytes = resource.volumes.iter().map(|volume| volume.bytes).sum();
+    let volumes = match resource.volumes.len() {
+        0 => "no volumes".to_owned(),
+        1 => human(bytes),
+        many => format!("{} in {many} volumes", human(bytes)),
+    };
+    let quorum = match (resource.options.quorum, resource.majority) {
+        (Quorum::Auto, true) => "majority (auto)",
+        (Quorum::Auto, false) => "off (auto)",
+        (_, true) => "majority",
+        (_, false) => "off",
+    };
+    let plain = if resource.options.peer_tls { "" } else { ", peer-tls off" };
+    format!("{volumes}, protocol {}, quorum {quorum}{plain}", resource.options.protocol)
+}
+
+fn left_columns(replica: &ReplicaStatus) -> [String; 3] {
+    let unknown = || "-".to_owned();
+    let disk = match replica.disk {
+        _ if !replica.online => "-".to_owned(),
+        Some(DiskState::Diskless) if replica.diskless => "client".to_owned(),
+        disk => disk.map_or_else(unknown, |disk| disk.to_string()),
+    };
+    [replica.node.to_string(), replica.role.map_or_else(unknown, |role| role.to_string()), disk]
+}
+
+fn disk_level(replica: &ReplicaStatus) -> Level {
+    match replica.disk {
+        Some(DiskState::UpToDate) => Level::Normal,
+        Some(DiskState::Diskless) if replica.diskless => Level::Normal,
+        Some(DiskState::Failed) => Level::Alert,
+        _ => Level::Warning,
+    }
+}
+
+/// What is wrong or going on, and who uses it.
+fn remarks(resource: &ResourceStatus, replica: &ReplicaStatus, pace: &Pace, colours: bool) -> String {
+    let (state, detail) = resource.assignment(replica);
+    let mut remarks: Vec<String> = Vec::new();
+    match (state, resource.resync_of(replica)) {
+        (AssignmentState::Ok | AssignmentState::Client, _) => {}
+        (AssignmentState::Syncing, Some(resync)) => remarks.push(progress(resource, replica, resync, pace)),
+        (AssignmentState::Outdated, _) if replica.disk == Some(DiskState::Outdated) => {}
+        _ if detail.is_empty() => remarks.push(tint(state.as_str(), state.level(), colours)),
+        _ => remarks.push(tint(&format!("{state}: {detail}"), state.level(), colours)),
+    }
+    match replica.clients {
+        0 => {}
+        1 => remarks.push("1 client".to_owned()),
+        many => remarks.push(format!("{many} clients")),
+    }
+    remarks.join(", ")
+}
+
+/// `[========>           ] 42.3% of 2.84 GiB, 112 MiB/s, 0:15 left`
+fn progress(resource: &ResourceStatus, replica: &ReplicaStatus, resync: Resync, pace: &Pace) -> String {
+    let mut text = format!("{} of {}", bar(resync), human(resync.total));
+    if let Some(speed) = pace.speed(&resource.name, &replica.node) {
+        text += &format!(", {}/s", human(speed));
+    }
+    if let Some(left) = pace.left(&resource.name, &replica.node, resync) {
+        text += &format!(", {} left", clock(left));
+    }
+    text
+}
+
+/// `[========>           ] 42.3%`
+pub(super) fn bar(resync: Resync) -> String {
+    let (done, total) = (u128::from(resync.done.min(resync.total)), u128::from(resync.total.max(1)));
+    let filled = usize::try_from(done * BAR as u128 / total).unwrap_or(BAR);
+    let tip = if filled < BAR { ">" } else { "" };
+    let tenths = done * 1000 / total;
+    format!("[{:<BAR$}] {}.{}%", "=".repeat(filled) + tip, tenths / 10, tenths % 10)
+}
+
+/// `0:15`, `2:03:00`
+pub(super) fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}
+
+fn tint(text: &str, level: Level, colours: bool) -> String {
+    paint(text, colours.then_some(level))
+}
+
+#[cfg(test)]
+#[path = "picture_tests.rs"]
+mod tests;

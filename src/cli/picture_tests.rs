@@ -1,0 +1,127 @@
+use super::*;
+use crate::api::{Connection, EffectiveOptions, Membership, Node, PeerView, Suspension, VolumeInfo};
+use crate::units::{NodeId, ResourceId, Role, VolumeId};
+
+fn node(name: &str, id: u32) -> Node {
+    Node {
+        name: name.parse().unwrap(),
+        id: NodeId(id),
+        address: "10.0.0.1".parse().unwrap(),
+        port: 6999,
+        membership: Membership::Voter,
+        online: true,
+        removing: false,
+        pool: None,
+        version: None,
+    }
+}
+
+fn replica(name: &str, id: u32, role: Role, disk: DiskState) -> ReplicaStatus {
+    ReplicaStatus {
+        node: name.parse().unwrap(),
+        node_id: NodeId(id),
+        diskless: disk == DiskState::Diskless,
+        pending: None,
+        failure: None,
+        online: true,
+        role: Some(role),
+        disk: Some(disk),
+        clients: 0,
+        suspended: Vec::new(),
+        peers: Vec::new(),
+    }
+}
+
+fn cluster() -> ClusterStatus {
+    let mut primary = replica("alpha", 0, Role::Primary, DiskState::UpToDate);
+    primary.clients = 2;
+    ClusterStatus {
+        cluster: "5f0c".to_owned(),
+        node: "alpha".parse().unwrap(),
+        leader: Some("alpha".parse().unwrap()),
+        nodes: vec![node("alpha", 0), node("beta", 1), node("gamma", 2)],
+        resources: vec![ResourceStatus {
+            name: "web".parse().unwrap(),
+            id: ResourceId(1),
+            port: 6999,
+            options: EffectiveOptions::default(),
+            majority: true,
+            primary: Some("alpha".parse().unwrap()),
+            removing: false,
+            volumes: vec![VolumeInfo { volume: VolumeId(0), bytes: 10 << 30, minor: None }],
+            replicas: vec![
+                primary,
+                replica("beta", 1, Role::Secondary, DiskState::UpToDate),
+                replica("gamma", 2, Role::Secondary, DiskState::Diskless),
+            ],
+        }],
+    }
+}
+
+#[test]
+fn a_healthy_cluster() {
+    let expected = "\
+cluster 5f0c  3 of 3 nodes online, led by alpha
+
+web  ok  10 GiB, protocol C, quorum majority (auto)
+  alpha  Primary    UpToDate  2 clients
+  beta   Secondary  UpToDate
+  gamma  Secondary  client
+";
+    assert_eq!(status(&cluster(), &Pace::default(), false), expected);
+}
+
+#[test]
+fn a_resync_shows_its_progress_and_speed() {
+    let mut cluster = cluster();
+    let resource = &mut cluster.resources[0];
+    resource.replicas[1].disk = Some(DiskState::Inconsistent);
+    let resync = |done: u64| Some(Resync { source: true, total: 1 << 30, done });
+    let view = PeerView {
+        node: "beta".parse().unwrap(),
+        connection: Connection::Connected,
+        disk: Some(DiskState::Inconsistent),
+        out_of_sync: 1 << 30,
+        resync: resync(128 << 20),
+    };
+    resource.replicas[0].peers.push(view);
+    let (mut pace, now) = (Pace::default(), std::time::Instant::now());
+    pace.look(&cluster, now);
+    cluster.resources[0].replicas[0].peers[0].resync = resync(256 << 20);
+    pace.look(&cluster, now + Duration::from_secs(1));
+    let text = status(&cluster, &pace, false);
+    assert!(text.contains("web  syncing (25.0%)  10 GiB"), "{text}");
+    let line = "  beta   Secondary  Inconsistent  [=====>              ] 25.0% of 1 GiB, 128 MiB/s, 0:06 left\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
+fn trouble_is_told_where_it_is() {
+    let mut cluster = cluster();
+    cluster.nodes[1].online = false;
+    cluster.leader = None;
+    let resource = &mut cluster.resources[0];
+    let lost = &resource.replicas[1];
+    resource.replicas[1] = ReplicaStatus { online: false, role: None, disk: None, ..lost.clone() };
+    resource.replicas[0].suspended = vec![Suspension::Authority];
+    let expected = "\
+cluster 5f0c  2 of 3 nodes online, no leader: nothing can be changed now
+  beta: OFFLINE
+
+web  suspended (alpha: waiting for a quorum)  10 GiB, protocol C, quorum majority (auto)
+  alpha  Primary    UpToDate  suspended: waiting for a quorum, 2 clients
+  beta   -          -         offline
+  gamma  Secondary  client
+";
+    assert_eq!(status(&cluster, &Pace::default(), false), expected);
+}
+
+#[test]
+fn bars_and_clocks() {
+    let resync = |done| Resync { source: true, total: 1000, done };
+    assert_eq!(bar(resync(0)), "[>                   ] 0.0%");
+    assert_eq!(bar(resync(999)), "[===================>] 99.9%");
+    assert_eq!(bar(resync(1000)), "[====================] 100.0%");
+    assert_eq!(clock(Duration::from_secs(15)), "0:15");
+    assert_eq!(clock(Duration::from_secs(7380)), "2:03:00");
+}

@@ -1,0 +1,25 @@
+//! The table of verbs.
+//!
+//! Each file holds the lines of one subject with the handlers right below them. A verb's arguments are read in its handler, and
+//! nowhere else.
+
+mod found;
+mod nodes;
+mod options;
+mod program;
+mod replicas;
+mod resources;
+mod watch;
+
+use super::spec::Verb;
+
+/// Every verb, in the order of `--help`.
+pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
+    [found::VERBS, nodes::VERBS, resources::VERBS, options::VERBS, replicas::VERBS, watch::VERBS, program::VERBS]
+        .into_iter()
+        .flatten()
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,121 @@
+//! The program itself.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap_complete::Shell;
+use tracing_subscriber::EnvFilter;
+
+use crate::api::setup::DaemonOptions;
+use crate::api::{Service, Shutdown};
+use crate::cli::exit::Failure;
+use crate::cli::given::Given;
+use crate::cli::session::Session;
+use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
+use crate::cli::{manual, parser};
+
+/// The verbs.
+pub(super) const VERBS: &[Verb] = &[
+    Verb {
+        name: "daemon",
+        aliases: &[],
+        category: Category::Program,
+        short: "Run this node",
+        long: "Runs in the foreground until it is told to end: by SIGTERM, SIGINT or `blkrep shutdown`. It then gives its resources up \
+               in order. `blkrep init` and `blkrep join` start it by themselves.",
+        args: &[&[
+            Arg::flag("detached", None, "Leave the session and the terminal that it was started from"),
+            Arg::option("log", None, Takes::Text("FILTER"), "What to log: error, warn, info, debug, or per module")
+                .default("info")
+                .env("BLKREP_LOG"),
+            Arg::flag("log-json", None, "Log JSON, a line for each event"),
+        ]],
+        examples: &[Example { line: "daemon --log debug", does: "Run the node and log more" }],
+        runtime: Runtime::Daemon,
+        run: |session, given| Box::pin(daemon(session, given)),
+    },
+    Verb {
+        name: "shutdown",
+        aliases: &[],
+        category: Category::Program,
+        short: "End this node's daemon",
+        long: "Its resources are given up in order: flushed, and marked clean. The node stays a member. With clients connected, it is \
+               refused without --force.",
+        args: &[&[Arg::flag("force", Some('f'), "Also when clients are connected, which are cut off")]],
+        examples: &[Example { line: "shutdown -q", does: "End the daemon without being asked" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(shutdown(session, given)),
+    },
+    Verb {
+        name: "generate man",
+        aliases: &[],
+        category: Category::Program,
+        short: "Write the manual pages into a directory",
+        long: "One page for the program, and one for each verb.",
+        args: &[&[Arg::place("directory", Takes::Path, "The directory")]],
+        examples: &[Example { line: "generate man man/", does: "Write the pages into man/" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(async move { pages(session, given) }),
+    },
+    Verb {
+        name: "generate completions",
+        aliases: &[],
+        category: Category::Program,
+        short: "Print a shell's completions",
+        long: "Put them where the shell looks for them.",
+        args: &[&[Arg::place("shell", Takes::OneOf(&["bash", "elvish", "fish", "powershell", "zsh"]), "The shell")]],
+        examples: &[Example {
+            line: "generate completions bash > /etc/bash_completion.d/blkrep",
+            does: "Complete verbs and options in bash",
+        }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(async move { completions(session, given) }),
+    },
+];
+
+async fn daemon(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    if given.flag("detached") {
+        // Fails only for the leader of a process group, who has nobody to be detached from.
+        let _ = rustix::process::setsid();
+    }
+    log(given)?;
+    session.setup.daemon(DaemonOptions { root: session.root.clone() }).await.map_err(Failure::from)
+}
+
+/// Sends what the daemon tells to standard error.
+fn log(given: Given<'_>) -> Result<(), Failure> {
+    let wanted: String = given.one("log");
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+        Failure::usage(format_args!("'{wanted}' is no log filter: {error}"), "write error, warn, info or debug")
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match given.flag("log-json") {
+        true => builder.json().try_init(),
+        false => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    set.map_err(|error| Failure::usage(format_args!("cannot log: {error}"), "this is a defect"))
+}
+
+async fn shutdown(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    session
+        .confirm("You are going to end the daemon of this node.\nIts volumes cannot be used here until it is started again.")?;
+    let done = session.client.shutdown(Shutdown { force: given.flag("force") }).await?;
+    session.output.done(&done, &done.notes)
+}
+
+fn pages(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let directory: PathBuf = given.one("directory");
+    let failed = |error: std::io::Error| Failure::io(format_args!("cannot write into {}", directory.display()), &error);
+    std::fs::create_dir_all(&directory).map_err(failed)?;
+    for page in manual::pages() {
+        std::fs::write(directory.join(&page.file), &page.text).map_err(failed)?;
+    }
+    session.output.done(&(), &[])
+}
+
+fn completions(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let shell: Shell = given.one::<String>("shell").parse().expect("the table's words are shells");
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut parser::command(), "blkrep", &mut script);
+    session.output.text(String::from_utf8_lossy(&script))
+}

@@ -1,0 +1,224 @@
+//! Resources and volumes.
+
+use std::time::Duration;
+
+use crate::api::state::ResourceState;
+use crate::api::{
+    AddResource, AddVolume, Done, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume, Resource, Service,
+};
+use crate::cli::exit::Failure;
+use crate::cli::given::Given;
+use crate::cli::lists::{LISTING, RESOURCES, VOLUMES};
+use crate::cli::output::Format;
+use crate::cli::session::Session;
+use crate::cli::size::{Size, human, kib};
+use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
+use crate::cli::target::Target;
+use crate::cli::wait;
+use crate::units::{Name, VolumeId};
+
+use super::options::{RESOURCE_OPTIONS, values};
+
+const ONLY_RESOURCES: &[Arg] = &[Arg::options("resources", Some('R'), Takes::Resource, "These only")];
+
+const FORCE: Arg = Arg::flag("force", Some('f'), "Also when clients are connected, which are cut off");
+
+/// The verbs.
+pub(super) const VERBS: &[Verb] = &[
+    Verb {
+        name: "add-volume",
+        aliases: &["nv", "new-volume", "av"],
+        category: Category::Volumes,
+        short: "Add a volume, and its resource if that is new",
+        long: "A number alone counts GiB; units are k, m, g, t and p (KiB, MiB ...), and kB, MB ... in thousands. With --deploy, \
+               replicas are placed where space is, and the command waits until the volume can be used. Without it, a new resource \
+               has no replicas yet: `blkrep deploy-resource` or `blkrep assign-resource` make them.",
+        args: &[
+            &[
+                Arg::place("name", Takes::Target, "The resource, and the volume's number when it shall not be the next one"),
+                Arg::place("size", Takes::Size, "Its size"),
+                Arg::option("deploy", Some('d'), Takes::Count, "How many replicas there shall be"),
+                Arg::option("wait", None, Takes::Number("SECONDS"), "How long to wait until it can be used").default("30"),
+            ],
+            RESOURCE_OPTIONS,
+        ],
+        examples: &[
+            Example { line: "add-volume web 10GiB --deploy 2", does: "Make a volume with two replicas" },
+            Example { line: "add-volume web 512m", does: "Add another volume to the same resource" },
+        ],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(add_volume(session, given)),
+    },
+    Verb {
+        name: "remove-volume",
+        aliases: &["rv", "delete-volume", "dv"],
+        category: Category::Volumes,
+        short: "Remove a volume and its data",
+        long: "It is removed from every replica; a node that is away does it when it returns.",
+        args: &[&[
+            Arg::place("name", Takes::Target, "The resource, or RES/VOL"),
+            Arg::optional_place("volume", Takes::Volume, "The volume's number"),
+            FORCE,
+        ]],
+        examples: &[Example { line: "remove-volume web 1", does: "Remove the volume 1 of web" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(remove_volume(session, given)),
+    },
+    Verb {
+        name: "list-volumes",
+        aliases: &["v", "volumes"],
+        category: Category::Volumes,
+        short: "List the volumes",
+        long: "With -m the fields of a line are: resource, its state, volume number, size in KiB, port, minor number, state.",
+        args: &[LISTING, ONLY_RESOURCES],
+        examples: &[Example { line: "list-volumes -R web", does: "List the volumes of web" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(list_volumes(session, given)),
+    },
+    Verb {
+        name: "add-resource",
+        aliases: &["nr", "new-resource", "ar"],
+        category: Category::Volumes,
+        short: "Define a resource without volumes",
+        long: "A resource is a group of volumes that are consistent with each other. `blkrep add-volume` defines it by the way.",
+        args: &[&[Arg::place("name", Takes::Resource, "Its name")], RESOURCE_OPTIONS],
+        examples: &[Example { line: "add-resource web --protocol A", does: "Define a resource that replicates asynchronously" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(add_resource(session, given)),
+    },
+    Verb {
+        name: "remove-resource",
+        aliases: &["rr", "delete-resource", "dr"],
+        category: Category::Volumes,
+        short: "Remove resources with all their volumes and data",
+        long: "Nodes that are away do not hold it up: they remove their replicas when they return.",
+        args: &[&[Arg::places("name", Takes::Resource, "The resources"), FORCE]],
+        examples: &[Example { line: "remove-resource web", does: "Remove a resource" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(remove_resource(session, given)),
+    },
+    Verb {
+        name: "list-resources",
+        aliases: &["r", "resources"],
+        category: Category::Volumes,
+        short: "List the resources",
+        long: "The states are: ok (every replica is up to date and connected), deploying, syncing, degraded (a replica is missing or \
+               behind), undeployed (there are no replicas), removing, suspended (I/O waits), no-data (no up-to-date replica is \
+               reachable) and split-brain. With -m the fields of a line are: name, port, state.",
+        args: &[LISTING, ONLY_RESOURCES],
+        examples: &[Example { line: "list-resources", does: "List the resources" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(list_resources(session, given)),
+    },
+    Verb {
+        name: "list-free-space",
+        aliases: &["free-space"],
+        category: Category::Volumes,
+        short: "Tell how large a volume could be",
+        long: "It is the size of one volume at that redundancy. With -m the fields are: that size, and the size of all pools together, \
+               both in KiB.",
+        args: &[&[
+            Arg::place("redundancy", Takes::Count, "With how many replicas"),
+            Arg::flag("machine-readable", Some('m'), "Print drbdmanage's comma separated fields"),
+        ]],
+        examples: &[Example { line: "list-free-space 2", does: "Tell how large a volume with two replicas could be" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(list_free_space(session, given)),
+    },
+];
+
+async fn add_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let Target { resource, volume } = given.one("name");
+    let deploy: Option<u32> = given.maybe("deploy");
+    let patience = Duration::from_secs(given.one("wait"));
+    let request =
+        AddVolume { resource: resource.clone(), volume, bytes: given.one::<Size>("size").0, deploy, options: values(given) };
+    let added = session.client.add_volume(request).await?;
+    let mut notes = Vec::new();
+    if !added.nodes.is_empty() && !usable(session, &resource, patience).await {
+        notes.push(format!("The replicas are still being made; `blkrep status {resource}` tells how far they are."));
+    }
+    session.output.done(&added, &notes)
+}
+
+/// Waits until a resource can be used.
+async fn usable(session: &Session<'_>, name: &Name, patience: Duration) -> bool {
+    let usable = wait::until(patience, async || {
+        let request = ListResources { resource: Some(name.clone()) };
+        let resources: Vec<Resource> = session.client.list_resources(request).await.ok()?;
+        let state = resources.first()?.state;
+        (state.usable() && state != ResourceState::Deploying).then_some(())
+    });
+    usable.await.is_some()
+}
+
+async fn remove_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let target: Target = given.one("name");
+    let volume = match (target.volume, given.maybe::<VolumeId>("volume")) {
+        (Some(volume), None) | (None, Some(volume)) => volume,
+        (Some(_), Some(_)) => return Err(Failure::usage("the volume is named twice", "write RES/VOL or RES VOL")),
+        (None, None) => {
+            let hint = format!("write {0}/0 for its volume 0; `blkrep remove-resource {0}` removes all", target.resource);
+            return Err(Failure::usage("which volume of the resource shall be removed?", hint));
+        }
+    };
+    let resource = target.resource;
+    session.confirm(format!("You are going to remove the volume {resource}/{volume}.\nIts data is lost on every node."))?;
+    let done = session.client.remove_volume(RemoveVolume { resource, volume, force: given.flag("force") }).await?;
+    session.output.done(&done, &done.notes)
+}
+
+async fn list_volumes(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let only: Vec<Name> = given.many("resources");
+    let mut volumes = session.client.list_volumes(ListVolumes { resource: single(&only) }).await?;
+    volumes.retain(|volume| only.is_empty() || only.contains(&volume.resource));
+    VOLUMES.print(&session.output, given, &volumes)
+}
+
+async fn add_resource(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let done = session.client.add_resource(AddResource { name: given.one("name"), options: values(given) }).await?;
+    session.output.done(&done, &done.notes)
+}
+
+async fn remove_resource(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let resources: Vec<Name> = given.many("name");
+    let names: Vec<&str> = resources.iter().map(Name::as_str).collect();
+    session
+        .confirm(format!("You are going to remove {} with all volumes.\nTheir data is lost on every node.", names.join(", ")))?;
+    let mut all = Done::default();
+    for resource in resources {
+        let done = session.client.remove_resource(RemoveResource { resource, force: given.flag("force") }).await?;
+        all.notes.extend(done.notes);
+    }
+    session.output.done(&all, &all.notes)
+}
+
+async fn list_resources(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let only: Vec<Name> = given.many("resources");
+    let mut resources = session.client.list_resources(ListResources { resource: single(&only) }).await?;
+    resources.retain(|resource| only.is_empty() || only.contains(&resource.name));
+    RESOURCES.print(&session.output, given, &resources)
+}
+
+/// The one name that the daemon shall look for; of many, it tells all and the rest is left out here.
+pub(super) fn single(names: &[Name]) -> Option<Name> {
+    match names {
+        [name] => Some(name.clone()),
+        _ => None,
+    }
+}
+
+async fn list_free_space(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let redundancy: u32 = given.one("redundancy");
+    let space = session.client.list_free_space(ListFreeSpace { redundancy }).await?;
+    match session.output.format {
+        Format::Json => session.output.json(&space),
+        Format::Csv => session.output.line(format_args!("{},{}", space.largest / 1024, kib(space.total))),
+        Format::Table => session.output.line(format_args!(
+            "The maximum size for a {redundancy}x redundant volume is {} kiB ({})\n(Aggregate cluster storage size: {} kiB)",
+            space.largest / 1024,
+            human(space.largest),
+            kib(space.total)
+        )),
+    }
+}
