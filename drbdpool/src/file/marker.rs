@@ -1,0 +1,91 @@
+//! The file that says whose a directory is.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Identity, PoolError};
+
+/// The marker's name. No volume's name begins with a dot.
+pub(super) const MARKER: &str = ".blkrep-pool";
+
+/// The marker while it is written.
+const UNFINISHED: &str = ".blkrep-pool.new";
+
+/// The version of the directory's layout that this code reads and writes.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    format: u32,
+    #[serde(flatten)]
+    owner: Identity,
+}
+
+/// Makes sure that a directory, which the caller has locked, is `identity`'s. An empty one is made so.
+pub(super) fn claim(directory: &Path, handle: &File, identity: &Identity) -> Result<(), PoolError> {
+    let path = directory.join(MARKER);
+    match fs::read(&path) {
+        Ok(bytes) => check(directory, &bytes, identity)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !is_empty(directory)? {
+                return Err(PoolError::NotAPool { directory: directory.to_owned(), marker: MARKER });
+            }
+            write(directory, identity)?;
+        }
+        Err(error) => return Err(PoolError::io("read", &path)(error)),
+    }
+    // Also for a marker that was there: its writer may have died just before this.
+    handle.sync_all().map_err(PoolError::io("flush", directory))
+}
+
+/// Makes a directory nobody's.
+pub(super) fn remove(directory: &Path, handle: &File) -> Result<(), PoolError> {
+    let path = directory.join(MARKER);
+    fs::remove_file(&path).map_err(PoolError::io("remove", &path))?;
+    handle.sync_all().map_err(PoolError::io("flush", directory))
+}
+
+fn check(directory: &Path, bytes: &[u8], identity: &Identity) -> Result<(), PoolError> {
+    let path = directory.join(MARKER);
+    let unreadable = |why: String| PoolError::io("understand", &path)(io::Error::new(io::ErrorKind::InvalidData, why));
+    let marker: Marker = serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
+    if marker.format != FORMAT {
+        return Err(unreadable(format!("it has format {}; this version knows format {FORMAT}", marker.format)));
+    }
+    if marker.owner != *identity {
+        return Err(PoolError::OtherOwner {
+            pool: format!("the directory {}", directory.display()),
+            owner: marker.owner.to_string(),
+            wanted: identity.to_string(),
+            remedy: format!("move what is in {} elsewhere, the file {MARKER} included", directory.display()),
+        });
+    }
+    Ok(())
+}
+
+/// Whether nobody has put anything there. A file system's own directory and the beginnings of a marker do not count.
+fn is_empty(directory: &Path) -> Result<bool, PoolError> {
+    for entry in fs::read_dir(directory).map_err(PoolError::io("list", directory))? {
+        let entry = entry.map_err(PoolError::io("list", directory))?;
+        if entry.file_name() != "lost+found" && entry.file_name() != UNFINISHED {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes the marker so that it is there in full or not at all.
+fn write(directory: &Path, identity: &Identity) -> Result<(), PoolError> {
+    let unfinished = directory.join(UNFINISHED);
+    let marker = Marker { format: FORMAT, owner: identity.clone() };
+    let text = serde_json::to_string_pretty(&marker).expect("a marker is numbers and strings") + "\n";
+    let written = File::create(&unfinished).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, directory.join(MARKER))
+    });
+    written.map_err(PoolError::io("write", &unfinished))
+}

@@ -1,0 +1,202 @@
+//! Running LVM's command line: never a prompt, always a time-out, and errors that can be tried by hand.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::filter;
+use super::report::VolumeGroup;
+use crate::{CommandFailure, Outcome, PoolError};
+
+/// How LVM's commands are run.
+#[derive(Clone, Debug)]
+pub struct LvmOptions {
+    /// The program `lvm`; by default it is looked for in `$PATH` and where it usually is.
+    pub program: Option<PathBuf>,
+    /// Variables added to its environment, such as `LVM_SYSTEM_DIR`.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How long a report may take.
+    pub report_timeout: Duration,
+    /// How long a change may take. One that is stopped half way is dangerous: this is for what hangs, not for what is slow.
+    pub change_timeout: Duration,
+}
+
+impl Default for LvmOptions {
+    fn default() -> Self {
+        Self {
+            program: None,
+            environment: Vec::new(),
+            report_timeout: Duration::from_secs(60),
+            change_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// LVM's command line on this machine.
+#[derive(Debug)]
+pub(super) struct Lvm {
+    program: PathBuf,
+    options: LvmOptions,
+    /// Whether LVM may talk to device-mapper.
+    mapper: bool,
+    filter: filter::Place,
+}
+
+/// How long a process that was told to end may take before it is made to. In the middle of a change LVM puts signals off, because
+/// dying there could leave volumes suspended.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl Lvm {
+    pub(super) fn new(options: LvmOptions, mapper: bool) -> Result<Self, PoolError> {
+        let program = options.program.clone().or_else(find_program).ok_or(PoolError::LvmMissing)?;
+        let mut lvm = Self { program, options, mapper, filter: filter::Place::default() };
+        // Fails when neither is configured, which is what is usual.
+        let timeout = lvm.options.report_timeout;
+        let configured = lvm.output("lvmconfig", &["devices/filter", "devices/global_filter"], timeout)?;
+        lvm.filter = filter::Place::beside(&String::from_utf8_lossy(&configured.stdout));
+        Ok(lvm)
+    }
+
+    /// A volume group at this moment.
+    pub(super) fn volume_group(&self, name: &str) -> Result<VolumeGroup, PoolError> {
+        let args: Vec<_> = VolumeGroup::ARGUMENTS.split(' ').chain(["--", name]).collect();
+        let args = self.arguments(&args);
+        let output = self.output("fullreport", &args, self.options.report_timeout)?;
+        let parsed = VolumeGroup::parse(&output.stdout);
+        if let Ok(None) = parsed {
+            return Err(PoolError::NoVolumeGroup { volume_group: name.to_owned() });
+        }
+        if !output.status.success() {
+            return Err(self.failure("fullreport", &args, &output).into());
+        }
+        parsed.map(|group| group.expect("none was handled above")).map_err(|why| {
+            let command = self.command_line("fullreport", &args);
+            PoolError::Report { command, why }
+        })
+    }
+
+    /// Runs a command that changes something.
+    pub(super) fn change<S: AsRef<str>>(&self, subcommand: &str, args: &[S]) -> Result<(), PoolError> {
+        let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
+        let args = self.arguments(&args);
+        let output = self.output(subcommand, &args, self.options.change_timeout)?;
+        if output.status.success() { Ok(()) } else { Err(self.failure(subcommand, &args, &output).into()) }
+    }
+
+    /// Arguments with what every command gets, in front, where a `--` does not hide it.
+    fn arguments(&self, args: &[&str]) -> Vec<String> {
+        let mut all = Vec::new();
+        if !self.mapper {
+            all.extend(["--driverloaded", "n"].map(str::to_owned));
+        }
+        // What an administrator may have set for his own eyes must not change what is read here.
+        let report = "report{compact_output=0 list_item_separator=\",\" binary_values_as_numeric=0}";
+        all.extend(["--config".to_owned(), format!("{report} {}", self.filter.config())]);
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        all
+    }
+
+    fn output<S: AsRef<str>>(&self, subcommand: &str, args: &[S], timeout: Duration) -> Result<Output, PoolError> {
+        let started = Instant::now();
+        let answer = self.run(subcommand, args, timeout).map_err(|(outcome, stderr)| {
+            let command = self.command_line(subcommand, args);
+            PoolError::from(Box::new(CommandFailure { command, outcome, stderr }))
+        });
+        let answered = answer.as_ref().ok();
+        tracing::debug!(
+            command = self.command_line(subcommand, args),
+            status = answered.map(|output| output.status.to_string()),
+            stderr = answered.map(|output| complaints(&output.stderr)),
+            elapsed = ?started.elapsed(),
+            "ran"
+        );
+        answer
+    }
+
+    fn run<S: AsRef<str>>(&self, subcommand: &str, args: &[S], timeout: Duration) -> Result<Output, (Outcome, String)> {
+        let not_run = |error| (Outcome::NotRun(error), String::new());
+        let args = [subcommand].into_iter().chain(args.iter().map(AsRef::as_ref));
+        let mut expression = duct::cmd(&self.program, args)
+            .stdin_null()
+            .stdout_capture()
+            .stderr_capture()
+            .unchecked()
+            // Messages in the language that they are looked for in, and none about descriptors that are none of LVM's business.
+            .env("LC_ALL", "C")
+            .env("LVM_SUPPRESS_FD_WARNINGS", "1");
+        for (name, value) in &self.options.environment {
+            expression = expression.env(name, value);
+        }
+        let process = expression.start().map_err(not_run)?;
+        if let Some(output) = process.wait_timeout(timeout).map_err(not_run)? {
+            return Ok(output.clone());
+        }
+        tracing::warn!(subcommand, ?timeout, "a command of LVM's does not end and is stopped");
+        for pid in process.pids() {
+            // The process was not waited for yet, so its number is still its own.
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+        let mut ended = process.wait_timeout(GRACE).map_err(not_run)?.cloned();
+        if ended.is_none() {
+            let _ = process.kill();
+            ended = process.wait_timeout(GRACE).map_err(not_run)?.cloned();
+        }
+        let stderr = ended.as_ref().map(|output| complaints(&output.stderr)).unwrap_or_default();
+        Err((Outcome::TimedOut { after: timeout, gone: ended.is_some() }, stderr))
+    }
+
+    fn failure<S: AsRef<str>>(&self, subcommand: &str, args: &[S], output: &Output) -> Box<CommandFailure> {
+        Box::new(CommandFailure {
+            command: self.command_line(subcommand, args),
+            outcome: Outcome::Exited(output.status.to_string()),
+            stderr: complaints(&output.stderr),
+        })
+    }
+
+    fn command_line<S: AsRef<str>>(&self, subcommand: &str, args: &[S]) -> String {
+        let mut line = quote(&self.program.to_string_lossy());
+        for arg in [subcommand].into_iter().chain(args.iter().map(AsRef::as_ref)) {
+            line.push(' ');
+            line.push_str(&quote(arg));
+        }
+        line
+    }
+}
+
+/// The program, also for a daemon or user whose `$PATH` lacks the directories of the system's programs.
+fn find_program() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/run/current-system/sw/bin"].map(PathBuf::from);
+    env::split_paths(&path).chain(usual).map(|directory| directory.join("lvm")).find(|program| is_program(program))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_absolute() && path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// An argument as a shell would have to be given it.
+fn quote(arg: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-/=:,@%".contains(c);
+    if !arg.is_empty() && arg.chars().all(plain) { arg.to_owned() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+}
+
+/// What LVM says at every turn and what is meant to be.
+const ROUTINE: [&str; 3] = ["WARNING: Activation disabled.", "WARNING: This metadata update is NOT backed up", " not zeroed."];
+
+/// What a command complained of, in one line of bearable length.
+fn complaints(stderr: &[u8]) -> String {
+    let stderr = String::from_utf8_lossy(stderr);
+    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<_> = lines.filter(|line| !ROUTINE.iter().any(|routine| line.contains(routine))).collect();
+    let all = lines.join("; ");
+    match all.char_indices().nth(2000) {
+        Some((end, _)) => format!("{}…", &all[..end]),
+        None => all,
+    }
+}

@@ -1,0 +1,110 @@
+//! Direct mode: a linear volume as stretches of the group's disks, without device-mapper.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::report::{Disk, ExtentRange, LogicalVolume, LvSegment, VolumeGroup};
+use crate::patience::patiently;
+use crate::pool::BLOCK;
+use crate::{PoolError, Segment};
+
+/// Where a logical volume's bytes are, or why they are not anywhere that can be used.
+///
+/// All of it must be there: whatever the report says that is not understood makes the volume unusable, rather than its bytes ones of
+/// another volume.
+pub(super) fn segments(group: &VolumeGroup, lv: &LogicalVolume) -> Result<Vec<Segment>, String> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut at = 0;
+    for segment in &lv.segments {
+        if segment.start != at {
+            return Err(format!("LVM's report has nothing at byte {at}, but a segment at {}", segment.start));
+        }
+        for stretch in stretches(group, segment)? {
+            at += stretch.length;
+            match segments.last_mut() {
+                Some(last) if last.path == stretch.path && last.start + last.length == stretch.start => {
+                    last.length += stretch.length;
+                }
+                _ => segments.push(stretch),
+            }
+        }
+        if at != segment.start + segment.size {
+            return Err(format!("the extents of its segment at byte {} do not add up to the segment's size", segment.start));
+        }
+    }
+    if at != lv.size || segments.is_empty() {
+        return Err(format!("its segments have {at} bytes, the volume has {}", lv.size));
+    }
+    Ok(segments)
+}
+
+fn stretches(group: &VolumeGroup, segment: &LvSegment) -> Result<Vec<Segment>, String> {
+    if segment.kind != "linear" {
+        return Err(format!("a part of it is of type '{}'; without device-mapper only linear volumes can be used", segment.kind));
+    }
+    segment.extents.iter().map(|range| stretch(group, range)).collect()
+}
+
+fn stretch(group: &VolumeGroup, range: &ExtentRange) -> Result<Segment, String> {
+    let disk = group.disks.iter().find(|disk| disk.path == range.disk && !disk.is_missing());
+    let Some(disk) = disk else { return Err(format!("its disk '{}' is missing", range.disk)) };
+    let start = range.first.checked_mul(group.extent_size).and_then(|start| start.checked_add(disk.data_start));
+    let length = (range.last - range.first).checked_add(1).and_then(|extents| extents.checked_mul(group.extent_size));
+    match (start, length) {
+        (Some(start), Some(length)) if start % BLOCK == 0 && length % BLOCK == 0 && start.checked_add(length).is_some() => {
+            Ok(Segment { path: PathBuf::from(&range.disk), start, length, exclusive: false })
+        }
+        _ => Err(format!("its extents on {} do not begin at a multiple of {BLOCK} bytes", range.disk)),
+    }
+}
+
+/// The group's disks, each open with `O_EXCL`: the kernel gives that to one user at a time, of which device-mapper, a mounted file
+/// system and another pool are others. LVM's own commands do not ask for it, except to make a new physical volume.
+#[derive(Debug, Default)]
+pub(super) struct Claims(Mutex<BTreeMap<PathBuf, File>>);
+
+impl Claims {
+    /// Holds every disk of a group that is not held yet: the group may have grown.
+    pub(super) fn hold(&self, group: &VolumeGroup) -> Result<(), PoolError> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for disk in group.disks.iter().filter(|disk| !disk.is_missing()) {
+            let path = Path::new(&disk.path);
+            if !held.contains_key(path) {
+                held.insert(path.to_owned(), claim(path, disk)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A disk that is held.
+    pub(super) fn file(&self, path: &Path) -> Result<File, PoolError> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = held.get(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        file.and_then(File::try_clone).map_err(PoolError::io("open", path))
+    }
+}
+
+fn claim(path: &Path, disk: &Disk) -> Result<File, PoolError> {
+    let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).custom_flags(exclusive);
+    let busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+    patiently(busy, || options.open(path)).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => PoolError::InUse { what: format!("the disk {}", disk.path), by: users(path) },
+        _ => PoolError::io("open", path)(error),
+    })
+}
+
+/// Who has a disk, as far as the kernel tells.
+fn users(path: &Path) -> String {
+    let other = || " by another process, which has the pool open, or by a mount".to_owned();
+    let Ok(metadata) = fs::metadata(path) else { return other() };
+    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    let Ok(holders) = fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders")) else { return other() };
+    let holders: Vec<_> = holders.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if holders.is_empty() { other() } else { format!(" by {}", holders.join(", ")) }
+}

@@ -1,0 +1,100 @@
+//! Which devices LVM must not look at.
+//!
+//! LVM reads the beginning of every block device. One that is served by this very daemon, through the kernel's NBD client or a
+//! loop device over FUSE, answers only if the daemon can: while a volume's I/O is suspended every LVM command would hang, and a
+//! guest's physical volumes inside a volume would be taken for the host's.
+
+use std::fs;
+use std::path::Path;
+
+/// Where the rejections go among what the administrator has configured. LVM has two filters and wants both to accept a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    setting: &'static str,
+    /// The administrator's patterns of that setting, which come after ours.
+    patterns: String,
+    /// Whether the administrator speaks of network block devices himself, and so is left to it.
+    keep_network: bool,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { setting: "devices/filter", patterns: String::new(), keep_network: false }
+    }
+}
+
+impl Place {
+    /// Finds the place beside what `lvmconfig devices/filter devices/global_filter` shows.
+    pub(super) fn beside(configured: &str) -> Self {
+        let patterns = |setting: &str| {
+            let lines = configured.lines().find_map(|line| line.trim().strip_prefix(setting)?.strip_prefix('='));
+            lines.map(|list| list.trim().trim_start_matches('[').trim_end_matches(']').to_owned())
+        };
+        let (filter, global) = (patterns("filter"), patterns("global_filter"));
+        let keep_network = [&filter, &global].into_iter().flatten().any(|list| list.contains("nbd") || list.contains("drbd"));
+        match (filter, global) {
+            (None, _) => Self { keep_network, ..Self::default() },
+            (Some(_), None) => Self { setting: "devices/global_filter", patterns: String::new(), keep_network },
+            (Some(patterns), Some(_)) => Self { setting: "devices/filter", patterns, keep_network },
+        }
+    }
+
+    /// The setting, for `--config`. Made anew for each command: loop devices come and go.
+    pub(super) fn config(&self) -> String {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        self.config_with(loops_over_fuse(Path::new("/sys/block"), &mounts))
+    }
+
+    fn config_with(&self, loops: Vec<String>) -> String {
+        let network = ["nbd", "drbd"].map(|kind| format!("^/dev/{kind}[0-9]"));
+        let network = network.into_iter().filter(|_| !self.keep_network);
+        let loops = loops.into_iter().map(|name| format!("^/dev/{name}(p[0-9]+)?$"));
+        let mut list: Vec<_> = network.chain(loops).map(|pattern| format!("\"r|{pattern}|\"")).collect();
+        if !self.patterns.is_empty() {
+            list.push(self.patterns.clone());
+        }
+        // An empty list would not be LVM's default, which accepts all.
+        if list.is_empty() {
+            return String::new();
+        }
+        format!("{}=[{}]", self.setting, list.join(","))
+    }
+}
+
+/// The loop devices over files of FUSE file systems. Nothing but the kernel is asked: the file system itself may not answer.
+fn loops_over_fuse(block: &Path, mounts: &str) -> Vec<String> {
+    let fuse = fuse_mounts(mounts);
+    if fuse.is_empty() {
+        return Vec::new();
+    }
+    let Ok(devices) = fs::read_dir(block) else { return Vec::new() };
+    let mut names: Vec<_> = devices
+        .flatten()
+        .filter(|device| {
+            let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+            fuse.iter().any(|mount| Path::new(backing.trim_end()).starts_with(mount))
+        })
+        .map(|device| device.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The places where FUSE file systems are mounted, of a `mountinfo`: the fifth field of lines whose type, the first after ` - `, is
+/// fuse. A file system that is mounted below one of them is taken for FUSE too, which LVM can do without.
+fn fuse_mounts(mounts: &str) -> Vec<String> {
+    let mount = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let kind = after.split(' ').next()?;
+        let fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
+        fuse.then(|| before.split(' ').nth(4).map(unescape))?
+    };
+    mounts.lines().filter_map(mount).collect()
+}
+
+/// Undoes what the kernel writes for blanks in paths.
+fn unescape(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (code, plain)| path.replace(code, plain))
+}

@@ -1,0 +1,376 @@
+//! A volume group as a pool; its volumes are thick, linear logical volumes.
+//!
+//! The pool is a user of LVM's command line like any other: whatever it knows it reads from one report of the whole group, and
+//! every command may fail, hang or be repeated. It keeps no memory of its own, so that `lvs` always tells the truth.
+//!
+//! **Whose is what** stands in tags. The group is tagged with its cluster and node; a logical volume with its owner and with the
+//! volume's name, by which alone it is found. What lacks these tags is never changed.
+//!
+//! **Old data.** A thick logical volume begins with what was on the disk before. A tag `blkrep.zeroed=<bytes>` says how far that
+//! was overwritten; it is set only after the zeros are durable, so a crash leaves too small a number.
+//!
+//! **With device-mapper** a volume is `/dev/VG/LV`. **Without** it LVM still keeps its metadata, and a linear volume is stretches of
+//! the group's disks, which this pool answers: *direct mode*. There it holds every disk of the group exclusively
+//! (`O_EXCL`) for as long as it is open, so that no device-mapper, file system or second pool can use them at the same time.
+
+mod command;
+mod direct;
+mod filter;
+mod mapper;
+mod names;
+mod report;
+mod tags;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use command::Lvm;
+pub use command::LvmOptions;
+use names::lv_name;
+pub(crate) use names::valid_volume_group;
+use report::{LogicalVolume, VolumeGroup};
+
+use crate::pool::{BLOCK, round_up};
+use crate::zero::{Stretch, zero};
+use crate::{
+    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Volume, VolumeName,
+};
+
+/// A volume group; see [`Pool`].
+#[derive(Debug)]
+pub struct LvmPool {
+    spec: PoolSpec,
+    volume_group: String,
+    identity: Identity,
+    lvm: Lvm,
+    mode: Mode,
+    /// Held by whoever changes the pool, so that what was read from a report holds until the command that follows from it.
+    changes: Mutex<()>,
+}
+
+/// How volumes are reached.
+#[derive(Debug)]
+enum Mode {
+    /// Through device-mapper.
+    Mapper,
+    /// As stretches of the group's disks, which are held here.
+    Direct(direct::Claims),
+}
+
+impl LvmPool {
+    /// Opens a volume group for `identity` and tags it if it is nobody's.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::LvmMissing`], [`PoolError::NoVolumeGroup`], [`PoolError::BadVolumeGroup`], [`PoolError::OtherOwner`], in direct
+    /// mode [`PoolError::InUse`], and [`PoolError::Command`].
+    pub fn open(volume_group: &str, identity: &Identity, options: LvmOptions) -> Result<Self, PoolError> {
+        let spec = PoolSpec::Lvm { volume_group: volume_group.to_owned() };
+        if let Err(why) = valid_volume_group(volume_group) {
+            return Err(PoolError::BadSpec { spec: spec.to_string(), why: why.to_owned() });
+        }
+        let mapper = mapper::is_there();
+        let lvm = Lvm::new(options, mapper)?;
+        let mode = if mapper { Mode::Mapper } else { Mode::Direct(direct::Claims::default()) };
+        let identity = identity.clone();
+        let pool = Self { spec, volume_group: volume_group.to_owned(), identity, lvm, mode, changes: Mutex::new(()) };
+        let group = pool.report()?;
+        group.check_usable()?;
+        pool.claim(&group)?;
+        Ok(pool)
+    }
+
+    /// Whether there is a volume group of that name.
+    pub(crate) fn exists(volume_group: &str) -> Result<bool, PoolError> {
+        match Lvm::new(LvmOptions::default(), mapper::is_there())?.volume_group(volume_group) {
+            Ok(_) => Ok(true),
+            Err(PoolError::NoVolumeGroup { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn release(self) -> Result<(), PoolError> {
+        let volumes = self.list()?.len();
+        if volumes > 0 {
+            return Err(PoolError::NotEmpty { pool: self.spec.to_string(), volumes });
+        }
+        self.tag_group("--deltag")
+    }
+
+    /// Makes sure that the group is this node's.
+    fn claim(&self, group: &VolumeGroup) -> Result<(), PoolError> {
+        if tags::group_is_unowned(&group.tags) {
+            return self.tag_group("--addtag");
+        }
+        if tags::of_group(&self.identity).iter().all(|tag| group.tags.contains(tag)) {
+            return Ok(());
+        }
+        Err(PoolError::OtherOwner {
+            pool: format!("volume group '{}'", self.volume_group),
+            owner: tags::owner_of_group(&group.tags),
+            wanted: self.identity.to_string(),
+            remedy: tags::removal(&self.volume_group, &group.tags),
+        })
+    }
+
+    fn tag_group(&self, option: &str) -> Result<(), PoolError> {
+        let [cluster, node] = tags::of_group(&self.identity);
+        self.lvm.change("vgchange", &[option, &cluster, option, &node, "--", &self.volume_group])
+    }
+
+    /// The group as it is now, its disks held in direct mode.
+    fn report(&self) -> Result<VolumeGroup, PoolError> {
+        let group = self.lvm.volume_group(&self.volume_group)?;
+        if let Mode::Direct(claims) = &self.mode {
+            claims.hold(&group)?;
+        }
+        Ok(group)
+    }
+
+    /// The logical volume that is `volume`, if there is one.
+    fn find<'a>(&self, group: &'a VolumeGroup, volume: &VolumeName) -> Option<&'a LogicalVolume> {
+        group.volumes.iter().find(|lv| tags::volume_of(&lv.tags, &self.identity).as_ref() == Some(volume))
+    }
+
+    fn existing<'a>(&self, group: &'a VolumeGroup, volume: &VolumeName) -> Result<&'a LogicalVolume, PoolError> {
+        if let Some(lv) = self.find(group, volume) {
+            return Ok(lv);
+        }
+        self.refuse_foreign(group, volume)?;
+        Err(PoolError::NotFound { volume: volume.to_string(), pool: self.spec.to_string() })
+    }
+
+    fn refuse_foreign(&self, group: &VolumeGroup, volume: &VolumeName) -> Result<(), PoolError> {
+        let name = lv_name(&self.volume_group, volume);
+        match group.volumes.iter().any(|lv| lv.name == name) {
+            true => Err(PoolError::Foreign { what: format!("{}/{name}", self.volume_group) }),
+            false => Ok(()),
+        }
+    }
+
+    fn condition(&self, group: &VolumeGroup, lv: &LogicalVolume) -> Condition {
+        if let Some(why) = lv.broken(&self.volume_group) {
+            return Condition::Unusable(why);
+        }
+        let segments = match &self.mode {
+            Mode::Mapper if !lv.is_active() => return Condition::Inactive,
+            Mode::Mapper => {
+                let path = Path::new("/dev").join(&self.volume_group).join(&lv.name);
+                vec![Segment { path, start: 0, length: lv.size, exclusive: true }]
+            }
+            Mode::Direct(_) => match direct::segments(group, lv) {
+                Ok(segments) => segments,
+                Err(why) => return Condition::Unusable(why),
+            },
+        };
+        let zeroed = tags::zeroed(&lv.tags).is_some_and(|zeroed| zeroed >= lv.size);
+        Condition::Ready(Device { segments, size: lv.size, zeroed, kind: DeviceKind::Block })
+    }
+
+    fn ready(&self, group: &VolumeGroup, volume: &VolumeName) -> Result<Device, PoolError> {
+        match self.condition(group, self.existing(group, volume)?) {
+            Condition::Ready(device) => Ok(device),
+            Condition::Inactive => Err(PoolError::Inactive { volume: volume.to_string() }),
+            Condition::Unusable(why) => Err(PoolError::Unusable { volume: volume.to_string(), why }),
+        }
+    }
+
+    fn check_free(&self, group: &VolumeGroup, wanted: u64) -> Result<(), PoolError> {
+        let free = group.free();
+        if wanted > free { Err(PoolError::NoSpace { pool: self.spec.to_string(), wanted, free }) } else { Ok(()) }
+    }
+
+    /// How a command names a logical volume. With what this crate allows in names it cannot be taken for an option or a tag.
+    fn full_name(&self, lv: &LogicalVolume) -> String {
+        format!("{}/{}", self.volume_group, lv.name)
+    }
+
+    fn create_new(&self, group: &VolumeGroup, volume: &VolumeName, size: u64) -> Result<(), PoolError> {
+        self.check_free(group, size)?;
+        let mut args: Vec<String> = ["--yes", "--type", "linear"].map(str::to_owned).into();
+        args.extend(match self.mode {
+            // Signatures of file systems that were there before would have udev act on them at once.
+            Mode::Mapper => ["-ay", "-Zy", "-Wy"].map(str::to_owned),
+            Mode::Direct(_) => ["-an", "-Zn", "-Wn"].map(str::to_owned),
+        });
+        args.extend(["--extents".to_owned(), (size / group.extent_size).to_string()]);
+        for tag in tags::of_volume(&self.identity, volume) {
+            args.extend(["--addtag".to_owned(), tag]);
+        }
+        args.extend(["--name".to_owned(), lv_name(&self.volume_group, volume)]);
+        args.extend(["--".to_owned(), self.volume_group.clone()]);
+        self.lvm.change("lvcreate", &args)
+    }
+
+    /// Makes a volume active and answers the report that says so.
+    fn activated(&self, group: VolumeGroup, volume: &VolumeName) -> Result<Device, PoolError> {
+        let lv = self.existing(&group, volume)?;
+        if self.condition(&group, lv) != Condition::Inactive {
+            return self.ready(&group, volume);
+        }
+        self.lvm.change("lvchange", &["--yes", "-ay", "--", &self.full_name(lv)])?;
+        self.ready(&self.report()?, volume)
+    }
+
+    /// The open stretches of a volume from byte `from` on.
+    fn stretches(&self, volume: &VolumeName, device: &Device, from: u64) -> Result<Vec<Stretch>, PoolError> {
+        let mut stretches = Vec::new();
+        let mut at = 0;
+        for segment in &device.segments {
+            let skipped = from.saturating_sub(at).min(segment.length);
+            at += segment.length;
+            if skipped == segment.length {
+                continue;
+            }
+            let file = match &self.mode {
+                Mode::Direct(claims) => claims.file(&segment.path)?,
+                Mode::Mapper => open_to_zero(volume, &segment.path, from == 0)?,
+            };
+            stretches.push(Stretch { file, start: segment.start + skipped, length: segment.length - skipped });
+        }
+        Ok(stretches)
+    }
+
+    /// Notes that a volume reads as zeros up to `size`.
+    fn note_zeroed(&self, volume: &VolumeName, before: Option<u64>, size: u64) -> Result<(), PoolError> {
+        let _changing = self.changing();
+        let group = self.report()?;
+        let lv = self.existing(&group, volume)?;
+        let mut args = vec!["--addtag".to_owned(), tags::zeroed_to(size)];
+        if let Some(before) = before {
+            args.extend(["--deltag".to_owned(), tags::zeroed_to(before)]);
+        }
+        args.extend(["--".to_owned(), self.full_name(lv)]);
+        self.lvm.change("lvchange", &args)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        // The lock guards nothing but the order of changes: each leaves the pool whole wherever it ends.
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool for LvmPool {
+    fn spec(&self) -> &PoolSpec {
+        &self.spec
+    }
+
+    fn capacity(&self) -> Result<Capacity, PoolError> {
+        let group = self.report()?;
+        Ok(Capacity { total: group.total(), free: group.free() })
+    }
+
+    fn create(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {
+        let _changing = self.changing();
+        let mut group = self.report()?;
+        let wanted = round_up(bytes, group.extent_size)?;
+        match self.find(&group, volume).map(|lv| lv.size) {
+            Some(size) if size == wanted => {}
+            Some(size) => return Err(PoolError::Exists { volume: volume.to_string(), size, wanted }),
+            None => {
+                self.refuse_foreign(&group, volume)?;
+                self.create_new(&group, volume, wanted)?;
+                group = self.report()?;
+            }
+        }
+        self.activated(group, volume)
+    }
+
+    fn zero(&self, volume: &VolumeName, from: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError> {
+        let group = self.report()?;
+        let device = self.ready(&group, volume)?;
+        let before = tags::zeroed(&self.existing(&group, volume)?.tags);
+        let from = from.max(before.unwrap_or(0));
+        if from >= device.size {
+            return Ok(device);
+        }
+        let stretches = self.stretches(volume, &device, from)?;
+        match zero(&stretches, progress).map_err(PoolError::io("zero", &device.segments[0].path))? {
+            ControlFlow::Break(()) => return Err(PoolError::Interrupted { volume: volume.to_string() }),
+            ControlFlow::Continue(()) => drop(stretches),
+        }
+        // Where something before `from` was never zeroed the volume as a whole was not.
+        if before.is_some_and(|before| before >= from) {
+            self.note_zeroed(volume, before, device.size)?;
+        }
+        self.device(volume)
+    }
+
+    fn resize(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {
+        let _changing = self.changing();
+        let group = self.report()?;
+        let wanted = round_up(bytes, group.extent_size)?;
+        let lv = self.existing(&group, volume)?;
+        if wanted < lv.size {
+            return Err(PoolError::Shrink { volume: volume.to_string(), size: lv.size, wanted });
+        }
+        if wanted == lv.size {
+            return self.activated(group, volume);
+        }
+        self.check_free(&group, wanted - lv.size)?;
+        let extents = (wanted / group.extent_size).to_string();
+        self.lvm.change("lvextend", &["--yes", "--extents", &extents, "--", &self.full_name(lv)])?;
+        self.activated(self.report()?, volume)
+    }
+
+    fn remove(&self, volume: &VolumeName) -> Result<(), PoolError> {
+        let _changing = self.changing();
+        let group = self.report()?;
+        let Some(lv) = self.find(&group, volume) else { return Ok(()) };
+        // By name and uuid: should the name have passed to another volume since the report, nothing is removed.
+        let selection = format!("lv_uuid={}", lv.uuid);
+        let answer = self.lvm.change("lvremove", &["--yes", "--select", &selection, "--", &self.full_name(lv)]);
+        match self.find(&self.report()?, volume) {
+            None => Ok(()),
+            Some(lv) if lv.is_open() => Err(PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() }),
+            Some(_) => Err(answer.err().unwrap_or_else(|| PoolError::Unusable {
+                volume: volume.to_string(),
+                why: "it changed while it was being removed; try again".to_owned(),
+            })),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<Volume>, PoolError> {
+        let group = self.report()?;
+        let ours = group.volumes.iter().filter_map(|lv| Some((tags::volume_of(&lv.tags, &self.identity)?, lv)));
+        let mut volumes: Vec<_> =
+            ours.map(|(name, lv)| Volume { name, size: lv.size, condition: self.condition(&group, lv) }).collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    fn device(&self, volume: &VolumeName) -> Result<Device, PoolError> {
+        self.ready(&self.report()?, volume)
+    }
+
+    fn activate(&self, volume: &VolumeName) -> Result<Device, PoolError> {
+        let _changing = self.changing();
+        self.activated(self.report()?, volume)
+    }
+
+    fn deactivate(&self, volume: &VolumeName) -> Result<(), PoolError> {
+        let _changing = self.changing();
+        let group = self.report()?;
+        let lv = self.existing(&group, volume)?;
+        if matches!(self.mode, Mode::Direct(_)) || !lv.is_active() {
+            return Ok(());
+        }
+        if lv.is_open() {
+            return Err(PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() });
+        }
+        self.lvm.change("lvchange", &["--yes", "-an", "--", &self.full_name(lv)])
+    }
+}
+
+/// Opens a volume to zero it. A new one must be nobody else's; one that was grown may be in use below what is zeroed.
+fn open_to_zero(volume: &VolumeName, path: &Path, alone: bool) -> Result<File, PoolError> {
+    let flags = if alone { rustix::fs::OFlags::EXCL.bits().cast_signed() } else { 0 };
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() },
+        _ => PoolError::io("open", path)(error),
+    })
+}

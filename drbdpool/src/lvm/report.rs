@@ -1,0 +1,279 @@
+//! LVM's report of a volume group, and what it says.
+//!
+//! `lvm fullreport` answers group, disks, volumes and their segments as of one moment, from one process. Its JSON has strings only,
+//! numbers included; sizes are asked for in bytes.
+
+use serde::Deserialize;
+
+use super::BLOCK;
+use crate::PoolError;
+
+/// A volume group at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct VolumeGroup {
+    pub(super) name: String,
+    pub(super) tags: Vec<String>,
+    /// Bytes.
+    pub(super) extent_size: u64,
+    pub(super) disks: Vec<Disk>,
+    pub(super) volumes: Vec<LogicalVolume>,
+    attributes: String,
+}
+
+/// A physical volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Disk {
+    /// The device's path; what LVM shows for one that is missing.
+    pub(super) path: String,
+    /// Where its first extent begins, in bytes.
+    pub(super) data_start: u64,
+    extents: u64,
+    extents_used: u64,
+    attributes: String,
+}
+
+/// A logical volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct LogicalVolume {
+    pub(super) name: String,
+    pub(super) uuid: String,
+    pub(super) tags: Vec<String>,
+    /// Bytes.
+    pub(super) size: u64,
+    /// In order of their place in the volume.
+    pub(super) segments: Vec<LvSegment>,
+    attributes: String,
+}
+
+/// A part of a logical volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct LvSegment {
+    pub(super) kind: String,
+    /// Its place in the volume, in bytes.
+    pub(super) start: u64,
+    /// Bytes.
+    pub(super) size: u64,
+    /// The extents of the disks that it is on.
+    pub(super) extents: Vec<ExtentRange>,
+}
+
+/// Extents of a disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ExtentRange {
+    pub(super) disk: String,
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
+impl VolumeGroup {
+    /// What [`parse`](Self::parse) reads is what these arguments, with blanks between them, ask for. Of the segments of disks, which
+    /// are not read, there is no way to ask for nothing.
+    pub(super) const ARGUMENTS: &'static str = concat!(
+        "--reportformat json --units b --nosuffix ",
+        "--configreport vg -o vg_name,vg_tags,vg_attr,vg_extent_size ",
+        "--configreport pv -o pv_name,pv_attr,pe_start,pv_pe_count,pv_pe_alloc_count ",
+        "--configreport lv -o lv_name,lv_uuid,lv_tags,lv_size,lv_attr ",
+        "--configreport pvseg -o pv_name ",
+        "--configreport seg -o lv_name,segtype,seg_start,seg_size,seg_pe_ranges",
+    );
+
+    /// Reads a report; `None` when it speaks of no group.
+    pub(super) fn parse(json: &[u8]) -> Result<Option<Self>, String> {
+        let answer: Answer = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let Some(report) = answer.report.into_iter().next() else { return Ok(None) };
+        let Some(group) = report.vg.into_iter().next() else { return Ok(None) };
+
+        let mut volumes: Vec<LogicalVolume> = report.lv.into_iter().map(LogicalVolume::read).collect::<Result<_, _>>()?;
+        for row in report.seg {
+            let lv = volumes.iter_mut().find(|lv| lv.name == row.lv_name);
+            lv.ok_or_else(|| format!("a segment of the unlisted volume '{}'", row.lv_name))?
+                .segments
+                .push(LvSegment::read(&row)?);
+        }
+        for lv in &mut volumes {
+            lv.segments.sort_by_key(|segment| segment.start);
+        }
+        Ok(Some(Self {
+            extent_size: number("vg_extent_size", &group.vg_extent_size)?,
+            name: group.vg_name,
+            tags: tags(&group.vg_tags),
+            attributes: group.vg_attr,
+            disks: report.pv.into_iter().map(Disk::read).collect::<Result<_, _>>()?,
+            volumes,
+        }))
+    }
+
+    /// Refuses a group that cannot be a pool.
+    pub(super) fn check_usable(&self) -> Result<(), PoolError> {
+        let attribute = |at| self.attributes.chars().nth(at).unwrap_or('-');
+        let name = &self.name;
+        let why = match () {
+            () if attribute(2) == 'x' => format!("it is exported; take it back with 'vgimport {name}'"),
+            () if attribute(0) != 'w' => format!("it is read-only; make it writeable with 'vgchange --permission rw {name}'"),
+            () if matches!(attribute(5), 'c' | 's') => "it is shared between machines; give each node one of its own".to_owned(),
+            () if self.extent_size == 0 || !self.extent_size.is_multiple_of(BLOCK) => {
+                format!("its extents of {} bytes are no multiple of {BLOCK}", self.extent_size)
+            }
+            () => return Ok(()),
+        };
+        Err(PoolError::BadVolumeGroup { volume_group: name.clone(), why })
+    }
+
+    /// The size of all disks, in bytes.
+    pub(super) fn total(&self) -> u64 {
+        self.bytes(self.disks.iter().map(|disk| disk.extents))
+    }
+
+    /// What new volumes can have, in bytes: nothing on disks that are missing or closed to allocation.
+    pub(super) fn free(&self) -> u64 {
+        let allocatable = self.disks.iter().filter(|disk| disk.is_allocatable());
+        self.bytes(allocatable.map(|disk| disk.extents.saturating_sub(disk.extents_used)))
+    }
+
+    fn bytes(&self, extents: impl Iterator<Item = u64>) -> u64 {
+        extents.sum::<u64>().saturating_mul(self.extent_size)
+    }
+}
+
+impl Disk {
+    fn read(row: PvRow) -> Result<Self, String> {
+        Ok(Self {
+            data_start: number("pe_start", &row.pe_start)?,
+            extents: number("pv_pe_count", &row.pv_pe_count)?,
+            extents_used: number("pv_pe_alloc_count", &row.pv_pe_alloc_count)?,
+            path: row.pv_name,
+            attributes: row.pv_attr,
+        })
+    }
+
+    fn is_allocatable(&self) -> bool {
+        self.attributes.starts_with('a') && !self.is_missing()
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        self.attributes.chars().nth(2) == Some('m') || !self.path.starts_with('/')
+    }
+}
+
+impl LogicalVolume {
+    fn read(row: LvRow) -> Result<Self, String> {
+        Ok(Self {
+            size: number("lv_size", &row.lv_size)?,
+            name: row.lv_name,
+            uuid: row.lv_uuid,
+            tags: tags(&row.lv_tags),
+            attributes: row.lv_attr,
+            segments: Vec::new(),
+        })
+    }
+
+    /// Whether device-mapper has it.
+    pub(super) fn is_active(&self) -> bool {
+        self.attribute(4) == 'a'
+    }
+
+    /// Whether somebody has it open through device-mapper.
+    pub(super) fn is_open(&self) -> bool {
+        self.attribute(5) == 'o'
+    }
+
+    /// Why nobody can use it, if nobody can.
+    pub(super) fn broken(&self, volume_group: &str) -> Option<String> {
+        let name = &self.name;
+        if self.attribute(8) == 'p' {
+            return Some(format!("it is on a disk that is missing from volume group '{volume_group}'; see 'pvs'"));
+        }
+        match self.attribute(4) {
+            // Active, inactive (also half way), or not known, because there is no device-mapper.
+            'a' | '-' | 'd' | 'i' | 'X' => None,
+            's' => Some(format!("it is suspended in device-mapper; resume it with 'lvchange --refresh {volume_group}/{name}'")),
+            state => Some(format!("LVM says that it is in state '{state}'; see 'lvs {volume_group}/{name}'")),
+        }
+    }
+
+    fn attribute(&self, at: usize) -> char {
+        self.attributes.chars().nth(at).unwrap_or('-')
+    }
+}
+
+impl LvSegment {
+    fn read(row: &SegRow) -> Result<Self, String> {
+        Ok(Self {
+            kind: row.segtype.clone(),
+            start: number("seg_start", &row.seg_start)?,
+            size: number("seg_size", &row.seg_size)?,
+            extents: row.seg_pe_ranges.split(' ').filter(|range| !range.is_empty()).filter_map(ExtentRange::read).collect(),
+        })
+    }
+}
+
+impl ExtentRange {
+    /// Reads `DISK:FIRST-LAST`. `None` for what is no range of a disk, which segments of other kinds than linear have.
+    fn read(range: &str) -> Option<Self> {
+        // From the right: a disk's path may contain a colon.
+        let (disk, extents) = range.rsplit_once(':')?;
+        let (first, last) = extents.split_once('-')?;
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then(|| Self { disk: disk.to_owned(), first, last })
+    }
+}
+
+fn number(field: &str, value: &str) -> Result<u64, String> {
+    value.trim().parse().map_err(|_| format!("{field} is '{value}', which is no number"))
+}
+
+fn tags(list: &str) -> Vec<String> {
+    list.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    report: Vec<Rows>,
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    #[serde(default)]
+    vg: Vec<VgRow>,
+    #[serde(default)]
+    pv: Vec<PvRow>,
+    #[serde(default)]
+    lv: Vec<LvRow>,
+    #[serde(default)]
+    seg: Vec<SegRow>,
+}
+
+#[derive(Deserialize)]
+struct VgRow {
+    vg_name: String,
+    vg_tags: String,
+    vg_attr: String,
+    vg_extent_size: String,
+}
+
+#[derive(Deserialize)]
+struct PvRow {
+    pv_name: String,
+    pv_attr: String,
+    pe_start: String,
+    pv_pe_count: String,
+    pv_pe_alloc_count: String,
+}
+
+#[derive(Deserialize)]
+struct LvRow {
+    lv_name: String,
+    lv_uuid: String,
+    lv_tags: String,
+    lv_size: String,
+    lv_attr: String,
+}
+
+#[derive(Deserialize)]
+struct SegRow {
+    lv_name: String,
+    segtype: String,
+    seg_start: String,
+    seg_size: String,
+    seg_pe_ranges: String,
+}

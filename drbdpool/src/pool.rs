@@ -1,0 +1,169 @@
+//! What every pool can do, and what it says of its volumes.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use crate::{PoolError, PoolSpec, VolumeName};
+
+/// Told how far a long operation is, as bytes done and bytes in all; `Break` ends it early.
+pub type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
+
+/// A place that volumes are carved out of.
+///
+/// Calls may be made from any thread and block their caller. Those that change the same pool follow one another, except
+/// [`zero`](Self::zero), which runs beside everything else.
+///
+/// A new volume's life: [`create`](Self::create), then, unless [`Device::zeroed`] says that it reads as zeros, either
+/// [`zero`](Self::zero) or a complete copy from elsewhere, and only then any use. After a restart, [`activate`](Self::activate) and
+/// use. A volume is closed by its users before [`deactivate`](Self::deactivate) or [`remove`](Self::remove).
+pub trait Pool: fmt::Debug + Send + Sync {
+    /// What was opened.
+    fn spec(&self) -> &PoolSpec;
+
+    /// How much there is. What is free is what [`create`](Self::create) can promise, not what happens to be unused.
+    fn capacity(&self) -> Result<Capacity, PoolError>;
+
+    /// Creates a volume of at least `bytes`, rounded up to what the pool allocates (4 KiB, or a volume group's extents), and makes
+    /// it ready for use. A volume of that name and rounded size is answered as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Exists`] when it has another size, [`PoolError::Foreign`] when something of its name was not made here,
+    /// [`PoolError::NoSpace`], [`PoolError::BadSize`].
+    fn create(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError>;
+
+    /// Makes a volume read as zeros from byte `from` to its end, durably; nothing when that is known already.
+    ///
+    /// `from` is 0 for a new volume and its old size for one that was grown. **What was there is gone**: only a range that nobody
+    /// has been given may be zeroed. When `progress` breaks it off, or the process dies, it is begun again.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Interrupted`] when `progress` broke it off; [`PoolError::InUse`] when `from` is 0 and the volume is open.
+    fn zero(&self, volume: &VolumeName, from: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError>;
+
+    /// Grows a volume to at least `bytes`, rounded up; it may be in use. Nothing when it is that large. The answer's segments begin
+    /// with the old ones, the last of which may have become longer.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Shrink`] when it is larger, [`PoolError::NotFound`], [`PoolError::NoSpace`], [`PoolError::BadSize`].
+    fn resize(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError>;
+
+    /// Removes a volume and what is on it. Nothing when there is none; what has its name but was not made here stays.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::InUse`] when it is open, where the pool can know: not for segments that share a device.
+    fn remove(&self, volume: &VolumeName) -> Result<(), PoolError>;
+
+    /// Every volume of the pool in order of names, at the price of asking for one. What was not made here is left out.
+    fn list(&self) -> Result<Vec<Volume>, PoolError>;
+
+    /// Where a volume's bytes are.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NotFound`], [`PoolError::Foreign`], [`PoolError::Inactive`] until [`activate`](Self::activate),
+    /// [`PoolError::Unusable`].
+    fn device(&self, volume: &VolumeName) -> Result<Device, PoolError>;
+
+    /// Makes a volume ready for use, as it may not be after a restart of the machine. Nothing when it is.
+    fn activate(&self, volume: &VolumeName) -> Result<Device, PoolError>;
+
+    /// Undoes [`activate`](Self::activate) where that means anything.
+    fn deactivate(&self, volume: &VolumeName) -> Result<(), PoolError>;
+}
+
+/// The size of a pool, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capacity {
+    /// The volume group or file system, whoever uses it.
+    pub total: u64,
+    /// What can be promised to new volumes.
+    pub free: u64,
+}
+
+/// A volume and whether it can be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Volume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether it can be used.
+    pub condition: Condition,
+}
+
+/// Whether a volume can be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// It can.
+    Ready(Device),
+    /// It can after [`Pool::activate`].
+    Inactive,
+    /// It cannot, and why.
+    Unusable(String),
+}
+
+/// Where a volume's bytes are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Device {
+    /// The stretches that make up the volume, in order; their lengths add up to `size`.
+    pub segments: Vec<Segment>,
+    /// The size in bytes, a multiple of 4096.
+    pub size: u64,
+    /// Whether every byte that was not written since the volume was created reads as zero. Otherwise it reads as whatever was on
+    /// the disk before.
+    pub zeroed: bool,
+    /// What the segments are stretches of.
+    pub kind: DeviceKind,
+}
+
+/// A stretch of a file or block device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// The file or device.
+    pub path: PathBuf,
+    /// The first byte, a multiple of 4096.
+    pub start: u64,
+    /// How many bytes, a multiple of 4096.
+    pub length: u64,
+    /// Whether the whole file or device belongs to the volume, so that its user may lock it. Where several volumes share a device
+    /// the pool itself holds it for this process.
+    pub exclusive: bool,
+}
+
+/// What holds a volume's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceKind {
+    /// Regular files.
+    File,
+    /// Block devices.
+    Block,
+}
+
+/// A volume's size is a multiple of this, in every pool.
+pub(crate) const BLOCK: u64 = 4096;
+
+/// The least multiple of `unit` that holds `bytes`, if `bytes` is a size that a device can have.
+pub(crate) fn round_up(bytes: u64, unit: u64) -> Result<u64, PoolError> {
+    let rounded = bytes.checked_next_multiple_of(unit).filter(|&rounded| bytes > 0 && i64::try_from(rounded).is_ok());
+    rounded.ok_or(PoolError::BadSize { bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up_and_absurd_ones_refused() {
+        assert_eq!(round_up(1, 4096).unwrap(), 4096);
+        assert_eq!(round_up(4096, 4096).unwrap(), 4096);
+        assert_eq!(round_up(4097, 4 << 20).unwrap(), 4 << 20);
+        for absurd in [0, u64::MAX, 1 << 63, (1 << 63) - 1] {
+            assert!(matches!(round_up(absurd, 4096), Err(PoolError::BadSize { bytes }) if bytes == absurd), "{absurd}");
+        }
+    }
+}

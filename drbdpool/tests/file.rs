@@ -1,0 +1,149 @@
+//! The file pool, on this machine's file systems and on small ones of its own.
+
+mod real;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, VolumeName};
+use real::identity;
+
+const MIB: u64 = 1 << 20;
+
+fn volume(resource: &str) -> VolumeName {
+    VolumeName::data(resource, 0).unwrap()
+}
+
+fn open(directory: &Path) -> Result<FilePool, PoolError> {
+    FilePool::open(directory, &identity("0"))
+}
+
+/// A directory for a pool that does not exist yet.
+fn fresh() -> (tempfile::TempDir, PathBuf) {
+    let above = tempfile::tempdir().unwrap();
+    let directory = above.path().join("var/pool");
+    (above, directory)
+}
+
+#[test]
+fn a_volume_is_created_once_found_again_grown_and_removed() {
+    let (_above, directory) = fresh();
+    let pool = open(&directory).unwrap();
+    let device = pool.create(&volume("web"), MIB + 1).unwrap();
+    assert_eq!((device.size, device.kind, device.zeroed), (MIB + 4096, DeviceKind::File, true));
+    let [segment] = &device.segments[..] else { panic!("{device:?}") };
+    assert_eq!(
+        (&segment.path, segment.start, segment.length, segment.exclusive),
+        (&directory.join("web_00"), 0, MIB + 4096, true)
+    );
+    let metadata = fs::metadata(&segment.path).unwrap();
+    assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (MIB + 4096, 0o600));
+    assert!(fs::read(&segment.path).unwrap().iter().all(|&byte| byte == 0));
+
+    fs::write(&segment.path, vec![0x11; usize::try_from(MIB + 4096).unwrap()]).unwrap();
+    assert_eq!(pool.create(&volume("web"), MIB + 4000).unwrap(), device, "the same size, rounded up");
+    assert!(matches!(pool.create(&volume("web"), MIB), Err(PoolError::Exists { size, wanted: MIB, .. }) if size == MIB + 4096));
+
+    drop(pool);
+    let pool = open(&directory).unwrap();
+    assert_eq!(pool.activate(&volume("web")).unwrap(), device, "after a restart");
+    let grown = pool.resize(&volume("web"), 2 * MIB).unwrap();
+    assert_eq!(grown.size, 2 * MIB);
+    assert_eq!(pool.resize(&volume("web"), 2 * MIB).unwrap(), grown);
+    assert!(matches!(pool.resize(&volume("web"), MIB), Err(PoolError::Shrink { .. })));
+    let bytes = fs::read(&grown.segments[0].path).unwrap();
+    let (old, new) = bytes.split_at(usize::try_from(MIB + 4096).unwrap());
+    assert!(new.len() == usize::try_from(MIB).unwrap() - 4096 && new.iter().all(|&byte| byte == 0));
+    assert!(old.iter().all(|&byte| byte == 0x11));
+
+    pool.remove(&volume("web")).unwrap();
+    pool.remove(&volume("web")).unwrap();
+    for error in [pool.device(&volume("web")).unwrap_err(), pool.resize(&volume("web"), MIB).unwrap_err()] {
+        assert!(matches!(error, PoolError::NotFound { .. }), "{error}");
+    }
+}
+
+#[test]
+fn what_a_crash_left_half_made_is_gone_after_the_next_start() {
+    let (_above, directory) = fresh();
+    drop(open(&directory).unwrap());
+    fs::write(directory.join(".new-web_00"), "half a volume").unwrap();
+    fs::write(directory.join(".blkrep-pool.new"), "half a marker").unwrap();
+    let pool = open(&directory).unwrap();
+    assert!(!directory.join(".new-web_00").exists());
+    assert_eq!(pool.list().unwrap(), []);
+    pool.create(&volume("web"), MIB).unwrap();
+
+    // A crash before the marker was whole leaves a directory that is as good as empty.
+    let (_above, directory) = fresh();
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join(".blkrep-pool.new"), "half a marker").unwrap();
+    open(&directory).unwrap();
+    assert!(fs::read_to_string(directory.join(".blkrep-pool")).unwrap().contains("\"cluster\": \"c1\""));
+}
+
+#[test]
+fn volumes_are_listed_in_order_and_nothing_else_is() {
+    let (_above, directory) = fresh();
+    let pool = open(&directory).unwrap();
+    let names = [VolumeName::metadata("b").unwrap(), volume("b"), volume("a")];
+    for name in &names {
+        pool.create(name, 4096).unwrap();
+    }
+    fs::create_dir(directory.join("dir_00")).unwrap();
+    fs::write(directory.join("notes"), "of the administrator").unwrap();
+    fs::write(directory.join("odd_00"), "4096 bytes these are not").unwrap();
+    std::os::unix::fs::symlink("a_00", directory.join("link_00")).unwrap();
+    let listed = pool.list().unwrap();
+    assert_eq!(listed.iter().map(|volume| volume.name.to_string()).collect::<Vec<_>>(), ["a_00", "b_00", "b_meta"]);
+    assert!(listed.iter().all(|volume| volume.condition == Condition::Ready(pool.device(&volume.name).unwrap())));
+
+    for foreign in ["dir", "odd", "link"] {
+        for refused in [pool.create(&volume(foreign), 4096), pool.resize(&volume(foreign), MIB), pool.device(&volume(foreign))] {
+            assert!(matches!(refused, Err(PoolError::Foreign { .. })), "{foreign}: {refused:?}");
+        }
+        pool.remove(&volume(foreign)).unwrap();
+        assert!(fs::symlink_metadata(directory.join(format!("{foreign}_00"))).is_ok(), "{foreign} was removed");
+    }
+}
+
+#[test]
+fn a_pool_is_one_nodes_and_open_once() {
+    let (above, directory) = fresh();
+    let pool = open(&directory).unwrap();
+    assert!(matches!(open(&directory), Err(PoolError::InUse { .. })));
+    pool.create(&volume("web"), 4096).unwrap();
+    drop(pool);
+
+    let error = FilePool::open(&directory, &identity("1")).unwrap_err();
+    assert!(error.to_string().contains("belongs to node 0 of cluster c1, not to node 1 of cluster c1"), "{error}");
+    let spec = format!("file:{}", directory.display()).parse().unwrap();
+    assert!(matches!(drbdpool::release(&spec, &identity("0")), Err(PoolError::NotEmpty { volumes: 1, .. })));
+    drbdpool::open(&spec, &identity("0")).unwrap().remove(&volume("web")).unwrap();
+    drbdpool::release(&spec, &identity("0")).unwrap();
+    FilePool::open(&directory, &identity("1")).unwrap();
+
+    let others = above.path().join("others");
+    fs::create_dir(&others).unwrap();
+    fs::write(others.join("photo.jpg"), "").unwrap();
+    assert!(matches!(open(&others), Err(PoolError::NotAPool { .. })));
+    assert_eq!(fs::read_dir(&others).unwrap().count(), 1, "nothing was added to somebody else's directory");
+
+    fs::write(directory.join(".blkrep-pool"), "{\"format\": 2, \"cluster\": \"c1\", \"node\": \"1\"}").unwrap();
+    assert!(open(&directory).unwrap_err().to_string().contains("format 2"));
+}
+
+#[test]
+fn a_volume_that_is_locked_by_its_user_is_not_removed() {
+    let (_above, directory) = fresh();
+    let pool = open(&directory).unwrap();
+    let device = pool.create(&volume("web"), 4096).unwrap();
+    let user = File::options().write(true).open(&device.segments[0].path).unwrap();
+    user.try_lock().unwrap();
+    assert!(matches!(pool.remove(&volume("web")), Err(PoolError::InUse { .. })));
+    pool.resize(&volume("web"), MIB).unwrap();
+    user.write_all_at(b"x", MIB - 1).unwrap();
+    drop(user);
+    pool.remove(&volume("web")).unwrap();
+}

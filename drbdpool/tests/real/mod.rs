@@ -1,0 +1,199 @@
+//! Real storage for tests: loop devices over sparse files, and volume groups and file systems on them.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drbdpool::{Identity, LvmOptions, LvmPool, PoolError};
+use tempfile::TempDir;
+
+/// The beginning of every test's directory; the process's id follows, so that what killed runs left can be told and removed.
+const PREFIX: &str = "blkrep-pool-test-";
+
+/// Whether tests on real devices can run. With `BLKREP_TEST_ROOT=1` they must.
+pub(crate) fn can_run(program: &str) -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        "they need root".to_owned()
+    } else if !["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|directory| Path::new(directory).join(program).exists()) {
+        format!("'{program}' is not installed")
+    } else if !Path::new("/dev/loop-control").exists() {
+        "there are no loop devices".to_owned()
+    } else {
+        return true;
+    };
+    assert!(std::env::var_os("BLKREP_TEST_ROOT").is_none_or(|set| set != "1"), "tests on real devices cannot run: {missing}");
+    eprintln!("skipped: tests on real devices cannot run: {missing}");
+    false
+}
+
+/// Runs a program to its end and answers what it printed.
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
+    let output = duct::cmd(program, args).stdin_null().stdout_capture().stderr_capture().unchecked().run();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    assert!(output.status.success(), "{program} {args:?}: {}: {}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Block devices over sparse files, gone with the value.
+pub(crate) struct Disks {
+    directory: TempDir,
+    loops: Vec<String>,
+}
+
+impl Disks {
+    pub(crate) fn new(sizes: &[u64]) -> Self {
+        remove_leftovers();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let mut disks = Self { directory: tempfile::Builder::new().prefix(&prefix).tempdir().unwrap(), loops: Vec::new() };
+        for &size in sizes {
+            disks.add(size);
+        }
+        disks
+    }
+
+    /// Adds a disk and answers its path.
+    pub(crate) fn add(&mut self, size: u64) -> String {
+        let image = self.directory.path().join(format!("disk{}", self.loops.len()));
+        File::create(&image).unwrap().set_len(size).unwrap();
+        let device = run("losetup", &["--find", "--show", &image.to_string_lossy()]);
+        self.loops.push(device.clone());
+        device
+    }
+
+    pub(crate) fn path(&self, disk: usize) -> &str {
+        &self.loops[disk]
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        for device in &self.loops {
+            let _ = duct::cmd!("losetup", "--detach", device).stdin_null().unchecked().run();
+        }
+    }
+}
+
+/// Detaches the loop devices and removes the directories of test processes that are no more.
+fn remove_leftovers() {
+    for device in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+        if owner(Path::new(&backing)).is_some_and(is_dead) {
+            let _ = duct::cmd!("losetup", "--detach", Path::new("/dev").join(device.file_name())).stdin_null().unchecked().run();
+        }
+    }
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if owner(&entry.path()).is_some_and(is_dead) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn owner(path: &Path) -> Option<u32> {
+    let rest = path.to_str()?.split_once(PREFIX)?.1;
+    rest.split_once('-')?.0.parse().ok()
+}
+
+fn is_dead(process: u32) -> bool {
+    !Path::new("/proc").join(process.to_string()).exists()
+}
+
+/// A volume group on disks of its own. LVM sees no other disks, and nothing of what it keeps on the machine is touched.
+pub(crate) struct Group {
+    pub(crate) disks: Disks,
+    pub(crate) name: String,
+    system: PathBuf,
+}
+
+/// What physical volumes lose to metadata at their beginning.
+pub(crate) const PV_HEAD: u64 = 1 << 20;
+
+impl Group {
+    /// A group of disks that have room for so many 4 MiB extents.
+    pub(crate) fn new(extents: &[u64]) -> Self {
+        let sizes: Vec<_> = extents.iter().map(|extents| PV_HEAD + extents * (4 << 20)).collect();
+        let disks = Disks::new(&sizes);
+        let system = disks.directory().join("lvm");
+        fs::create_dir(&system).unwrap();
+        let unique = disks.directory().file_name().unwrap().to_string_lossy().into_owned();
+        let group = Self { name: format!("vg-{unique}"), disks, system };
+        group.show_disks();
+        let disks: Vec<_> = group.disks.loops.iter().map(String::as_str).collect();
+        group.lvm("vgcreate", &[&["--yes", &group.name], &disks[..]].concat());
+        group
+    }
+
+    /// Lets LVM see the group's disks and no others.
+    fn show_disks(&self) {
+        let accepted: String = self.disks.loops.iter().map(|disk| format!("\"a|^{disk}$|\", ")).collect();
+        let config = format!("devices {{ global_filter = [ {accepted}\"r|.*|\" ] }}\nbackup {{ backup = 0 archive = 0 }}\n");
+        fs::write(self.system.join("lvm.conf"), config).unwrap();
+    }
+
+    /// Adds a disk to the group.
+    pub(crate) fn extend(&mut self, extents: u64) {
+        let disk = self.disks.add(PV_HEAD + extents * (4 << 20));
+        self.show_disks();
+        self.lvm("vgextend", &["--yes", &self.name, &disk]);
+    }
+
+    /// Runs one of LVM's commands as an administrator would.
+    pub(crate) fn lvm(&self, subcommand: &str, args: &[&str]) -> String {
+        let mut all = vec![subcommand];
+        if !has_device_mapper() {
+            all.extend(["--driverloaded", "n"]);
+        }
+        all.extend(args);
+        let output = duct::cmd("lvm", &all)
+            .env("LVM_SYSTEM_DIR", &self.system)
+            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+            .stdin_null()
+            .stdout_capture()
+            .stderr_capture()
+            .unchecked()
+            .run()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        assert!(output.status.success(), "lvm {all:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    pub(crate) fn options(&self) -> LvmOptions {
+        let environment = vec![("LVM_SYSTEM_DIR".into(), OsString::from(&self.system))];
+        LvmOptions { environment, report_timeout: Duration::from_secs(120), ..LvmOptions::default() }
+    }
+
+    pub(crate) fn open(&self, identity: &Identity) -> Result<LvmPool, PoolError> {
+        LvmPool::open(&self.name, identity, self.options())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if has_device_mapper() {
+            let _ = duct::cmd!("lvm", "vgremove", "--force", "--yes", &self.name)
+                .env("LVM_SYSTEM_DIR", &self.system)
+                .stdin_null()
+                .stdout_null()
+                .stderr_null()
+                .unchecked()
+                .run();
+        }
+    }
+}
+
+/// Whether LVs can be active here.
+pub(crate) fn has_device_mapper() -> bool {
+    File::options().read(true).write(true).open("/dev/mapper/control").is_ok()
+}
+
+pub(crate) fn identity(node: &str) -> Identity {
+    Identity::new("c1", node).unwrap()
+}
