@@ -8,8 +8,11 @@ import textwrap
 import time
 from pathlib import Path
 
+import clients
 import leftovers
 import network
+import oracle
+import pools
 from processes import descendants, end_all, is_alive, start_time
 from suite import check, run_stories, story, wait_for
 
@@ -155,6 +158,165 @@ def loopback_addresses_are_distinct_and_local(scene):
     for address in addresses:
         with socket.socket() as one:
             one.bind((address, 0))
+
+
+@story()
+def the_oracle_accepts_a_server_that_keeps_its_word(scene):
+    """nbdkit is killed in the middle of writes and started again on the same file: all that was acknowledged is there, and the
+    writer noticed that its connection broke."""
+    server = scene.closes(Nbdkit(scene.folder, "file", disk(scene.folder)))
+    known = oracle.Oracle(4096, seed=1)
+    oracle.fill(known, server.uri, share=0.5)
+    client = oracle.Client(known, server.uri).start()
+    wait_for("some writes", lambda: known.acknowledged > 300, 20)
+    server.kill()
+    client.wait()
+    check(client.error is not None, "the client noticed the death of its server")
+    server.start()
+    check(oracle.verify(known, server.uri) > 100, "blocks were verified")
+    client = oracle.Client(known, server.uri).start()
+    wait_for("more writes", lambda: known.acknowledged > 600, 20)
+    client.stop()
+    oracle.verify(known, server.uri)
+
+
+@story()
+def the_oracle_takes_failed_writes_for_unknown(scene):
+    """A server that fails some writes, before or after doing them: nothing is lost, and the failures are counted."""
+    errors = ["error-pwrite=EIO", "error-pwrite-rate=5%"]
+    server = scene.closes(Nbdkit(scene.folder, "--filter=error", "file", disk(scene.folder), *errors))
+    known = oracle.Oracle(4096, seed=2)
+    client = oracle.Client(known, server.uri).start()
+    wait_for("failures", lambda: client.failed > 10, 20)
+    client.stop()
+    check(known.acknowledged > 50, "most writes were good", known.acknowledged)
+    oracle.verify(known, server.uri)
+
+
+@story()
+def the_oracle_notices_a_lost_a_torn_and_a_misplaced_write(scene):
+    """One block of the server's file goes back in time, is torn, or swapped for another's: each is found."""
+    file = disk(scene.folder)
+    server = scene.closes(Nbdkit(scene.folder, "file", file))
+    known = oracle.Oracle(1024, seed=3)
+    oracle.fill(known, server.uri)
+    old = file.read_bytes()
+    oracle.fill(known, server.uri)
+    oracle.verify(known, server.uri)
+    new = file.read_bytes()
+    at = 700 * oracle.BLOCK
+    for damage in (old[at : at + 4096], new[at : at + 512] + old[at + 512 : at + 4096], new[:4096], bytes(4096)):
+        with open(file, "r+b") as changed:
+            changed.seek(at)
+            changed.write(damage)
+        try:
+            oracle.verify(known, server.uri)
+        except oracle.Lost as lost:
+            check("block 700 " in str(lost), "the block is named", lost)
+        else:
+            raise AssertionError("a lost write went unnoticed")
+        with open(file, "r+b") as changed:
+            changed.seek(at)
+            changed.write(new[at : at + 4096])
+    oracle.verify(known, server.uri)
+
+
+@story()
+def what_was_read_once_must_not_change_again(scene):
+    """An unknown write may be there or not; once seen, it may not vanish."""
+    known = oracle.Oracle(8, seed=4)
+    known.acked(0, 1, known.sent(0, 1))
+    known.sent(0, 1)
+    known.sent(0, 1, zero=True)
+    for version in (1, 2, 3):
+        known.legal[0] = [1, 2, 3]
+        known.check(0, known.content(0, version))
+        for other in {1, 2, 3} - {version}:
+            try:
+                known.check(0, known.content(0, other))
+            except oracle.Lost:
+                continue
+            raise AssertionError(f"version {other} after {version} went unnoticed")
+
+
+@story()
+def replicas_are_compared_behind_the_daemon(scene):
+    """Two pools' copies of a volume, a file and a logical volume of two segments: equal with holes for zeroes, different where
+    they differ, short copies refused."""
+    files = scene.closes(pools.FilePool(scene.folder / "files"))
+    group = scene.closes(pools.LvmPool(scene.folder, "a", 128 << 20))
+    size = 24 << 20
+    options = ["--quiet", "--yes", "--driverloaded", "n", "-an", "-Zn", "-Wn"]
+    # A volume in the way makes the second half of the other one a segment of its own.
+    pools.lvm("lvcreate", *options, "-L", "8m", "-n", "web_00", group.group)
+    pools.lvm("lvcreate", *options, "-L", "8m", "-n", "between", group.group)
+    pools.lvm("lvextend", "--quiet", "--driverloaded", "n", "-L", "24m", f"{group.group}/web_00")
+    check(group.volumes() == ["between", "web_00"], "volumes", group.volumes())
+    extents = group.extents("web_00")
+    check(len(extents) == 2 and sum(length for _, length in extents) == size, "two segments", extents)
+    with open(files.folder / "web_00", "wb") as file:
+        file.truncate(size)
+    check(pools.differences(files, group, "web_00", size) == [], "two empty copies are equal")
+    for block, text in ((5, b"five"), (3000, b"three thousand")):
+        with open(files.folder / "web_00", "r+b") as file:
+            file.seek(block * 4096 + 100)
+            file.write(text)
+    check(pools.differences(files, group, "web_00", size) == [5, 3000], "what was written differs")
+    start = extents[1][0] + 3000 * 4096 - extents[0][1]
+    with open(group.disk, "r+b") as disk_file:
+        disk_file.seek(start + 100)
+        disk_file.write(b"three thousand")
+    check(pools.differences(files, group, "web_00", size) == [5], "the second segment is found")
+    try:
+        pools.differences(files, group, "web_00", size + 4096)
+    except AssertionError as short:
+        check("ends early" in str(short), "why", short)
+    else:
+        raise AssertionError("a short copy went unnoticed")
+
+
+@story()
+def clients_copy_and_measure(scene):
+    """nbdcopy there and back keeps every byte; fio's numbers are read."""
+    server = scene.closes(Nbdkit(scene.folder, "file", disk(scene.folder)))
+    image = scene.folder / "image"
+    image.write_bytes(os.urandom(3 << 20) + bytes(13 << 20))
+    clients.copy(image, server.uri)
+    clients.copy(server.uri, scene.folder / "back")
+    check((scene.folder / "back").read_bytes() == image.read_bytes(), "the image came back")
+    check(clients.size(server.uri) == 16 << 20, "the size")
+    job = {"ioengine": "nbd", "uri": server.uri, "rw": "randwrite", "bs": "4k", "size": "16m", "iodepth": 8, "io_size": "4m"}
+    written = clients.fio_result(clients.fio(job, scene.folder), "write")
+    check(written.operations == 1024 and written.iops > 0 and written.latency.p99 >= written.latency.median > 0, "fio", written)
+
+
+class Nbdkit:
+    """An nbdkit on a unix socket."""
+
+    def __init__(self, folder, *arguments):
+        self.socket = folder / "nbdkit.sock"
+        self.arguments = arguments
+        self.uri = clients.unix_uri(self.socket)
+        self.start()
+
+    def start(self):
+        self.socket.unlink(missing_ok=True)
+        command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", self.socket, *self.arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        wait_for("nbdkit listens", self.socket.exists, 10)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    close = kill
+
+
+def disk(folder, bytes=16 << 20):
+    path = folder / "disk"
+    with open(path, "wb") as file:
+        file.truncate(bytes)
+    return path
 
 
 ECHO = """
