@@ -23,32 +23,57 @@ class Lost(AssertionError):
 
 
 class Oracle:
-    """The legal contents of a volume of `blocks` blocks that was all zeroes at first. Its numbers come from `seed`."""
+    """The legal contents of a volume of `blocks` blocks that was all zeroes at first. Its numbers come from `seed`.
+
+    A block is a register: a write may take effect at any moment between its sending and its end. So an acknowledged write rules
+    out what had ended before it was sent, and nothing else. A request ends when it is answered, or with its connection: what a
+    server has not done by then it must not do later, over what another connection has written."""
 
     def __init__(self, blocks, seed):
         self.blocks = blocks
         self.random = random.Random(seed)
         self.seed = seed
         self.version = 0
-        # Per block, the versions that it may hold, oldest first. Version 0 and versions in `zeroed` are zeroes.
+        self.acknowledged = 0
+        # Per block, the versions that it may hold. Version 0 and versions in `zeroed` are zeroes.
         self.legal = {}
         self.zeroed = {0}
-        self.acknowledged = 0
+        # When each version was sent and ended, in the order of these events.
+        self._events = 0
+        self._sent = {0: 0}
+        self._ended = {0: 0}
+        self._lock = threading.RLock()
 
     def sent(self, first, count, zero=False):
         """Draws the next version for `count` blocks; they may hold it from now on."""
-        self.version += 1
-        if zero:
-            self.zeroed.add(self.version)
-        for block in range(first, first + count):
-            self.legal.setdefault(block, [0]).append(self.version)
-        return self.version
+        with self._lock:
+            self.version += 1
+            self._sent[self.version] = self._tick()
+            if zero:
+                self.zeroed.add(self.version)
+            for block in range(first, first + count):
+                self.legal.setdefault(block, [0]).append(self.version)
+            return self.version
 
     def acked(self, first, count, version):
-        """The blocks hold `version` or one that was sent after it; nothing older."""
-        self.acknowledged += 1
-        for block in range(first, first + count):
-            self.legal[block] = [v for v in self.legal[block] if v >= version]
+        """The write was answered without an error."""
+        with self._lock:
+            self.ended(version)
+            self.acknowledged += 1
+            for block in range(first, first + count):
+                self.legal[block] = [v for v in self.legal[block] if v == version or not self._before(v, version)]
+
+    def ended(self, version):
+        """The write was answered with an error, or its connection is gone: whether it was done is not known."""
+        with self._lock:
+            self._ended[version] = self._tick()
+
+    def _before(self, one, other):
+        return one in self._ended and self._ended[one] < self._sent[other]
+
+    def _tick(self):
+        self._events += 1
+        return self._events
 
     def content(self, block, version):
         """What a block holds in a version: its number, the version and the seed, over and over, so that tears inside show."""
@@ -58,12 +83,13 @@ class Oracle:
         return STAMP.pack(self.seed, block, version, mark) * (BLOCK // STAMP.size)
 
     def check(self, block, content):
-        """Raises `Lost` unless `content` is legal for the block; then it is the only legal one."""
-        legal = self.legal.get(block, [0])
-        for version in legal:
-            if content == self.content(block, version):
-                self.legal[block] = [version]
-                return
+        """Raises `Lost` unless `content` is legal for the block; then it is the only legal one, but for writes under way."""
+        with self._lock:
+            legal = self.legal.get(block, [0])
+            for version in reversed(legal):
+                if content == self.content(block, version):
+                    self.legal[block] = [v for v in legal if v == version or v not in self._ended]
+                    return
         raise Lost(f"block {block} (seed {self.seed}) holds {self.describe(content)}; legal: versions {legal}")
 
     def describe(self, content):
@@ -105,11 +131,15 @@ class Client:
 
     def stop(self, seconds=30):
         """Sends nothing more, waits for the answers, disconnects. Raises what had gone wrong."""
-        self._stopping.set()
-        self.wait(seconds)
+        self.end(seconds)
         if self.error:
             raise self.error
         return self
+
+    def end(self, seconds=30):
+        """As `stop`, where a broken connection is as good."""
+        self._stopping.set()
+        return self.wait(seconds)
 
     def wait(self, seconds=30):
         """Waits until the client has ended: after `stop`, or because its connection broke (see `error`)."""
@@ -132,10 +162,11 @@ class Client:
                 handle.poll(100)
             handle.shutdown()
         except nbd.Error as error:
-            # What is in flight stays legal and unknown.
             self.error = error
         finally:
             self._handle = None
+            for write in filter(None, self._in_flight.values()):
+                self.oracle.ended(write[2])
 
     def _send(self):
         oracle, draw = self.oracle, self.oracle.random
@@ -177,6 +208,8 @@ class Client:
                 self._busy.difference_update(range(first, first + count))
                 if good:
                     self.oracle.acked(first, count, version)
+                else:
+                    self.oracle.ended(version)
 
 
 def verify(oracle, uri, *, chunk=256):

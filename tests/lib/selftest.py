@@ -226,8 +226,8 @@ def what_was_read_once_must_not_change_again(scene):
     """An unknown write may be there or not; once seen, it may not vanish."""
     known = oracle.Oracle(8, seed=4)
     known.acked(0, 1, known.sent(0, 1))
-    known.sent(0, 1)
-    known.sent(0, 1, zero=True)
+    known.ended(known.sent(0, 1))
+    known.ended(known.sent(0, 1, zero=True))
     for version in (1, 2, 3):
         known.legal[0] = [1, 2, 3]
         known.check(0, known.content(0, version))
@@ -237,6 +237,28 @@ def what_was_read_once_must_not_change_again(scene):
             except oracle.Lost:
                 continue
             raise AssertionError(f"version {other} after {version} went unnoticed")
+
+
+@story()
+def writes_at_the_same_time_may_end_in_either_order(scene):
+    """Two writes of a block overlap in time: both are legal in the end. What ended before another was sent is not."""
+    known = oracle.Oracle(8, seed=5)
+    one, two = known.sent(0, 1), known.sent(0, 1)
+    known.acked(0, 1, two)
+    check(known.legal[0] == [0, one, two] or known.legal[0] == [one, two], "the first is still under way", known.legal[0])
+    known.acked(0, 1, one)
+    check(sorted(known.legal[0]) == [one, two], "either may be last", known.legal[0])
+    three, four = known.sent(0, 1), known.sent(0, 1)
+    known.ended(three)
+    known.acked(0, 1, four)
+    check(sorted(known.legal[0]) == [three, four], "an unknown write at the same time", known.legal[0])
+    known.check(0, known.content(0, three))
+    check(known.legal[0] == [three], "once read, the other is gone", known.legal[0])
+    five = known.sent(0, 1)
+    known.check(0, known.content(0, three))
+    check(known.legal[0] == [three, five], "a write under way may still come", known.legal[0])
+    known.acked(0, 1, five)
+    check(known.legal[0] == [five], "what ended before is ruled out", known.legal[0])
 
 
 @story()

@@ -95,7 +95,8 @@ def run_stories():
     chosen = [s for s in _stories if not arguments.stories or any(part in s[0].__name__ for part in arguments.stories)]
     if arguments.list:
         for function, minutes in chosen:
-            print(f"{function.__name__:60} {minutes:4g} min  {inspect.getdoc(function) or ''}")
+            told = " ".join((inspect.getdoc(function) or "").split())
+            print(f"{function.__name__:60} {minutes:4g} min  {told}")
         return 0
     adopt_orphans()
     leftovers.sweep()

@@ -1,0 +1,19 @@
+#!/usr/bin/python3
+"""The cluster suite: blkrep as its users meet it, with real daemons, real clients and real kills.
+
+`tests/cluster/run.py --list` tells the stories; a part of a name runs those that have it.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
+
+# Importing a module registers its stories, in this order.
+import stories_use
+import stories_refusals
+import stories_failures
+from suite import run_stories
+
+if __name__ == "__main__":
+    sys.exit(run_stories())

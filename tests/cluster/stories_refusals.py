@@ -1,0 +1,231 @@
+"""Wrong inputs: each is refused with a message and a status that is not 0, and changes nothing."""
+
+import contextlib
+import re
+import socket
+
+import clients
+import network
+import oracle
+from cluster import Cluster, join_command
+from suite import check, story, wait_for
+
+MIB = 1 << 20
+
+BAD_NAMES = ["", "-x", ".hidden", "a b", "a/b", "../up", "ä", "a\nb", "x" * 101]
+BAD_SIZES = ["0", "-5", "abc", "10XB", "1e3", "", "99999999999999999999p"]
+
+
+@story(minutes=2)
+def commands_before_init(scene):
+    """On a machine that is in no cluster every command says so, says what to do, and makes nothing."""
+    node = scene.closes(Cluster(scene, 1))[1]
+    before = tree(node.root)
+    for command in (
+        ["list-nodes"],
+        ["list-resources"],
+        ["status"],
+        ["add-node", "beta", "10.77.0.2"],
+        ["add-volume", "web", "64MiB", "--deploy", "1"],
+        ["remove-resource", "web", "-q"],
+        ["daemon"],
+    ):
+        node.refuses(*command, naming=["init"])
+    check(tree(node.root) == before, "nothing was made", tree(node.root))
+
+
+@story(minutes=2)
+def a_command_line_that_makes_no_sense(scene):
+    """Unknown verbs and options, and missing arguments, end with status 2 and a hint."""
+    node = scene.closes(Cluster(scene, 1))[1]
+    for command in (["frobnicate"], ["init", "--frobnicate"], ["add-volume", "web"], ["add-node"], ["init", "not-an-address"]):
+        check(node.run(*command).returncode == 2, "status 2", command)
+        node.refuses(*command)
+
+
+@story(minutes=3)
+def an_init_that_cannot_be(scene):
+    """Addresses that are not this machine's, pools that are not there, a port that is taken: refused, and the right `init` works
+    afterwards."""
+    cluster = scene.closes(Cluster(scene, 1))
+    node = cluster[1]
+    rest = ["-q", "--name", node.name, "--pool", node.pool.option]
+    node.refuses("init", "10.77.0.99", *rest, naming=["10.77.0.99"])
+    node.refuses("init", "10.77.0.300", *rest)
+    node.refuses("init", node.address, "-q", "--name", "a b", "--pool", node.pool.option)
+    node.refuses("init", node.address, "-q", "--pool", "lvm:nosuchgroup", naming=["nosuchgroup"])
+    node.refuses("init", node.address, "-q", "--pool", "zfs:tank", naming=["zfs"])
+    (scene.folder / "file").write_text("not a directory")
+    node.refuses("init", node.address, "-q", "--pool", f"file:{scene.folder}/file/pool")
+    with network.inside(cluster.network.namespace(1)), socket.create_server((node.address, 6999)):
+        node.refuses("init", node.address, *rest, naming=["6999"])
+    node.refuses("list-nodes", naming=["init"])
+    node.init()
+    check([n["name"] for n in node.json("status")["nodes"]] == [node.name], "the right init works")
+
+
+@story(minutes=3)
+def a_second_init(scene):
+    """`init` on a node that is in a cluster is refused, running or not; the cluster stays as it is."""
+    cluster = scene.closes(Cluster(scene, 1)).form()
+    node = cluster[1]
+    cluster.add_volume("web", "16MiB", 1)
+    identity = node.json("status")["cluster"]
+    with unchanged(cluster):
+        node.refuses("init", node.address, "-q", "--pool", node.pool.option)
+    node.stop()
+    node.refuses("init", node.address, "-q", "--pool", node.pool.option)
+    node.start()
+    check(node.json("status")["cluster"] == identity, "it is the same cluster")
+    wait_for("its volume is served", lambda: clients.size(node.uri("web")) == 16 * MIB, 20)
+
+
+@story(minutes=3)
+def nodes_that_cannot_be_added(scene):
+    """Names and addresses that are wrong or taken."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one, two = cluster.nodes
+    with unchanged(cluster):
+        for name in BAD_NAMES:
+            one.refuses("add-node", name, "10.77.0.9")
+        for address in ("10.77.0.300", "nowhere", "", "10.77.0.9/24", "0.0.0.0"):
+            one.refuses("add-node", "gamma", address)
+        one.refuses("add-node", two.name, "10.77.0.9", naming=[two.name])
+        one.refuses("add-node", one.name, "10.77.0.9", naming=[one.name])
+        one.refuses("add-node", "gamma", two.address, naming=[two.address])
+        two.refuses("add-node", "gamma", one.address, naming=[one.address])
+        one.refuses("remove-node", "nobody", "-q", naming=["nobody"])
+        one.refuses("howto-join", two.name, naming=[two.name])
+
+
+@story(minutes=4)
+def tokens_that_open_nothing(scene):
+    """A join with a wrong, altered, replaced or used token is refused; so is one to an address where nobody is. The right token
+    still works after all that."""
+    cluster = scene.closes(Cluster(scene, 3))
+    one, two, three = cluster.nodes
+    one.init()
+    pool = ["-q", "--pool", two.pool.option]
+    old = cluster.ticket(two)
+    good = join_command(one.blkrep("howto-join", two.name))
+    at = good.index("--token") + 1
+    check(old != good, "howto-join draws a new token")
+    wrong = {
+        "empty": "",
+        "wrong": "wrong",
+        "altered": altered(good[at]),
+        "cut": good[at][:-4],
+        "replaced": old[at],
+    }
+    for kind, token in wrong.items():
+        scene.note(f"a token that is {kind}")
+        said = two.refuses(*good[:at], token, *good[at + 1 :], *pool)
+        check(not token or token not in said, "the token is not in the message", said)
+    here = good.index(next(a for a in good if re.match(r"[\d.]+(:\d+)?$", a)))
+    two.refuses(*good[:here], f"{three.address}:6999", *good[here + 1 :], *pool, naming=[three.address])
+    nodes = {n["name"]: n["membership"] for n in one.json("status")["nodes"]}
+    check(nodes[two.name] == "expected", "the node has not joined", nodes)
+    two.join(good)
+    cluster.wait_online(one)
+    three.refuses(*good, "-q", "--pool", three.pool.option)
+    two.refuses(*good, *pool)
+    check(len(one.json("status")["nodes"]) == 2, "nobody else has joined")
+
+
+@story(minutes=3)
+def volumes_that_cannot_be(scene):
+    """Names, sizes and numbers of replicas that are wrong, taken or too large."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one = cluster[1]
+    cluster.add_volume("web", "16MiB", 2)
+    with unchanged(cluster):
+        for name in BAD_NAMES:
+            one.refuses("add-volume", name, "16MiB", "--deploy", "1")
+            one.refuses("add-resource", name)
+        for size in BAD_SIZES:
+            one.refuses("add-volume", "data", size, "--deploy", "1")
+        one.refuses("add-volume", "data", "4096TiB", "--deploy", "2")
+        one.refuses("add-volume", "data", "16MiB", "--deploy", "3")
+        one.refuses("add-volume", "data", "16MiB", "--deploy", "-1")
+        one.refuses("add-resource", "web", naming=["web"])
+        one.refuses("deploy-resource", "web", "3")
+        one.refuses("deploy-resource", "nothing", "2", naming=["nothing"])
+        one.refuses("remove-resource", "nothing", "-q", naming=["nothing"])
+        one.refuses("remove-volume", "web", "7", "-q")
+        one.refuses("remove-volume", "nothing", "0", "-q", naming=["nothing"])
+        one.refuses("assign-resource", "web", "nobody", naming=["nobody"])
+        one.refuses("assign-resource", "nothing", one.name, naming=["nothing"])
+        one.refuses("assign-resource", "web", one.name)
+        one.refuses("unassign-resource", "web", "nobody", "-q", naming=["nobody"])
+    for node in cluster.nodes:
+        with refused_client():
+            clients.size(node.uri("nothing"))
+    check(clients.size(one.uri("web")) == 16 * MIB, "the volume is still served")
+
+
+@story(minutes=3)
+def what_is_in_use_stays(scene):
+    """While a client is connected its volume cannot be removed, and the client notices nothing of the attempts."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    known = oracle.Oracle(64 * MIB // 4096, seed=41)
+    client = oracle.Client(known, cluster[1].uri("web")).start()
+    wait_for("writes", lambda: known.acknowledged > 100, 20)
+    with unchanged(cluster):
+        for node in cluster.nodes:
+            node.refuses("remove-resource", "web", "-q", naming=["client"])
+            node.refuses("remove-volume", "web", "0", "-q", naming=["client"])
+            node.refuses("undeploy-resource", "web", "-q", naming=["client"])
+    before = known.acknowledged
+    wait_for("writes go on", lambda: known.acknowledged > before + 100, 20)
+    client.stop()
+    oracle.verify(known, cluster[2].uri("web"))
+
+
+@story(minutes=3)
+def a_full_pool(scene):
+    """Volumes are added until a volume group is full. The one that does not fit is refused and leaves no trace; those that are
+    there work; when one is removed there is room again."""
+    cluster = scene.closes(Cluster(scene, 2, pool="lvm", pool_bytes=256 * MIB)).form()
+    one = cluster[1]
+    cluster.add_volume("first", "100MiB", 2)
+    with unchanged(cluster):
+        one.refuses("add-volume", "second", "200MiB", "--deploy", "2")
+    cluster.add_volume("second", "40MiB", 2)
+    with unchanged(cluster):
+        one.refuses("add-volume", "third", "100MiB", "--deploy", "1")
+    for name, size in (("first", 100), ("second", 40)):
+        known = oracle.Oracle(size * MIB // 4096, seed=42)
+        oracle.fill(known, one.uri(name))
+        oracle.verify(known, cluster[2].uri(name))
+    one.blkrep("remove-resource", "first", "-q")
+    wait_for("its room is free", lambda: one.blkrep("add-volume", "third", "100MiB", "--deploy", "2"), 30)
+    cluster.wait_up_to_date("third", 2)
+
+
+@contextlib.contextmanager
+def unchanged(cluster):
+    """Checks that the cluster's model and pools are the same after as before."""
+    before = cluster.model()
+    yield
+    after = cluster.model()
+    check(after == before, "nothing was changed", f"before {before}", f"after {after}")
+
+
+@contextlib.contextmanager
+def refused_client():
+    try:
+        yield
+    except clients.ClientFailed:
+        return
+    raise AssertionError("a client got a volume that does not exist")
+
+
+def altered(token):
+    """The token with one character in its middle changed."""
+    middle = len(token) // 2
+    return token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :]
+
+
+def tree(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
