@@ -49,10 +49,10 @@ def an_init_that_cannot_be(scene):
     afterwards."""
     cluster = scene.closes(Cluster(scene, 1))
     node = cluster[1]
-    rest = ["-q", "--name", node.name, "--pool", node.pool.option]
+    rest = ["-q", "--name", node.name, *node.local]
     node.refuses("init", "10.77.0.99", *rest, naming=["10.77.0.99"])
     node.refuses("init", "10.77.0.300", *rest)
-    node.refuses("init", node.address, "-q", "--name", "a b", "--pool", node.pool.option)
+    node.refuses("init", node.address, "-q", "--name", "a b", *node.local)
     node.refuses("init", node.address, "-q", "--pool", "lvm:nosuchgroup", naming=["nosuchgroup"])
     node.refuses("init", node.address, "-q", "--pool", "zfs:tank", naming=["zfs"])
     (scene.folder / "file").write_text("not a directory")
@@ -87,13 +87,13 @@ def nodes_that_cannot_be_added(scene):
     one, two = cluster.nodes
     with unchanged(cluster):
         for name in BAD_NAMES:
-            one.refuses("add-node", name, "10.77.0.9")
+            one.refuses("add-node", "-j", name, "10.77.0.9")
         for address in ("10.77.0.300", "nowhere", "", "10.77.0.9/24", "0.0.0.0"):
-            one.refuses("add-node", "gamma", address)
-        one.refuses("add-node", two.name, "10.77.0.9", naming=[two.name])
-        one.refuses("add-node", one.name, "10.77.0.9", naming=[one.name])
-        one.refuses("add-node", "gamma", two.address, naming=[two.address])
-        two.refuses("add-node", "gamma", one.address, naming=[one.address])
+            one.refuses("add-node", "-j", "gamma", address)
+        one.refuses("add-node", "-j", two.name, "10.77.0.9", naming=[two.name])
+        one.refuses("add-node", "-j", one.name, "10.77.0.9", naming=[one.name])
+        one.refuses("add-node", "-j", "gamma", two.address, naming=[two.address])
+        two.refuses("add-node", "-j", "gamma", one.address, naming=[one.address])
         one.refuses("remove-node", "nobody", "-q", naming=["nobody"])
         one.refuses("howto-join", two.name, naming=[two.name])
 
@@ -105,7 +105,7 @@ def tokens_that_open_nothing(scene):
     cluster = scene.closes(Cluster(scene, 3))
     one, two, three = cluster.nodes
     one.init()
-    pool = ["-q", "--pool", two.pool.option]
+    rest = ["-q", *two.local]
     old = cluster.ticket(two)
     good = join_command(one.blkrep("howto-join", two.name))
     at = good.index("--token") + 1
@@ -119,16 +119,16 @@ def tokens_that_open_nothing(scene):
     }
     for kind, token in wrong.items():
         scene.note(f"a token that is {kind}")
-        said = two.refuses(*good[:at], token, *good[at + 1 :], *pool)
+        said = two.refuses(*good[:at], token, *good[at + 1 :], *rest)
         check(not token or token not in said, "the token is not in the message", said)
     here = good.index(next(a for a in good if re.match(r"[\d.]+(:\d+)?$", a)))
-    two.refuses(*good[:here], f"{three.address}:6999", *good[here + 1 :], *pool, naming=[three.address])
+    two.refuses(*good[:here], f"{three.address}:6999", *good[here + 1 :], *rest, naming=[three.address])
     nodes = {n["name"]: n["membership"] for n in one.json("status")["nodes"]}
     check(nodes[two.name] == "expected", "the node has not joined", nodes)
     two.join(good)
     cluster.wait_online(one)
-    three.refuses(*good, "-q", "--pool", three.pool.option)
-    two.refuses(*good, *pool)
+    three.refuses(*good, "-q", *three.local)
+    two.refuses(*good, *rest)
     check(len(one.json("status")["nodes"]) == 2, "nobody else has joined")
 
 
@@ -148,6 +148,7 @@ def volumes_that_cannot_be(scene):
         one.refuses("add-volume", "data", "16MiB", "--deploy", "3")
         one.refuses("add-volume", "data", "16MiB", "--deploy", "-1")
         one.refuses("add-resource", "web", naming=["web"])
+        one.refuses("add-volume", "web/0", "16MiB", naming=["web"])
         one.refuses("deploy-resource", "web", "3")
         one.refuses("deploy-resource", "nothing", "2", naming=["nothing"])
         one.refuses("remove-resource", "nothing", "-q", naming=["nothing"])

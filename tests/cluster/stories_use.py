@@ -68,7 +68,7 @@ def fio_verifies_what_it_wrote(scene):
         "randrepeat": 0,
     }
     node = cluster[2]
-    for uri in (node.uri("bench"), tcp_uri(node, "bench")):
+    for uri in (node.uri("bench"), node.tcp_uri("bench")):
         done = clients.fio({**job, "uri": uri}, scene.folder, enter=node.enter)
         check(done["write"]["total_ios"] > 100 and done["read"]["total_ios"] > 100, "fio wrote and verified", done["write"])
     cluster.wait_up_to_date("bench", 2)
@@ -128,11 +128,6 @@ def three_nodes_two_replicas(scene):
     oracle.verify(known, home.uri("web"))
     cluster.wait_up_to_date("web", 3)
     cluster.check_identical("web")
-
-
-def tcp_uri(node, export):
-    """Where a client on the node reaches its NBD over TCP."""
-    return clients.tcp_uri("127.0.0.1", export)
 
 
 def random_image(path, size):

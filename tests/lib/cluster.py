@@ -1,4 +1,4 @@
-"""Clusters of real daemons: each node in a network namespace of its own (or on a loopback address), with its own directory.
+"""Clusters of real daemons: each node in a network namespace of its own (or all on loopback addresses), with its own directory.
 
     cluster = scene.closes(Cluster(scene, 2))
     cluster.form()
@@ -47,6 +47,8 @@ class Node:
         self.address = address
         self.enter = enter
         self.pool = pool
+        # Only a loopback address may be listened on without TLS; in a namespace of its own each node has 127.0.0.1.
+        self.nbd_address = address if address.startswith("127.") else "127.0.0.1"
         self.pid = None
         self.root.mkdir(parents=True)
 
@@ -85,13 +87,18 @@ class Node:
 
     def init(self, *options):
         """Makes the node the first of a new cluster, and makes sure of its daemon."""
-        self.blkrep("init", self.address, "-q", "--name", self.name, "--pool", self.pool.option, *options)
+        self.blkrep("init", self.address, "-q", "--name", self.name, *self.local, *options)
         self.adopt()
 
     def join(self, command, *options):
         """Runs the join command that `add-node` printed, and makes sure of the daemon."""
-        self.blkrep(*command, "-q", "--pool", self.pool.option, *options, seconds=90)
+        self.blkrep(*command, "-q", *self.local, *options, seconds=90)
         self.adopt()
+
+    @property
+    def local(self):
+        """The options of `init` and `join` that place the node."""
+        return ["--pool", self.pool.option, "--nbd", f"{self.nbd_address}:10809"]
 
     def adopt(self):
         """Finds the daemon that `init` or `join` has started, or starts it."""
@@ -138,6 +145,10 @@ class Node:
         """A volume on the node's unix socket."""
         return clients.unix_uri(self.root / "nbd.sock", export)
 
+    def tcp_uri(self, export):
+        """The same over TCP, for a client on the node."""
+        return clients.tcp_uri(self.nbd_address, export)
+
     def _answering(self):
         """The pid of the process that listens on the API's socket. Raises OSError if there is none."""
         with socket.socket(socket.AF_UNIX) as one:
@@ -147,22 +158,26 @@ class Node:
 
 
 class Cluster:
-    """N nodes, not yet a cluster; `form` makes them one. Nodes are counted from 1: `cluster[1]`."""
+    """N nodes, not yet a cluster; `form` makes them one. Nodes are counted from 1: `cluster[1]`.
 
-    def __init__(self, scene, count, *, pool="file", pool_bytes=POOL_BYTES, namespaces=True):
+    Each is in a network namespace of its own; with `enter` all are in that one, on loopback addresses."""
+
+    def __init__(self, scene, count, *, pool="file", pool_bytes=POOL_BYTES, folder=None, enter=None):
         self.scene = scene
-        self.network = scene.closes(network.Network(count)) if namespaces else None
+        self.folder = folder or scene.folder
+        self.enter = enter
+        self.network = None if enter else scene.closes(network.Network(count))
         self.nodes = [self._node(number, pool, pool_bytes) for number in range(1, count + 1)]
 
     def _node(self, number, pool, pool_bytes):
-        folder = self.scene.folder / f"n{number}"
+        folder = self.folder / f"n{number}"
         if pool == "lvm":
             storage = self.scene.closes(LvmPool(folder, f"n{number}", pool_bytes))
         else:
             storage = FilePool(folder / "pool")
         if self.network:
             return Node(number, folder, self.network.address(number), self.network.enter(number), storage)
-        return Node(number, folder, network.loopback_address(number), None, storage)
+        return Node(number, folder, network.loopback_address(number), self.enter, storage)
 
     def __getitem__(self, number):
         return self.nodes[number - 1]
@@ -179,7 +194,7 @@ class Cluster:
 
     def ticket(self, node, through=None):
         """Announces a node; returns the arguments of the join command that is printed."""
-        return join_command((through or self.nodes[0]).blkrep("add-node", node.name, node.address))
+        return join_command((through or self.nodes[0]).blkrep("add-node", "--no-autojoin", node.name, node.address))
 
     def wait_online(self, seen_by, seconds=30):
         """Waits until a node sees every running node online."""
