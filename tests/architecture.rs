@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["units", "format", "wire"]),
     ("api", &["units"]),
     ("runtime", &["units", "format", "wire", "nbd", "engine", "ring"]),
-    ("cli", &["units", "api"]),
+    ("cli", &["units", "nbd", "api"]),
     ("control", &["units", "format", "wire", "nbd", "engine", "ring", "runtime", "cluster", "api"]),
     ("main", &["units", "control", "cli", "api", "runtime"]),
 ];

@@ -12,6 +12,7 @@ pub mod exit;
 mod given;
 mod lists;
 mod manual;
+mod nbd;
 mod output;
 mod pace;
 mod parser;

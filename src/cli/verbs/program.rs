@@ -7,12 +7,13 @@ use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::setup::DaemonOptions;
-use crate::api::{Service, Shutdown};
+use crate::api::{ApiError, Code, Service, Shutdown};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
-use crate::cli::{manual, parser};
+use crate::cli::target::Target;
+use crate::cli::{manual, nbd, parser};
 
 /// The verbs.
 pub(super) const VERBS: &[Verb] = &[
@@ -45,6 +46,21 @@ pub(super) const VERBS: &[Verb] = &[
         examples: &[Example { line: "shutdown -q", does: "End the daemon without being asked" }],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(shutdown(session, given)),
+    },
+    Verb {
+        name: "nbd serve",
+        aliases: &[],
+        category: Category::Program,
+        short: "Serve a volume on standard input and output",
+        long: "For NBD clients that start their server themselves, as in `nbdcopy -- [ blkrep nbd serve --stdio web ] web.img`, or reach \
+               it through ssh. The client asks for the export without a name.",
+        args: &[&[
+            Arg::flag("stdio", None, "On standard input and output; there is no other way yet"),
+            Arg::place("export", Takes::Target, "The volume"),
+        ]],
+        examples: &[Example { line: "nbd serve --stdio web", does: "Serve the volume 0 of web" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(async move { nbd_serve(session, given) }),
     },
     Verb {
         name: "generate man",
@@ -101,6 +117,21 @@ async fn shutdown(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
         .confirm("You are going to end the daemon of this node.\nIts volumes cannot be used here until it is started again.")?;
     let done = session.client.shutdown(Shutdown { force: given.flag("force") }).await?;
     session.output.done(&done, &done.notes)
+}
+
+fn nbd_serve(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    if !given.flag("stdio") {
+        return Err(Failure::usage("where shall the volume be served?", "write --stdio: on standard input and output"));
+    }
+    let (socket, export) = (session.root.nbd_socket(), given.one::<Target>("export").to_string());
+    nbd::stdio::serve(&socket, &export).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            ApiError::new(Code::Unreachable, format_args!("nobody serves NBD at {}: {error}", socket.display()))
+                .hint("is the daemon running? `blkrep ping` tells")
+                .into()
+        }
+        _ => Failure::io(format_args!("cannot serve {export}"), &error),
+    })
 }
 
 fn pages(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
