@@ -1,11 +1,11 @@
 //! What one send carries: headers and payloads from many places, in order.
 
 use std::fmt;
-use std::ptr;
 
 use libc::{iovec, msghdr};
 
 use super::Slice;
+use super::scatter::message;
 
 /// The most pieces that one system call takes (UIO_MAXIOV).
 const MAX_PIECES: usize = 1024;
@@ -42,16 +42,7 @@ enum Piece {
 impl Gather {
     /// With nothing in it. Boxed, because operations lend it by pointer.
     pub fn new() -> Box<Self> {
-        let message = msghdr {
-            msg_name: ptr::null_mut(),
-            msg_namelen: 0,
-            msg_iov: ptr::null_mut(),
-            msg_iovlen: 0,
-            msg_control: ptr::null_mut(),
-            msg_controllen: 0,
-            msg_flags: 0,
-        };
-        Box::new(Self { headers: Vec::new(), pieces: Vec::new(), sent: (0, 0), len: 0, vectors: Vec::new(), message })
+        Box::new(Self { headers: Vec::new(), pieces: Vec::new(), sent: (0, 0), len: 0, vectors: Vec::new(), message: message() })
     }
 
     /// Appends a copy of `bytes`: for headers, and for payloads so small that sharing costs more.

@@ -1,12 +1,13 @@
 //! The operations.
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 use io_uring::{opcode, squeue::Entry, types};
 use rustix::io::Errno;
 
 use super::gather::Aim;
-use super::{Buffer, Fd, Gather, Place, Pool, Slice};
+use super::{Buffer, Fd, Gather, Place, Pool, Scatter, Slice};
 use crate::units::Instant;
 
 /// A range of bytes inside of a buffer or slice.
@@ -48,7 +49,12 @@ impl Span {
         self.len() == 0
     }
 
-    fn range(self) -> std::ops::Range<usize> {
+    /// Whether it is inside of `len` bytes.
+    pub(super) fn fits(self, len: usize) -> bool {
+        self.start <= self.end && self.end as usize <= len
+    }
+
+    pub(super) fn range(self) -> std::ops::Range<usize> {
         self.start as usize..self.end as usize
     }
 }
@@ -114,6 +120,15 @@ pub enum Op {
         /// [`Completion::more`](super::Completion::more).
         idle: bool,
     },
+    /// recvmsg into several buffers, one after the other: completes with what is there. Result 0: the end of the stream.
+    ReceiveScattered {
+        /// The socket, from [`Fd::socket`].
+        socket: Fd,
+        /// What is filled.
+        into: Box<Scatter>,
+        /// As in [`Receive`](Self::Receive).
+        idle: bool,
+    },
     /// send or sendmsg of all that the gather holds (MSG_WAITALL, MSG_NOSIGNAL). On completion [`Gather::advance`] it.
     Send {
         /// The socket, from [`Fd::socket`].
@@ -164,6 +179,16 @@ impl ZeroBy {
 }
 
 impl Op {
+    /// Panics if a span is not inside of its buffer.
+    pub(super) fn check(&self) {
+        let (span, len) = match self {
+            Self::Read { into, span, .. } | Self::Receive { into, span, .. } => (span, into.len()),
+            Self::Write { from, span, .. } => (span, from.len()),
+            _ => return,
+        };
+        assert!(span.fits(len), "{span:?} of a buffer of {len} bytes");
+    }
+
     /// Whether a thread that waits for it waits for a disk.
     pub(super) fn is_disk(&self) -> bool {
         matches!(self, Self::Read { .. } | Self::Write { .. } | Self::Sync { .. } | Self::Zero { .. })
@@ -172,7 +197,7 @@ impl Op {
     /// The moment of a time-out, as the kernel wants it.
     pub(super) fn timespec(&self) -> Option<types::Timespec> {
         let Self::Timeout { at: Instant(nanoseconds) } = self else { return None };
-        Some(timespec(*nanoseconds))
+        Some(timespec(Duration::from_nanos(*nanoseconds)))
     }
 
     /// What the kernel is told. It points into what this operation owns, and to `timespec`.
@@ -207,6 +232,10 @@ impl Op {
                 let flags = if *exact { libc::MSG_WAITALL } else { 0 };
                 let priority = if *idle { POLL_FIRST } else { 0 };
                 opcode::Recv::new(socket.raw(), at, len).flags(flags).ioprio(priority).build()
+            }
+            Self::ReceiveScattered { socket, into, idle } => {
+                let priority = if *idle { POLL_FIRST } else { 0 };
+                opcode::RecvMsg::new(socket.raw(), into.aim()).ioprio(priority).build()
             }
             Self::Send { socket, gather } => {
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
@@ -268,11 +297,9 @@ impl Registered {
     }
 }
 
-/// Nanoseconds as seconds and nanoseconds.
-pub(super) fn timespec(nanoseconds: u64) -> types::Timespec {
-    const SECOND: u64 = 1_000_000_000;
-    let nanos = u32::try_from(nanoseconds % SECOND).expect("less than a second");
-    types::Timespec::new().sec(nanoseconds / SECOND).nsec(nanos)
+/// A time as the kernel wants it.
+pub(super) fn timespec(time: Duration) -> types::Timespec {
+    types::Timespec::new().sec(time.as_secs()).nsec(time.subsec_nanos())
 }
 
 fn length(bytes: &[u8]) -> u32 {

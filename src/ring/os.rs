@@ -272,6 +272,25 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_raised_to_the_hard_ones_at_least() {
+        let hard = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let (files, locked) = (hard(Resource::Nofile), hard(Resource::Memlock));
+        let raised = raise_limits();
+        assert!(raised.files.unwrap_or(u64::MAX) >= files && raised.locked_bytes.unwrap_or(u64::MAX) >= locked);
+        assert_eq!(raise_limits(), raised);
+    }
+
+    #[test]
+    fn a_thread_stays_where_it_is_pinned() {
+        let pinned = std::thread::spawn(|| {
+            pin_thread(0).unwrap();
+            assert_eq!(rustix::thread::sched_getcpu(), 0);
+            (pin_thread(CpuSet::MAX_CPU).is_err(), pin_thread(CpuSet::MAX_CPU - 1).is_err())
+        });
+        assert_eq!(pinned.join().unwrap(), (true, true));
+    }
+
+    #[test]
     fn tuning_leaves_unix_sockets_alone() {
         let options = TcpOptions {
             idle: Duration::from_secs(1),

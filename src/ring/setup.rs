@@ -132,6 +132,7 @@ fn check(ring: &IoUring) -> Result<(), RingError> {
         (opcode::Fsync::CODE, "fsync"),
         (opcode::Fallocate::CODE, "fallocate"),
         (opcode::Recv::CODE, "receive"),
+        (opcode::RecvMsg::CODE, "receive vectors"),
         (opcode::Send::CODE, "send"),
         (opcode::SendMsg::CODE, "send vectors"),
         (opcode::Shutdown::CODE, "shut sockets down"),

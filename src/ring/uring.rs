@@ -129,7 +129,7 @@ impl<T> Ring<T> {
         Self::with_modes(options, &[Mode::Deferred, Mode::Cooperative, Mode::Plain])
     }
 
-    fn with_modes(options: RingOptions, modes: &[Mode]) -> Result<Self, RingError> {
+    pub(super) fn with_modes(options: RingOptions, modes: &[Mode]) -> Result<Self, RingError> {
         let entries = options.entries.clamp(2 * RESERVED, 32_768).next_power_of_two();
         let uring = setup::build(entries, modes)?;
         // The kernel may have given less than was asked for.
@@ -203,6 +203,7 @@ impl<T> Ring<T> {
     ///
     /// If a span is not inside of its buffer.
     pub fn push(&mut self, op: Op, token: T) -> Result<Handle, Full<T>> {
+        op.check();
         if self.slots.is_full() {
             return Err(Full { op, token });
         }
@@ -240,8 +241,9 @@ impl<T> Ring<T> {
         self.submit_own();
         let mut turn = Turn::default();
         self.reap(&mut turn);
-        let wait = self.ready.is_empty() && !turn.woken;
-        self.enter(wait, deadline)?;
+        let left = deadline.map(|deadline| deadline.since(os::now()));
+        let wait = self.ready.is_empty() && !turn.woken && left != Some(Duration::ZERO);
+        self.enter(wait, left)?;
         self.reap(&mut turn);
         turn.ready = self.ready.len();
         Ok(turn)
@@ -278,7 +280,7 @@ impl<T> Ring<T> {
     }
 
     /// The one system call of a turn.
-    fn enter(&mut self, wait: bool, deadline: Option<Instant>) -> Result<(), RingError> {
+    fn enter(&mut self, wait: bool, left: Option<Duration>) -> Result<(), RingError> {
         let submit = self.uring.submission().len();
         let submit = u32::try_from(submit).expect("at most the length of the queue, a u32");
         let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
@@ -286,8 +288,7 @@ impl<T> Ring<T> {
             // A thread that waits for clients is idle; only one that waits for a disk is waiting for I/O.
             flags |= EnterFlags::NO_IOWAIT;
         }
-        let left = deadline.map(|deadline| deadline.since(os::now()));
-        let left = left.map(|left| timespec(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)));
+        let left = left.map(timespec);
         let arguments = match &left {
             Some(left) if wait => types::SubmitArgs::new().timespec(left),
             _ => types::SubmitArgs::new(),
@@ -372,7 +373,7 @@ impl<T> Ring<T> {
     }
 
     fn wait_only(&mut self, deadline: Instant) -> io::Result<()> {
-        let left = timespec(u64::try_from(deadline.since(os::now()).as_nanos()).unwrap_or(u64::MAX));
+        let left = timespec(deadline.since(os::now()));
         let arguments = types::SubmitArgs::new().timespec(&left);
         let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         // SAFETY: as in `enter`; nothing is submitted.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::setup::Mode;
 use super::*;
 
 #[test]
@@ -124,6 +125,72 @@ fn dropping_a_ring_gives_everything_back() {
     assert_eq!(pool.in_use(), 0);
     assert!(socket.try_into_owned().is_ok(), "no operation holds the socket");
     assert!(file.try_into_owned().is_ok(), "no operation holds the file");
+}
+
+/// Kernels before 6.1 have neither deferred completions nor, before 5.19, cooperative ones.
+#[test]
+fn older_kinds_of_rings_do_the_same() {
+    for mode in [Mode::Deferred, Mode::Cooperative, Mode::Plain] {
+        let ring = Ring::with_modes(RingOptions { entries: 128 }, &[mode]).unwrap();
+        let mut bench = Bench { ring, pool: Pool::new(16 << 20).unwrap() };
+        let file = Fd::from(OwnedFd::from(tempfile::tempfile().unwrap()));
+        let from = bench.buffer(&pattern(1, 8192)).freeze();
+        let write = Op::Write { file: file.clone(), offset: 0, from, span: Span::all(8192), durable: false };
+        assert_eq!(bench.run(write).result, Ok(8192));
+        assert_eq!(bench.run(Op::Sync { file: file.clone() }).result, Ok(0));
+        let into = bench.pool.try_allocate(8192).unwrap();
+        let read = bench.run(Op::Read { file, offset: 0, into, span: Span::all(8192) });
+        assert!(received(read) == pattern(1, 8192));
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let socket = Fd::socket(OwnedFd::from(socket)).unwrap();
+        let poll = |bench: &mut Bench, token| bench.push(Op::Poll { fd: socket.clone(), writable: false }, token);
+        let first = poll(&mut bench, 1);
+        poll(&mut bench, 2);
+        bench.submit();
+        bench.ring.cancel(first);
+        let cancelled = bench.complete();
+        assert_eq!((cancelled.token, cancelled.result), (1, Err(Errno::CANCELED)));
+        let waker = bench.ring.waker();
+        let other = thread::spawn(move || waker.wake());
+        let deadline = os::now().after(Duration::from_secs(10));
+        while !bench.ring.turn(Some(deadline)).unwrap().woken {
+            assert!(os::now() < deadline, "{mode:?}: not woken");
+        }
+        other.join().unwrap();
+        drop((bench, cancelled));
+        assert!(socket.try_into_owned().is_ok(), "{mode:?}: the poll still holds the socket");
+    }
+}
+
+/// Registration is pinned memory, which an unprivileged user has little of: with it or without it, I/O is the same.
+#[test]
+fn what_cannot_be_registered_is_used_as_it_is() {
+    let mut bench = Bench::new();
+    let registered = bench.ring.register(&bench.pool, usize::MAX);
+    assert!(!bench.ring.register(&bench.pool, usize::MAX) || !registered, "a ring registers once");
+    let file = Fd::from(OwnedFd::from(tempfile::tempfile().unwrap()));
+    let elsewhere = Pool::new(1).unwrap();
+    for pool in [bench.pool.clone(), elsewhere] {
+        let mut buffer = pool.try_allocate(65_536).unwrap();
+        buffer.copy_from_slice(&pattern(5, 65_536));
+        let write = Op::Write { file: file.clone(), offset: 0, from: buffer.freeze(), span: Span::all(65_536), durable: true };
+        assert_eq!(bench.run(write).result, Ok(65_536));
+    }
+    // Freed memory that the ring has pinned is not given back behind its back.
+    bench.pool.release_unused();
+    let into = bench.pool.try_allocate(65_536).unwrap();
+    let read = bench.run(Op::Read { file, offset: 0, into, span: Span::all(65_536) });
+    assert!(received(read) == pattern(5, 65_536));
+}
+
+#[test]
+#[should_panic(expected = "of a buffer of 10 bytes")]
+fn a_span_outside_of_its_buffer_is_a_bug() {
+    let mut bench = Bench::new();
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let socket = Fd::socket(OwnedFd::from(socket)).unwrap();
+    let into = bench.buffer(&[0; 10]);
+    bench.push(Op::Receive { socket, into, span: Span::new(5, 11), exact: false, idle: false }, 0);
 }
 
 #[test]

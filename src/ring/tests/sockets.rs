@@ -75,6 +75,30 @@ fn a_receive_fills_only_its_span() {
 }
 
 #[test]
+fn a_receive_is_scattered_over_buffers() {
+    let mut bench = Bench::new();
+    let (socket, mut theirs) = pair();
+    let mut scatter = Scatter::new();
+    for (text, idle) in [("payload, then he", false), ("paylo", true)] {
+        scatter.push(bench.buffer(b"--------"), Span::new(1, 8));
+        scatter.push(bench.buffer(b"................"), Span::new(0, 16));
+        assert_eq!(scatter.room(), 23);
+        theirs.write_all(text.as_bytes()).unwrap();
+        let done = bench.run(Op::ReceiveScattered { socket: socket.clone(), into: scatter, idle });
+        let count = done.result.unwrap() as usize;
+        assert_eq!(count, text.len());
+        let Op::ReceiveScattered { into, .. } = done.op else { panic!("another operation") };
+        scatter = into;
+        let parts: Vec<_> = scatter.drain(count).map(|(buffer, span)| (buffer[..].to_vec(), span)).collect();
+        let (first, rest) = text.split_at(7.min(count));
+        assert_eq!(parts[0].0, [b"-", first.as_bytes(), &b"--------"[8 - (7 - first.len())..]].concat());
+        assert_eq!((parts[0].1, parts[1].1), (Span::new(1, 1 + first.len()), Span::all(rest.len())));
+        assert_eq!(&parts[1].0[..rest.len()], rest.as_bytes());
+    }
+    assert_eq!(bench.pool.in_use(), 0);
+}
+
+#[test]
 fn a_receive_says_whether_tcp_has_more() {
     let mut bench = Bench::new();
     let (socket, mut theirs) = tcp_pair();
