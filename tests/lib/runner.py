@@ -28,6 +28,8 @@ CARGO_PACKAGES = ["gcc", "libc6-dev"]
 NBD_PACKAGES = ["python3-libnbd", "libnbd-bin", "nbdkit", "qemu-utils", "fio"]
 CLUSTER_PACKAGES = [*NBD_PACKAGES, "lvm2", "iproute2", "nftables", "xfsprogs", "e2fsprogs", "mount"]
 
+CLI_PACKAGES = [*CLUSTER_PACKAGES, "groff-base"]
+
 # What a command may leave behind for the count of tests: cargo's summary, or the suites' own.
 CARGO_COUNT = re.compile(rb"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
 OWN_COUNT = re.compile(rb"^(\d+) passed, (\d+) failed$", re.MULTILINE)
@@ -81,6 +83,9 @@ SUITES = [
     Suite("architecture", 8, CARGO_PACKAGES, ARCHITECTURE),
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
     Suite("harness", 3, CLUSTER_PACKAGES, [script("tests/lib/selftest.py")]),
+    Suite("cli", 5, CLI_PACKAGES, [script("tests/cli/run.py")], needs_binary=True),
+    Suite("nbd", 8, CLUSTER_PACKAGES, [script("tests/nbd/on_blkrep.py")], needs_binary=True),
+    Suite("cluster", 20, CLUSTER_PACKAGES, [script("tests/cluster/run.py")], needs_binary=True),
 ]
 
 BUILD = Suite("build", 12, CARGO_PACKAGES, [cargo("build", "--release", "--locked", "--bin", "blkrep")])
