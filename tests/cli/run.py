@@ -56,7 +56,7 @@ def the_manual_is_well_formed(scene):
     pages = sorted((scene.folder / "man").iterdir())
     check(len(pages) > 20 and any(page.name == "blkrep.8" for page in pages), "the pages", pages)
     for page in pages:
-        shown = subprocess.run(["groff", "-man", "-Tutf8", "-ww", page], capture_output=True, text=True)
+        shown = subprocess.run(["groff", "-man", "-Tutf8", "-P-c", "-P-b", "-P-u", "-ww", page], capture_output=True, text=True)
         check(shown.returncode == 0 and not shown.stderr, "groff", page, shown.stderr)
         check("NAME" in shown.stdout, "it has a NAME section", page)
 
