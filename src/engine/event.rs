@@ -212,6 +212,19 @@ pub enum Command {
         /// What.
         bytes: Box<[u8]>,
     },
+    /// Copy bytes from one buffer to another, at once: what was read from a peer to where it is wanted.
+    Copy {
+        /// Where from.
+        from: BufferId,
+        /// The first byte there.
+        from_at: u64,
+        /// Where to.
+        into: BufferId,
+        /// The first byte there.
+        into_at: u64,
+        /// How many.
+        len: u64,
+    },
     /// The engine needs the buffer no longer.
     Release(BufferId),
     /// Ask the cluster's authority to replace a record; answered by [`Event::Answer`].

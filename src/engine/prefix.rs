@@ -32,9 +32,9 @@ impl Prefix {
         self.done
     }
 
-    /// The greatest number that has begun.
-    pub(super) fn last(&self) -> u64 {
-        self.open.back().map_or(self.done, |last| last.0)
+    /// As [`done`](Self::done); when nothing is open, `last`, the greatest number given to anybody.
+    pub(super) fn upto(&self, last: u64) -> u64 {
+        if self.open.is_empty() { last } else { self.done }
     }
 }
 
@@ -54,6 +54,6 @@ mod tests {
         prefix.end(1);
         assert_eq!(prefix.done(), 2);
         prefix.end(4);
-        assert_eq!((prefix.done(), prefix.last()), (7, 7));
+        assert_eq!((prefix.done(), prefix.upto(9)), (7, 9));
     }
 }

@@ -15,6 +15,8 @@ pub struct ResourceStatus {
     pub primary: Option<NodeId>,
     /// The state of this node's replica; `Diskless` without one.
     pub disk: DiskState,
+    /// Whether this replica is in the in-sync set in its present life: only then is its state more than its own opinion.
+    pub in_sync: bool,
     /// The record this node goes by; `None` in a replica that was never in sync with any.
     pub record: Option<Record>,
     /// Every other replica and user of the resource.

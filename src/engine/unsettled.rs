@@ -91,9 +91,9 @@ impl Unsettled {
         self.fine.is_empty() && self.coarse.is_empty() && self.older.is_empty()
     }
 
-    /// Whether anything of older reigns is remembered.
-    pub(super) fn has_older(&self) -> bool {
-        !self.older.is_empty()
+    /// Whether any write of this reign is remembered.
+    pub(super) fn has_current(&self) -> bool {
+        !self.fine.is_empty() || !self.coarse.is_empty()
     }
 
     /// Bytes written in this reign and remembered one by one: what a flush would settle.

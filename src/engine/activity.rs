@@ -1,0 +1,221 @@
+//! The activity map: which extents may be being written (rules W2, W3, W5).
+//!
+//! An extent is durably hot before any write is applied in it, and cold again only after everything in it is durable
+//! everywhere. After a crash, hot extents are where this replica may differ from others. Pages of the map are written in turn
+//! to two slots, one write at a time each; a write makes everything hot that was asked for since the one before.
+
+use std::collections::BTreeMap;
+
+use crate::format::{ActivityMap, Bitmap, PAGE_BITS, Region};
+use crate::units::{BlockRange, Extent, VolumeId, extents_of};
+
+use super::event::Command;
+use super::ops::{Op, Ops};
+
+/// The activity map of a replica.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    volumes: BTreeMap<VolumeId, Volume>,
+    hot: u64,
+}
+
+#[derive(Debug)]
+struct Volume {
+    region: Region,
+    /// What is to be hot.
+    wanted: Bitmap,
+    /// What is hot on disk, whatever page write under way succeeds.
+    durable: Bitmap,
+    users: Vec<u32>,
+    /// The last write's number; 0 when it was of an older reign.
+    last: Vec<u64>,
+    pages: Vec<Page>,
+}
+
+#[derive(Debug)]
+struct Page {
+    next_slot: u8,
+    sequence: u64,
+    /// The image under way.
+    writing: Option<Bitmap>,
+    stale: bool,
+}
+
+impl Activity {
+    /// A volume with the map that was read from disk.
+    pub(super) fn add(&mut self, region: Region, map: ActivityMap) {
+        let extents = usize::try_from(extents_of(region.bytes)).expect("a volume has fewer than 2^64 extents");
+        let pages = map.pages.iter().map(|p| Page { next_slot: p.next_slot, sequence: p.sequence, writing: None, stale: false });
+        self.hot += map.hot.count();
+        let volume = Volume {
+            region,
+            wanted: map.hot.clone(),
+            durable: map.hot,
+            users: vec![0; extents],
+            last: vec![0; extents],
+            pages: pages.collect(),
+        };
+        self.volumes.insert(region.volume, volume);
+    }
+
+    /// A write of number `seq` is to be applied in `range`: it holds the extents hot until [`release`](Self::release). Returns
+    /// whether all are durably hot now.
+    pub(super) fn hold(&mut self, range: BlockRange, seq: u64) -> bool {
+        let mut ready = true;
+        for extent in range.extents() {
+            let volume = self.volumes.get_mut(&extent.volume).expect("requests are checked against the volumes");
+            let at = index(extent);
+            volume.users[at] += 1;
+            volume.last[at] = volume.last[at].max(seq);
+            if !volume.wanted.is_set(extent.index) {
+                self.hot += volume.wanted.set(extent.index..extent.index + 1);
+                volume.stale(extent.index);
+            }
+            ready &= volume.durable.is_set(extent.index);
+        }
+        ready
+    }
+
+    /// Notes the number under which a held write was issued.
+    pub(super) fn touch(&mut self, range: BlockRange, seq: u64) {
+        for extent in range.extents() {
+            if let Some(volume) = self.volumes.get_mut(&extent.volume) {
+                volume.last[index(extent)] = seq;
+            }
+        }
+    }
+
+    /// Whether all extents of the range are durably hot.
+    pub(super) fn is_durable(&self, range: BlockRange) -> bool {
+        range.extents().all(|extent| self.volumes.get(&extent.volume).is_some_and(|v| v.durable.is_set(extent.index)))
+    }
+
+    /// The write that held `range` has ended.
+    pub(super) fn release(&mut self, range: BlockRange) {
+        for extent in range.extents() {
+            if let Some(volume) = self.volumes.get_mut(&extent.volume) {
+                volume.users[index(extent)] -= 1;
+            }
+        }
+    }
+
+    /// Makes extents hot that another replica has hot (rule M4).
+    pub(super) fn heat(&mut self, extent: Extent) {
+        if let Some(volume) = self.volumes.get_mut(&extent.volume)
+            && extent.index < volume.wanted.len()
+            && !volume.wanted.is_set(extent.index)
+        {
+            self.hot += volume.wanted.set(extent.index..extent.index + 1);
+            volume.stale(extent.index);
+        }
+    }
+
+    /// Makes extents cold that nothing holds and whose last write is not after `upto`. The caller has seen to it that all up to there is
+    /// durable.
+    pub(super) fn cool(&mut self, extents: &[Extent], upto: u64) {
+        for extent in extents {
+            if let Some(volume) = self.volumes.get_mut(&extent.volume)
+                && extent.index < volume.wanted.len()
+                && volume.users[index(*extent)] == 0
+                && volume.last[index(*extent)] <= upto
+                && volume.wanted.is_set(extent.index)
+            {
+                self.hot -= volume.wanted.clear(extent.index..extent.index + 1);
+                volume.stale(extent.index);
+            }
+        }
+    }
+
+    /// Up to `max` hot extents that nothing holds and whose last write is not after `settled`, the longest unwritten first.
+    pub(super) fn coolable(&self, settled: u64, max: usize) -> Vec<Extent> {
+        let mut found = Vec::new();
+        for (&id, volume) in &self.volumes {
+            for run in volume.wanted.runs(0..volume.wanted.len()) {
+                for extent in run {
+                    let at = index(Extent { volume: id, index: extent });
+                    if volume.users[at] == 0 && volume.last[at] <= settled {
+                        found.push((volume.last[at], Extent { volume: id, index: extent }));
+                    }
+                }
+            }
+        }
+        found.sort_unstable();
+        found.truncate(max);
+        found.into_iter().map(|(_, extent)| extent).collect()
+    }
+
+    /// Another reign begins: its writes are numbered from 1 again.
+    pub(super) fn begin_reign(&mut self) {
+        self.volumes.values_mut().for_each(|volume| volume.last.fill(0));
+    }
+
+    /// Every hot extent.
+    pub(super) fn hot_extents(&self) -> Vec<Extent> {
+        let runs = |(&volume, v): (&VolumeId, &Volume)| -> Vec<Extent> {
+            v.wanted.runs(0..v.wanted.len()).flatten().map(|index| Extent { volume, index }).collect()
+        };
+        self.volumes.iter().flat_map(runs).collect()
+    }
+
+    /// How many extents are hot.
+    pub(super) fn hot(&self) -> u64 {
+        self.hot
+    }
+
+    /// How many extents there are.
+    pub(super) fn extents(&self) -> u64 {
+        self.volumes.values().map(|v| v.wanted.len()).sum()
+    }
+
+    /// Whether the map on disk says what it is to say.
+    pub(super) fn is_stored(&self) -> bool {
+        self.volumes.values().all(|v| v.pages.iter().all(|p| !p.stale && p.writing.is_none()))
+    }
+
+    /// Starts the page writes that are due.
+    pub(super) fn write_out(&mut self, ops: &mut Ops, out: &mut Vec<Command>) {
+        for (&id, volume) in &mut self.volumes {
+            for number in 0..volume.pages.len() {
+                let page = &mut volume.pages[number];
+                if !page.stale || page.writing.is_some() {
+                    continue;
+                }
+                page.stale = false;
+                page.sequence += 1;
+                let number = number as u64;
+                let bytes = ActivityMap::encode_page(id, number, page.sequence, &volume.wanted);
+                let at = volume.region.activity_page(number, page.next_slot);
+                page.next_slot ^= 1;
+                page.writing = Some(volume.wanted.clone());
+                // From now on an extent that the image leaves out counts as cold: the write may be on disk at any moment.
+                for extent in volume.durable.page_range(number) {
+                    if volume.durable.is_set(extent) && !volume.wanted.is_set(extent) {
+                        volume.durable.clear(extent..extent + 1);
+                    }
+                }
+                ops.meta(out, Op::ActivityPage { volume: id, page: number }, at, bytes);
+            }
+        }
+    }
+
+    /// A page write is durable.
+    pub(super) fn written(&mut self, id: VolumeId, number: u64) {
+        let Some(volume) = self.volumes.get_mut(&id) else { return };
+        let page = &mut volume.pages[usize::try_from(number).expect("page numbers are small")];
+        let Some(image) = page.writing.take() else { return };
+        for run in image.runs(image.page_range(number)) {
+            volume.durable.set(run);
+        }
+    }
+}
+
+impl Volume {
+    fn stale(&mut self, extent: u64) {
+        let page = usize::try_from(extent / PAGE_BITS).expect("page numbers are small");
+        self.pages[page].stale = true;
+    }
+}
+
+fn index(extent: Extent) -> usize {
+    usize::try_from(extent.index).expect("extent numbers are checked against the volume")
+}

@@ -1,0 +1,139 @@
+//! Making extents cold (rule W5): first everything in them is durable on every member, then the dirty bits of absent replicas are, here
+//! and there, and only then the extents are taken out of the activity maps. In batches, never in a write's path.
+
+use std::time::Duration;
+
+use crate::units::{BlockRange, Extent, NodeId};
+use crate::wire::Message;
+
+use super::core::{Engine, volume_blocks};
+use super::peerset::PeerSet;
+use super::reign::Phase;
+use super::store::Then;
+
+/// Hot extents are cooled when there was no write for so long.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The fewest extents that may be hot before the oldest are cooled: 4 GiB.
+const HOT_MIN: u64 = 1024;
+
+/// The most extents of one batch.
+const BATCH: usize = 2048;
+
+/// A batch on its way.
+#[derive(Debug)]
+pub(super) struct Cooling {
+    id: u64,
+    extents: Vec<Extent>,
+    /// Writes after this one keep their extents hot.
+    upto: u64,
+    /// Replicas that have not cooled them.
+    missing: PeerSet,
+    /// This node has not.
+    own: bool,
+}
+
+impl Engine {
+    /// Starts a batch when too much is hot, when nothing is written, or when the role is given up.
+    pub(super) fn consider_cooling(&mut self) {
+        let Some(store) = self.store.as_ref().filter(|s| !s.failed && s.activity.hot() > 0) else { return };
+        let Some(reign) = self.reign.as_ref().filter(|r| r.cooling.is_none() && r.equal) else { return };
+        let limit = HOT_MIN.max(store.activity.extents() / 16);
+        let idle = reign.last_write.after(IDLE) <= self.now && reign.flights.is_empty();
+        let all = idle || reign.phase == Phase::SteppingDown;
+        let over = store.activity.hot().saturating_sub(limit * 3 / 4);
+        let want = if all {
+            BATCH
+        } else if store.activity.hot() > limit {
+            usize::try_from(over).unwrap_or(BATCH).min(BATCH)
+        } else {
+            return;
+        };
+        let extents = store.activity.coolable(reign.settled, want);
+        if extents.is_empty() {
+            return;
+        }
+        self.begin_cooling(extents);
+    }
+
+    fn begin_cooling(&mut self, extents: Vec<Extent>) {
+        let missing = self.peers_that(|p| p.data);
+        let dirty = self.dirty_in(&extents);
+        let Some(reign) = &mut self.reign else { return };
+        let id = reign.name();
+        let upto = reign.settled;
+        reign.cooling = Some(Cooling { id, extents: extents.clone(), upto, missing, own: true });
+        for peer in missing.iter() {
+            self.send(peer, Message::Cool { id, extents: extents.clone(), dirty: dirty.clone() });
+        }
+        self.store_maps(Then::CoolOwn);
+    }
+
+    /// For each replica that is not in the ack set, what is dirty in the extents.
+    fn dirty_in(&self, extents: &[Extent]) -> Vec<(NodeId, Vec<BlockRange>)> {
+        let ack = self.reign.as_ref().map(|r| r.ack).unwrap_or_default();
+        let ranges: Vec<_> = extents.iter().filter_map(|e| e.range(volume_blocks(&self.settings, e.volume))).collect();
+        let absent = self.peers.iter().enumerate().filter(|(at, p)| p.settings.diskful && !ack.contains(*at));
+        let of = |p: &super::peer::Peer| -> Vec<BlockRange> { ranges.iter().flat_map(|r| p.dirty.runs_in(*r)).collect() };
+        absent.map(|(_, p)| (p.node, of(p))).filter(|(_, runs)| !runs.is_empty()).collect()
+    }
+
+    /// The primary's own bits are durable.
+    pub(super) fn cool_own(&mut self) {
+        let Some(cooling) = self.reign.as_mut().and_then(|r| r.cooling.as_mut()) else { return };
+        if let Some(store) = &mut self.store {
+            store.activity.cool(&cooling.extents, cooling.upto);
+        }
+        cooling.own = false;
+        self.end_cooling();
+    }
+
+    pub(super) fn cooled_by(&mut self, peer: usize, id: u64) {
+        if let Some(cooling) = self.reign.as_mut().and_then(|r| r.cooling.as_mut()).filter(|c| c.id == id) {
+            cooling.missing.remove(peer);
+            self.end_cooling();
+        }
+    }
+
+    /// A replica that is gone keeps its extents hot; it will be resynced there, and then they are cooled again.
+    pub(super) fn cooling_lost_peer(&mut self, peer: usize) {
+        if let Some(cooling) = self.reign.as_mut().and_then(|r| r.cooling.as_mut()) {
+            cooling.missing.remove(peer);
+            self.end_cooling();
+        }
+    }
+
+    fn end_cooling(&mut self) {
+        if let Some(reign) = &mut self.reign
+            && reign.cooling.as_ref().is_some_and(|c| c.missing.is_empty() && !c.own)
+        {
+            reign.cooling = None;
+        }
+    }
+
+    /// When cooling for idleness is due.
+    pub(super) fn cooling_due(&self) -> Option<crate::units::Instant> {
+        let hot = self.store.as_ref().is_some_and(|s| !s.failed && s.activity.hot() > 0);
+        let reign = self.reign.as_ref().filter(|r| hot && r.cooling.is_none() && r.equal && r.flights.is_empty())?;
+        let at = reign.last_write.after(IDLE);
+        (at > self.now).then_some(at)
+    }
+
+    /// Replica: the primary wants extents cold. Bits first.
+    pub(super) fn cool(&mut self, peer: usize, id: u64, extents: Vec<Extent>, dirty: &[(NodeId, Vec<BlockRange>)]) {
+        self.set_bits(dirty);
+        let seen = self.follow.seen;
+        self.follow.cooling.push_back((id, extents, seen));
+        self.store_maps(Then::CoolNow { peer, id });
+    }
+
+    /// Replica: the bits are durable. A write that came meanwhile keeps its extent hot.
+    pub(super) fn cool_now(&mut self, peer: usize, id: u64) {
+        let Some(at) = self.follow.cooling.iter().position(|(asked, _, _)| *asked == id) else { return };
+        let Some((_, extents, seen)) = self.follow.cooling.remove(at) else { return };
+        if let (Some(store), true) = (&mut self.store, self.follow.primary == Some(peer)) {
+            store.activity.cool(&extents, seen);
+            store.when_activity_stored(Then::Cooled { peer, id });
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! What a replica does under a primary (rules W2, F1, F3, F4, M5, P2).
+
+use std::collections::VecDeque;
+
+use crate::units::{Authority, BlockRange, Incarnation, Instant, NodeId, Record};
+use crate::wire::{Message, RANGES_MAX, Report, Write, Zero};
+
+use super::core::{Engine, volume_blocks};
+use super::event::{BufferId, DiskIo, DiskOutcome};
+use super::link::Links;
+use super::ops::Op;
+use super::peerset::PeerSet;
+use super::prefix::Prefix;
+use super::store::Then;
+
+/// The following of a primary.
+#[derive(Debug, Default)]
+pub(super) struct Follow {
+    /// The primary whose session is open.
+    pub(super) primary: Option<usize>,
+    /// A primary that wants to be followed, while this node drains and stores.
+    opening: Option<Opening>,
+    /// The reign whose writes are remembered by number.
+    reign: u64,
+    /// Writes of the session: up to where all are on disk.
+    applied: Prefix,
+    /// The newest write of the reign that was seen in this life.
+    seen: u64,
+    /// Writes that wait for their extents to be hot, or for the record to be stored.
+    waiting: VecDeque<Arrival>,
+    /// The record says that writing has begun, and is being stored (rule Q3).
+    latched: bool,
+    /// An older primary may hold a lease that this node granted, until then.
+    pub(super) lease_until: Option<Instant>,
+    /// Extents to be cooled when their bits are stored: the question's number, and the newest write when it was asked.
+    pub(super) cooling: VecDeque<(u64, Vec<crate::units::Extent>, u64)>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    peer: usize,
+    stored: bool,
+    storing: bool,
+}
+
+/// A write that has arrived.
+#[derive(Debug)]
+struct Arrival {
+    peer: usize,
+    seq: u64,
+    range: BlockRange,
+    fua: bool,
+    what: Payload,
+    hot: bool,
+}
+
+#[derive(Debug)]
+enum Payload {
+    Data(BufferId),
+    Zeroes { unmap: bool },
+}
+
+impl Engine {
+    /// A message of a peer's engine.
+    pub(super) fn message(&mut self, links: &Links, from: NodeId, reign: u64, message: Message, payload: Option<BufferId>) {
+        let Some(at) = self.peer_at(from) else {
+            self.out.extend(payload.map(super::Command::Release));
+            return;
+        };
+        let introduced = self.peers[at].their_token != 0;
+        match message {
+            Message::Hello(hello) => self.hello(links, at, *hello),
+            _ if !introduced => self.out.extend(payload.map(super::Command::Release)),
+            Message::Standing(standing) => self.stands(links, at, *standing),
+            Message::Fenced { record } => self.fenced(links, at, record),
+            Message::Open { record } => self.open(links, at, record),
+            Message::Leaving => self.peers[at].hopeless = true,
+            Message::StepDown => self.asked_to_step_down(at),
+            Message::InUse => self.in_use_elsewhere(at),
+            Message::Propose { expect, record } => self.proposed(links, at, expect, record),
+            Message::Accepted { id } => self.accepted(at, id),
+            Message::Rejected { id, record } => self.rejected(links, at, id, record),
+            Message::Withdraw { id } => self.withdrawn(id),
+            Message::Record { record } => self.record_changed(links, at, record),
+            Message::ReportRanges { .. }
+            | Message::Report(_)
+            | Message::Written { .. }
+            | Message::Received { .. }
+            | Message::Flushed { .. }
+            | Message::ReadReply { .. }
+            | Message::SyncReady
+            | Message::Hashes { .. }
+            | Message::Cooled { .. }
+            | Message::AdmitStored { .. } => self.to_primary(at, reign, message, payload),
+            _ => self.to_replica(at, reign, message, payload),
+        }
+    }
+
+    /// A message that only the primary that this node follows may send (rule F1): from any other it is refused, not answered.
+    fn to_replica(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
+        let mine = self.record.as_ref().map_or(0, |r| r.reign);
+        if self.follow.primary != Some(at) || reign != mine {
+            self.out.extend(payload.map(super::Command::Release));
+            if let Some(record) = self.record.clone().filter(|r| r.reign > reign) {
+                self.send(at, Message::Fenced { record });
+            }
+            return;
+        }
+        match message {
+            Message::Write(write) => self.arrived(at, write, payload),
+            Message::Zero(zero) => self.arrived_zero(at, zero),
+            Message::Flush { id } => self.flush_for(at, id),
+            Message::Settled { seq, older } => self.settled(seq, older),
+            Message::Read { id, range } => self.read_for(at, id, range),
+            Message::Hash { id, range } => self.hash_for(at, id, range),
+            Message::SyncBegin => self.sync_begin(at),
+            Message::Cool { id, extents, dirty } => self.cool(at, id, extents, &dirty),
+            Message::AdmitPart { hot, dirty } => self.admit_part(&hot, &dirty),
+            Message::Admit { id, bases } => self.admit(at, id, &bases),
+            other => debug_assert!(false, "{other:?} is handled before"),
+        }
+    }
+
+    /// A primary wants to be followed. Its record was compared when it introduced itself; here it can only be the same or newer.
+    fn open(&mut self, links: &Links, at: usize, record: Record) {
+        let lineage = self.peers[at].standing.as_ref().map(|s| s.lineage.clone()).unwrap_or_default();
+        match super::connect::relate(self.record.as_ref(), &self.lineage, Some(&record), &lineage) {
+            super::connect::Relation::Same => {}
+            super::connect::Relation::Older => self.learn(links, record.clone(), lineage),
+            super::connect::Relation::Newer => {
+                let record = self.record.clone().expect("a record that is newer is there");
+                self.send(at, Message::Fenced { record });
+                return;
+            }
+            super::connect::Relation::Fork => return,
+        }
+        if self.record.as_ref().and_then(|r| r.primary) != Some(self.peers[at].node) {
+            return;
+        }
+        self.stop_following();
+        self.follow.opening = Some(Opening { peer: at, stored: false, storing: false });
+    }
+
+    /// Goes on with an opening when everything submitted before has ended (rule F4) and the record is stored.
+    pub(super) fn consider_follow(&mut self, links: &Links) {
+        let Some(opening) = &mut self.follow.opening else { return };
+        let peer = opening.peer;
+        if opening.stored {
+            self.follow.opening = None;
+            self.report(links, peer);
+        } else if !opening.storing && self.ops.disk_is_idle() && self.reign.is_none() {
+            opening.storing = true;
+            if !self.has_disk() || !self.store_record(Then::Follow { peer }) {
+                self.follow_stored(links, peer);
+            }
+        }
+    }
+
+    pub(super) fn follow_stored(&mut self, links: &Links, peer: usize) {
+        if let Some(opening) = self.follow.opening.as_mut().filter(|o| o.peer == peer) {
+            opening.stored = true;
+            self.consider_follow(links);
+        }
+    }
+
+    /// Says where this replica may differ from others (rules M5, P2, R5) and follows.
+    fn report(&mut self, links: &Links, peer: usize) {
+        let record = self.record.clone().expect("what is followed is a record");
+        let same_reign = self.follow.reign == record.reign;
+        if !same_reign {
+            self.unsettled.begin_reign();
+            if let Some(store) = &mut self.store {
+                store.activity.begin_reign();
+            }
+            self.follow.reign = record.reign;
+            self.follow.seen = 0;
+        }
+        let mut ranges: Vec<BlockRange> = self.unsettled.all().chain(self.peers[peer].dirty.runs()).collect();
+        ranges = self.cut_off(ranges);
+        for part in ranges.chunks(RANGES_MAX) {
+            self.send(peer, Message::ReportRanges { ranges: part.to_vec() });
+        }
+        self.follow.applied = Prefix::default();
+        self.follow.latched = false;
+        self.follow.primary = Some(peer);
+        let lease_left = self.lease_left();
+        self.send(peer, Message::Report(Report { record: record.id, seen: self.follow.seen, lease_left }));
+    }
+
+    /// Ranges within the volumes; more of them than is sensible to send become whole extents.
+    fn cut_off(&self, ranges: Vec<BlockRange>) -> Vec<BlockRange> {
+        const FINE_MAX: usize = 128 * RANGES_MAX;
+        let blocks = |range: &BlockRange| volume_blocks(&self.settings, range.volume);
+        if ranges.len() <= FINE_MAX {
+            let whole = |r: &BlockRange| BlockRange { volume: r.volume, first: 0, count: blocks(r) };
+            return ranges.iter().filter_map(|r| r.intersection(&whole(r))).collect();
+        }
+        let extents: std::collections::BTreeSet<_> = ranges.iter().flat_map(BlockRange::extents).collect();
+        extents.into_iter().filter_map(|e| e.range(volume_blocks(&self.settings, e.volume))).collect()
+    }
+
+    /// This node goes by another primary from now on: the one before may hold a lease until then (rule F3).
+    ///
+    /// A lease that was granted by this engine ends one lease and its drift after the last pong; a life before may have granted one
+    /// until this life began. After this call no pong renews it: the fencing message is sent before the next.
+    pub(super) fn note_old_lease(&mut self, links: &Links, new: Option<NodeId>) {
+        let Some(old) = self.record.as_ref().and_then(|r| r.primary) else { return };
+        if old == self.id.node || Some(old) == new {
+            return;
+        }
+        let granted = links.get(&old).and_then(super::link::Link::last_grant).unwrap_or(self.started);
+        let until = granted.max(self.started).after(self.settings.timeouts.lease_with_drift());
+        self.follow.lease_until = self.follow.lease_until.max(Some(until));
+    }
+
+    /// For how many nanoseconds more an older primary may hold a lease.
+    pub(super) fn lease_left(&self) -> u64 {
+        let left = self.follow.lease_until.map_or(std::time::Duration::ZERO, |until| until.since(self.now));
+        u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Follows nobody: what has arrived and not been submitted is dropped, what was submitted is waited for before the next report.
+    pub(super) fn stop_following(&mut self) {
+        self.follow.primary = None;
+        self.follow.opening = None;
+        self.follow.cooling.clear();
+        for arrival in std::mem::take(&mut self.follow.waiting) {
+            if let (true, Some(store)) = (arrival.hot, &mut self.store) {
+                store.activity.release(arrival.range);
+            }
+            if let Payload::Data(buffer) = arrival.what {
+                self.out.push(super::Command::Release(buffer));
+            }
+        }
+    }
+
+    pub(super) fn follow_lost(&mut self, at: usize) {
+        let opening = self.follow.opening.as_ref().is_some_and(|o| o.peer == at);
+        if opening || self.follow.primary == Some(at) {
+            self.stop_following();
+        }
+    }
+
+    fn arrived(&mut self, peer: usize, write: Write, payload: Option<BufferId>) {
+        let Some(buffer) = payload else { return };
+        let what = Payload::Data(buffer);
+        self.arrive(write.settled, write.sync, Arrival { peer, seq: write.seq, range: write.range, fua: write.fua, what, hot: false });
+    }
+
+    fn arrived_zero(&mut self, peer: usize, zero: Zero) {
+        let what = Payload::Zeroes { unmap: zero.unmap };
+        self.arrive(zero.settled, zero.sync, Arrival { peer, seq: zero.seq, range: zero.range, fua: zero.fua, what, hot: false });
+    }
+
+    fn arrive(&mut self, settled: u64, sync: bool, mut arrival: Arrival) {
+        let inside = arrival.range.end() <= volume_blocks(&self.settings, arrival.range.volume);
+        let Some(store) = self.store.as_mut().filter(|s| !s.failed && inside) else {
+            if let Payload::Data(buffer) = arrival.what {
+                self.out.push(super::Command::Release(buffer));
+            }
+            return;
+        };
+        self.unsettled.settle(settled);
+        self.unsettled.note(arrival.seq, arrival.range);
+        self.follow.seen = self.follow.seen.max(arrival.seq);
+        self.follow.applied.begin(arrival.seq);
+        if self.settings.protocol == crate::units::Protocol::B && !sync {
+            self.peers[arrival.peer].received.push(arrival.seq);
+        }
+        // A target of a resync is durably Inconsistent, and the source keeps its bits until it has flushed: it needs no mark for
+        // a block that it is only given (rules R1 and R4). A member does.
+        let mut ready = true;
+        if !(sync && store.superblock.inconsistent) {
+            arrival.hot = true;
+            ready = store.activity.hold(arrival.range, arrival.seq);
+        }
+        self.latch_follower();
+        if ready && !self.follow.latched {
+            self.apply(arrival);
+        } else {
+            self.follow.waiting.push_back(arrival);
+        }
+    }
+
+    /// The first write under a record that says "unwritten" is applied only when the record says otherwise durably (rule Q3).
+    fn latch_follower(&mut self) {
+        let unwritten = self.record.as_ref().is_some_and(|r| r.unwritten && r.authority == Authority::Off);
+        if unwritten && !self.follow.latched {
+            self.follow.latched = true;
+            if let Some(record) = &mut self.record {
+                record.unwritten = false;
+            }
+            self.store_record(Then::Unlatch);
+        }
+    }
+
+    pub(super) fn unlatch_follower(&mut self) {
+        self.follow.latched = false;
+        self.apply_waiting();
+    }
+
+    /// Applies what has become ready. Arrivals do not overlap, so their order among each other is free.
+    pub(super) fn apply_waiting(&mut self) {
+        if self.follow.latched {
+            return;
+        }
+        for arrival in std::mem::take(&mut self.follow.waiting) {
+            let durable = |s: &super::store::Store| !arrival.hot || s.activity.is_durable(arrival.range);
+            if self.store.as_ref().is_some_and(durable) {
+                self.apply(arrival);
+            } else {
+                self.follow.waiting.push_back(arrival);
+            }
+        }
+    }
+
+    fn apply(&mut self, arrival: Arrival) {
+        let Arrival { peer, seq, range, fua, what, hot } = arrival;
+        let io = match what {
+            Payload::Data(buffer) => DiskIo::Write { range, buffer, fua },
+            Payload::Zeroes { unmap } => DiskIo::Zero { range, unmap, fua },
+        };
+        let held = hot.then_some(range);
+        self.ops.disk(&mut self.out, Op::Apply { peer, seq, held }, io);
+        if let Payload::Data(buffer) = what {
+            self.out.push(super::Command::Release(buffer));
+        }
+    }
+
+    pub(super) fn applied(&mut self, peer: usize, seq: u64, held: Option<BlockRange>, outcome: &DiskOutcome) {
+        if let (Some(range), Some(store)) = (held, &mut self.store) {
+            store.activity.release(range);
+        }
+        if *outcome == DiskOutcome::Failed {
+            self.disk_failed();
+            return;
+        }
+        if self.follow.primary == Some(peer) {
+            self.follow.applied.end(seq);
+            self.peers[peer].written.push(seq);
+        }
+    }
+
+    pub(super) fn send_acknowledgements(&mut self, peer: usize) {
+        if !self.peers[peer].received.is_empty() {
+            let seqs = std::mem::take(&mut self.peers[peer].received);
+            self.send(peer, Message::Received { seqs });
+        }
+        if !self.peers[peer].written.is_empty() {
+            let seqs = std::mem::take(&mut self.peers[peer].written);
+            self.send(peer, Message::Written { seqs });
+        }
+    }
+
+    /// Whatever was acknowledged before the flush arrived was written before it is submitted.
+    fn flush_for(&mut self, peer: usize, id: u64) {
+        // Acknowledgements of writes that this flush covers must not be behind its answer.
+        self.send_acknowledgements(peer);
+        if self.has_disk() {
+            let durable = self.follow.applied.done();
+            self.ops.disk(&mut self.out, Op::PeerFlush { peer, id, durable }, DiskIo::Flush);
+        }
+    }
+
+    pub(super) fn peer_flushed(&mut self, peer: usize, id: u64, durable: u64, outcome: &DiskOutcome) {
+        if *outcome == DiskOutcome::Failed {
+            self.disk_failed();
+        } else if self.follow.primary == Some(peer) {
+            self.send(peer, Message::Flushed { id, durable });
+        }
+    }
+
+    fn settled(&mut self, seq: u64, older: bool) {
+        self.unsettled.settle(seq);
+        if older {
+            self.unsettled.settle_older();
+        }
+    }
+
+    fn read_for(&mut self, peer: usize, id: u64, range: BlockRange) {
+        if self.has_disk() && self.am_member() {
+            let io = DiskIo::Read { range, buffer: None, detect_zeroes: false };
+            self.ops.disk(&mut self.out, Op::PeerRead { peer, id }, io);
+        } else {
+            self.send(peer, Message::ReadReply { id, ok: false });
+        }
+    }
+
+    pub(super) fn peer_read_done(&mut self, peer: usize, id: u64, outcome: &DiskOutcome) {
+        let buffer = if let DiskOutcome::Done(buffer) = outcome { *buffer } else { None };
+        if self.follow.primary == Some(peer) {
+            self.send_with(peer, Message::ReadReply { id, ok: buffer.is_some() }, buffer);
+        }
+        self.out.extend(buffer.map(super::Command::Release));
+    }
+
+    fn hash_for(&mut self, peer: usize, id: u64, range: BlockRange) {
+        if self.has_disk() {
+            self.ops.disk(&mut self.out, Op::PeerHash { peer, id }, DiskIo::Hash { range });
+        } else {
+            self.send(peer, Message::Hashes { id, hashes: Vec::new() });
+        }
+    }
+
+    pub(super) fn peer_hash_done(&mut self, peer: usize, id: u64, outcome: DiskOutcome) {
+        let hashes = if let DiskOutcome::Hashed(hashes) = outcome { hashes } else { Vec::new() };
+        if self.follow.primary == Some(peer) {
+            self.send(peer, Message::Hashes { id, hashes });
+        }
+    }
+
+    /// A resync begins: from now on until the admission this replica is a mixture (rule R4).
+    fn sync_begin(&mut self, peer: usize) {
+        if let Some(store) = &mut self.store {
+            store.superblock.inconsistent = true;
+            store.store_superblock(Then::SyncReady { peer }, &mut self.ops, &mut self.out);
+        }
+    }
+
+    /// The present primary has changed the record within its reign, or has stepped down.
+    fn record_changed(&mut self, links: &Links, at: usize, record: Record) {
+        let stale = self.record.as_ref().is_some_and(|mine| mine.number >= record.number);
+        if self.follow.primary != Some(at) || stale {
+            return;
+        }
+        let over = record.primary.is_none();
+        let id = self.record.as_ref().map(|r| r.id);
+        let mut lineage = self.lineage.clone();
+        lineage.splice(0..0, id);
+        lineage.truncate(crate::format::LINEAGE_MAX);
+        if over {
+            // The primary dropped its lease before it said so: nothing is left to be waited for.
+            self.follow.lease_until = None;
+            self.stop_following();
+            self.record = Some(record);
+            self.lineage = lineage;
+            self.admitted_by_record();
+            self.store_record(Then::Nothing);
+            self.cool_all();
+        } else {
+            self.learn(links, record, lineage);
+        }
+    }
+
+    /// A primary steps down only when everything is equal and durable on every member and its map empty: a member's map can be, too.
+    fn cool_all(&mut self) {
+        let member = self.am_member();
+        self.unsettled = super::unsettled::Unsettled::default();
+        if let Some(store) = self.store.as_mut().filter(|s| member && !s.failed) {
+            let hot = store.activity.hot_extents();
+            store.activity.cool(&hot, u64::MAX);
+        }
+    }
+
+    /// Incarnations that a record admits are in sync as of that record (rule M6).
+    pub(super) fn admitted_by_record(&mut self) {
+        let Some(record) = self.record.clone() else { return };
+        let Some(store) = &mut self.store else { return };
+        for slot in &mut store.superblock.peers {
+            let before = store.superblock.record.as_ref().and_then(|r| r.in_sync.get(&slot.node));
+            let now: Option<&Incarnation> = record.in_sync.get(&slot.node);
+            if now.is_some() && (before.is_none() || slot.base.is_none()) {
+                slot.base = Some((record.number, record.id));
+            }
+        }
+    }
+
+    /// Peers that are replicas of a member of `set` by node.
+    pub(super) fn set_of(&self, nodes: impl Iterator<Item = NodeId>) -> PeerSet {
+        nodes.filter_map(|node| self.peer_at(node)).collect()
+    }
+}

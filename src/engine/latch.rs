@@ -1,0 +1,41 @@
+//! Noting that writing has begun (rule Q3).
+//!
+//! With `quorum=off` a record says `unwritten` until just before the first write under it, on every replica that applies one, durably:
+//! a side of a fork that still says so has nothing that the other lacks, and can withdraw by itself.
+
+use crate::units::Authority;
+
+use super::core::Engine;
+use super::store::Then;
+
+impl Engine {
+    /// Holds a request back while the record still says "unwritten". Returns whether it does.
+    pub(super) fn latch(&mut self, request: u64) -> bool {
+        let unwritten = self.record.as_ref().is_some_and(|r| r.unwritten && r.authority == Authority::Off);
+        let Some(reign) = &mut self.reign else { return false };
+        if !unwritten && !reign.latching {
+            return false;
+        }
+        reign.latched.push_back(request);
+        if !reign.latching {
+            reign.latching = true;
+            if let Some(record) = &mut self.record {
+                record.unwritten = false;
+            }
+            if !self.has_disk() || !self.store_record(Then::Unlatch) {
+                self.ready.push(Then::Unlatch);
+            }
+        }
+        true
+    }
+
+    /// The record says durably that writing has begun.
+    pub(super) fn unlatch(&mut self) {
+        self.unlatch_follower();
+        let Some(reign) = &mut self.reign else { return };
+        reign.latching = false;
+        for key in std::mem::take(&mut reign.latched) {
+            self.launch(key);
+        }
+    }
+}

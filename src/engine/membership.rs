@@ -1,0 +1,210 @@
+//! Who is needed: the ack set, losing a peer, going on without it (rules M1, M2, M3).
+
+use std::time::Duration;
+
+use crate::units::{DiskState, Incarnation, Instant, Record};
+
+use super::change::Purpose;
+use super::core::{Engine, volume_blocks};
+use super::peer::Peer;
+use super::peerset::PeerSet;
+use super::resync::Sync;
+use super::status::Connection;
+
+impl Engine {
+    /// Computes the ack set: the members by the record, by a change that is not answered (rule M2), and the replicas that are being
+    /// resynced. Whoever is in it must have written, flushed and granted a lease before anything is answered.
+    pub(super) fn refresh_ack_set(&mut self) {
+        let Some(record) = &self.record else { return };
+        let mut members: Vec<_> = record.in_sync.keys().copied().collect();
+        members.extend(self.change.iter().flat_map(|c| c.record.in_sync.keys().copied()));
+        let mut ack = self.set_of(members.into_iter());
+        for (at, peer) in self.peers.iter().enumerate() {
+            if peer.data && peer.sync.as_ref().is_some_and(Sync::is_running) {
+                ack.insert(at);
+            }
+        }
+        let Some(reign) = &mut self.reign else { return };
+        let before = std::mem::replace(&mut reign.ack, ack);
+        if before == ack {
+            return;
+        }
+        for joined in ack.iter().filter(|&at| !before.contains(at)) {
+            self.extend_round(joined);
+        }
+        if before.iter().any(|at| !ack.contains(at)) {
+            self.recheck_all();
+        }
+    }
+
+    /// Somebody is not needed any more: what waited for it may go on.
+    pub(super) fn recheck_all(&mut self) {
+        let Some(reign) = &mut self.reign else { return };
+        for seq in reign.flights.seqs() {
+            self.check_flight(seq);
+        }
+        self.check_round();
+    }
+
+    /// The session with a peer has ended.
+    pub(super) fn reign_lost_peer(&mut self, at: usize) {
+        if self.reign.is_none() {
+            return;
+        }
+        self.abort_sync(at);
+        self.abort_admission(at);
+        self.reread_from_others(at);
+        self.cooling_lost_peer(at);
+        if !self.is_needed_member(at) {
+            self.without(at);
+        }
+    }
+
+    /// Whether the record, or a change of it that is not answered, has the peer in sync.
+    fn is_needed_member(&self, at: usize) -> bool {
+        let node = self.peers[at].node;
+        let named = |record: &Record| record.in_sync.contains_key(&node);
+        self.record.as_ref().is_some_and(named) || self.change.as_ref().is_some_and(|c| named(&c.record))
+    }
+
+    /// Goes on without a peer: what it may lack is dirty for it from now on, all that was not confirmed durable there included (rule
+    /// M1), and nothing waits for it.
+    pub(super) fn without(&mut self, at: usize) {
+        let window: Vec<_> = self.unsettled.since(self.peers[at].durable).collect();
+        let peer = &mut self.peers[at];
+        window.into_iter().for_each(|range| peer.dirty.set(range));
+        peer.data = false;
+        let Some(reign) = &mut self.reign else { return };
+        for seq in reign.flights.seqs() {
+            let Some(flight) = reign.flights.get_mut(seq) else { continue };
+            if flight.unwritten.contains(at) {
+                flight.unwritten.remove(at);
+                flight.unreceived.remove(at);
+            }
+        }
+        self.refresh_ack_set();
+        self.recheck_all();
+    }
+
+    /// Members that the primary has to go on without, now.
+    pub(super) fn overdue_members(&self, record: &Record) -> PeerSet {
+        self.peers_that(|p| record.in_sync.contains_key(&p.node) && self.is_overdue(p, record))
+    }
+
+    fn is_overdue(&self, peer: &Peer, record: &Record) -> bool {
+        if peer.is_connected() {
+            // It is there, but in another life than the record's (rule M3), or without its disk, or on its way out.
+            return !peer.is_member_of(record) || peer.hopeless || peer.disk().is_none_or(|d| d <= DiskState::Failed);
+        }
+        peer.hopeless || peer.connection == Connection::SplitBrain || self.overdue_at(peer) <= self.now
+    }
+
+    /// When the primary goes on without a peer that is away. One that this node has not met in this life is given as long as a silent
+    /// one: after a restart of all nodes it may need that to come up.
+    pub(super) fn overdue_at(&self, peer: &Peer) -> Instant {
+        let since = self.reign.as_ref().map_or(self.now, |r| r.since).max(peer.lost.unwrap_or_default());
+        let grace = if peer.seen { self.settings.timeouts.reconnect } else { self.settings.timeouts.peer_silent };
+        since.after(grace)
+    }
+
+    /// Proposes what the membership needs next. One change at a time.
+    pub(super) fn consider_membership(&mut self) {
+        if self.change.is_some() {
+            return;
+        }
+        let Some(record) = self.record.clone() else { return };
+        if !self.has_disk() && record.in_sync.contains_key(&self.id.node) {
+            self.drop_self(&record);
+            return;
+        }
+        let overdue = self.overdue_members(&record);
+        if !overdue.is_empty() {
+            let mut next = record.next(self.ids.record());
+            next.in_sync.retain(|node, _| !overdue.iter().any(|at| self.peers[at].node == *node));
+            if !next.in_sync.is_empty() {
+                // Nothing that anybody was told is missing on the other side yet: if it turns out to have gone on, this one may
+                // withdraw (rule Q3). What is in flight will be completed without the other side, so then it has been written.
+                next.unwritten = self.reign.as_ref().is_some_and(|r| r.flights.is_empty());
+                self.propose(next, Purpose::Evict(overdue));
+            }
+            return;
+        }
+        let renewed = self.peers.iter().position(|p| p.is_ready() && !p.data && self.recorded_before(p, &record).is_some());
+        if let Some(at) = renewed {
+            let incarnation = self.recorded_before(&self.peers[at], &record).expect("just found");
+            let mut next = record.next(self.ids.record());
+            next.in_sync.insert(self.peers[at].node, incarnation);
+            self.propose(next, Purpose::Renew(at));
+        }
+    }
+
+    /// The incarnation of a member that was cleanly restarted since the record was made. Before it counts, the record has to name the
+    /// life that counts: else an old image of its disk, brought back, would pass for a member.
+    fn recorded_before(&self, peer: &Peer, record: &Record) -> Option<Incarnation> {
+        let incarnation = peer.incarnation()?;
+        let recorded = record.in_sync.get(&peer.node)?;
+        (peer.is_member_of(record) && *recorded != incarnation).then_some(incarnation)
+    }
+
+    /// This node's disk has failed: go on with the others', if they have everything.
+    fn drop_self(&mut self, record: &Record) {
+        let mut next = record.next(self.ids.record());
+        next.in_sync.remove(&self.id.node);
+        let others = self.peers.iter().any(|p| p.data && next.in_sync.contains_key(&p.node));
+        if others {
+            self.propose(next, Purpose::DropSelf);
+        } else {
+            self.fail_everything();
+        }
+    }
+
+    /// A disk that failed is not asked again; others see it in this node's standing.
+    pub(super) fn disk_failed(&mut self) {
+        let Some(store) = self.store.as_mut().filter(|s| !s.failed) else { return };
+        store.failed = true;
+        let Some(reign) = &mut self.reign else { return };
+        for seq in reign.flights.seqs() {
+            if let Some(flight) = reign.flights.get_mut(seq) {
+                flight.local = false;
+            }
+        }
+        self.activity_written();
+    }
+
+    /// A peer has opened its session, and its place in the record is clear: it gets everything it has not acknowledged, in order, before
+    /// anything new (rule W6).
+    pub(super) fn resume(&mut self, at: usize) {
+        self.peers[at].data = true;
+        self.refresh_ack_set();
+        let Some(reign) = &mut self.reign else { return };
+        let owed: Vec<u64> = {
+            let flights = &mut reign.flights;
+            flights.seqs().into_iter().filter(|&s| flights.get_mut(s).is_some_and(|f| f.unwritten.contains(at))).collect()
+        };
+        for seq in owed {
+            self.send_flight(at, seq);
+        }
+        self.resend_flush(at);
+    }
+
+    /// Blocks of a report, within the volumes.
+    pub(super) fn within_volumes(&self, ranges: &[crate::units::BlockRange]) -> Vec<crate::units::BlockRange> {
+        let blocks = |r: &crate::units::BlockRange| volume_blocks(&self.settings, r.volume);
+        let whole = |r: &crate::units::BlockRange| crate::units::BlockRange { volume: r.volume, first: 0, count: blocks(r) };
+        ranges.iter().filter_map(|r| r.intersection(&whole(r))).collect()
+    }
+
+    /// Peers that are no longer in the settings: nothing waits for them.
+    pub(super) fn drop_removed_peers(&mut self) {
+        for at in 0..self.peers.len() {
+            let gone = !self.settings.peers.contains_key(&self.peers[at].node);
+            self.peers[at].hopeless |= gone;
+            if gone {
+                self.peers[at].settings.diskful = false;
+            }
+        }
+    }
+}
+
+/// The least time between two tries at an authority that does not answer.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);

@@ -1,0 +1,233 @@
+//! Becoming primary: who may, when, and why not (rules P1, M3, M8, Q1, Q7).
+
+use std::time::Duration;
+
+use crate::units::{DiskState, Incarnation, Record};
+use crate::wire::Message;
+
+use super::change::Purpose;
+use super::core::{Engine, Stopping};
+use super::event::{AttachError, ClientId, Command};
+use super::peer::Peer;
+use super::reign::Phase;
+
+/// How long a client waits for the primary role before it is told why not.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an empty-handed primary keeps the role, so that a client that comes back at once finds it.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Engine {
+    pub(super) fn attach(&mut self, client: ClientId) {
+        if self.stopping != Stopping::No {
+            self.attached(client, Err(AttachError::ShuttingDown));
+        } else if self.reign.as_ref().is_some_and(|r| r.phase == Phase::Serving) {
+            self.attached(client, Ok(()));
+        } else {
+            self.wanting.insert(client, self.now.after(ATTACH_PATIENCE));
+        }
+    }
+
+    pub(super) fn detach(&mut self, client: ClientId) {
+        self.wanting.remove(&client);
+        if self.clients.remove(&client) {
+            self.drop_requests_of(client);
+        }
+    }
+
+    /// A secondary looks whether it should be primary: for a client, or to bring another replica up to date (rule M8).
+    pub(super) fn consider_promotion(&mut self) {
+        if self.stopping != Stopping::No {
+            return;
+        }
+        self.refuse_impatient();
+        let wanted = !self.wanting.is_empty();
+        if self.change.is_some() || !(wanted || self.has_sync_duty()) {
+            return;
+        }
+        match self.promotable() {
+            Ok(in_sync) => {
+                let Some(record) = &self.record else { return };
+                let mut next = record.next(self.ids.record());
+                next.primary = Some(self.id.node);
+                next.reign = next.number;
+                next.in_sync = in_sync;
+                next.unwritten = true;
+                self.propose(next, Purpose::Reign);
+            }
+            Err(AttachError::InUse(node)) if wanted => self.ask_for_role(node),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether this node may become primary, and with which in-sync set; else why not.
+    fn promotable(&self) -> Result<crate::units::Membership, AttachError> {
+        let no_data = |why: String| Err(AttachError::NoData(why));
+        let (Some(record), Some(store)) = (&self.record, &self.store) else {
+            return no_data("this node has no replica that was ever in sync".into());
+        };
+        if !self.record_read {
+            return Err(AttachError::NoQuorum);
+        }
+        let alive = |p: &&Peer| p.is_connected() && p.is_primary();
+        if let Some(peer) = self.peers.iter().find(alive) {
+            return Err(AttachError::InUse(peer.node));
+        }
+        if let Some(peer) = self.follow.primary {
+            return Err(AttachError::InUse(self.peers[peer].node));
+        }
+        if store.failed || store.superblock.inconsistent {
+            return no_data(format!("the replica on this node is {}", store.disk()));
+        }
+        if self.am_member() {
+            return self.as_member(record);
+        }
+        self.as_last_of_all(record)
+    }
+
+    /// A member that did not restart uncleanly has everything. One that stopped while others went on does not know whether they
+    /// wrote (rule Q7).
+    fn as_member(&self, record: &Record) -> Result<crate::units::Membership, AttachError> {
+        let store = self.store.as_ref().expect("a member has a replica");
+        if store.superblock.outdated && self.is_off() {
+            let missing = self.missing(record);
+            if !missing.is_empty() {
+                let why = format!("this replica stopped while others went on; it has to meet {missing} first");
+                return Err(AttachError::NoData(why));
+            }
+        }
+        let mut in_sync = record.in_sync.clone();
+        in_sync.insert(self.id.node, store.superblock.incarnation);
+        for peer in self.peers.iter().filter(|p| p.is_connected() && p.is_member_of(record)) {
+            in_sync.extend(peer.incarnation().map(|i| (peer.node, i)));
+        }
+        Ok(in_sync)
+    }
+
+    /// Every member has restarted uncleanly: then, and only when all of them are there to be asked, the last primary's copy stands,
+    /// else the lowest node's (rule M3).
+    fn as_last_of_all(&self, record: &Record) -> Result<crate::units::Membership, AttachError> {
+        let missing = self.missing(record);
+        if !record.in_sync.contains_key(&self.id.node) {
+            return Err(AttachError::NoData("the replica on this node is not in sync".into()));
+        }
+        if !missing.is_empty() {
+            let why = format!("this node was not stopped cleanly; it waits for {missing}");
+            return Err(AttachError::NoData(why));
+        }
+        let good = self.peers.iter().find(|p| p.is_connected() && p.is_member_of(record));
+        if let Some(peer) = good {
+            return Err(AttachError::NoData(format!("the newest data is on node {}", peer.settings.name)));
+        }
+        let last = record.primary.filter(|p| record.in_sync.contains_key(p));
+        let chosen = last.or_else(|| record.in_sync.keys().next().copied());
+        if chosen != Some(self.id.node) {
+            return Err(AttachError::NoData("another node was the last primary; attach there first".into()));
+        }
+        let incarnation = self.store.as_ref().map_or(Incarnation(0), |s| s.superblock.incarnation);
+        Ok([(self.id.node, incarnation)].into())
+    }
+
+    /// The names of the other members that are not connected.
+    fn missing(&self, record: &Record) -> String {
+        let away = |node: &&crate::units::NodeId| {
+            **node != self.id.node && self.peer_at(**node).is_none_or(|at| !self.peers[at].is_connected())
+        };
+        let name = |node: &crate::units::NodeId| match self.settings.peers.get(node) {
+            Some(peer) => peer.name.to_string(),
+            None => format!("node {node}"),
+        };
+        record.in_sync.keys().filter(away).map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether a connected replica needs to be brought up to date and it falls to this node to do that: there is no primary, and
+    /// no connected node with a lower number could.
+    fn has_sync_duty(&self) -> bool {
+        let Some(record) = &self.record else { return false };
+        let needs = |p: &Peer| {
+            let same = p.standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id) == Some(record.id)
+                || p.standing.as_ref().is_some_and(|s| s.record.is_none());
+            p.settings.diskful && p.is_connected() && same && !p.is_member_of(record) && p.disk() > Some(DiskState::Failed)
+        };
+        if !self.peers.iter().any(needs) {
+            return false;
+        }
+        let lower = |p: &Peer| p.node < self.id.node && p.is_connected() && p.is_member_of(record);
+        !self.am_member() || !self.peers.iter().any(lower)
+    }
+
+    /// Asks a primary that nobody uses to give the role up.
+    fn ask_for_role(&mut self, node: crate::units::NodeId) {
+        let Some(at) = self.peer_at(node) else { return };
+        let in_use = self.peers[at].standing.as_ref().is_some_and(|s| s.in_use && s.role == crate::units::Role::Primary);
+        if in_use {
+            self.in_use_elsewhere(at);
+        } else if self.asked_elsewhere.is_none_or(|until| until <= self.now) {
+            self.asked_elsewhere = Some(self.now.after(Duration::from_secs(1)));
+            self.send(at, Message::StepDown);
+        }
+    }
+
+    /// The primary is in use on another node: the clients here are told.
+    pub(super) fn in_use_elsewhere(&mut self, at: usize) {
+        let node = self.peers[at].node;
+        for client in std::mem::take(&mut self.wanting).into_keys() {
+            self.attached(client, Err(AttachError::InUse(node)));
+        }
+    }
+
+    pub(super) fn asked_to_step_down(&mut self, at: usize) {
+        let Some(reign) = &mut self.reign else { return };
+        if self.clients.is_empty() && self.wanting.is_empty() {
+            // The linger is for clients of this node; another node's client has come.
+            reign.yield_role = true;
+        } else {
+            self.send(at, Message::InUse);
+        }
+    }
+
+    /// Tells clients that have waited long enough why they cannot attach.
+    fn refuse_impatient(&mut self) {
+        let late: Vec<ClientId> = self.wanting.iter().filter(|(_, until)| **until <= self.now).map(|(c, _)| *c).collect();
+        if late.is_empty() {
+            return;
+        }
+        let why = match self.promotable() {
+            Err(why) => why,
+            Ok(_) if self.is_off() => AttachError::NoData("a peer has not answered".into()),
+            Ok(_) => AttachError::NoQuorum,
+        };
+        for client in late {
+            self.wanting.remove(&client);
+            self.out.push(Command::Attached { client, result: Err(why.clone()) });
+        }
+    }
+
+    /// A primary that nobody needs gives the role up (after a while, or at once when somebody else wants it).
+    pub(super) fn consider_idleness(&mut self) {
+        let syncing = self.peers.iter().any(|p| p.sync.is_some());
+        let used = !self.clients.is_empty() || !self.wanting.is_empty();
+        let stopping = self.stopping != Stopping::No;
+        let now = self.now;
+        let Some(reign) = &mut self.reign else { return };
+        if used && !stopping {
+            reign.idle_since = None;
+            reign.yield_role = false;
+        } else if reign.phase == Phase::Serving {
+            let since = *reign.idle_since.get_or_insert(now);
+            let linger = !syncing && since.after(LINGER) <= now;
+            if linger || reign.yield_role || stopping {
+                reign.phase = Phase::SteppingDown;
+                reign.flushes.wanted = true;
+                reign.step_down_from = reign.flushes.ended;
+            }
+        }
+    }
+
+    /// When the role is given up unless somebody comes.
+    pub(super) fn linger_until(&self) -> Option<crate::units::Instant> {
+        let reign = self.reign.as_ref()?;
+        let syncing = self.peers.iter().any(|p| p.sync.is_some());
+        (!syncing && reign.phase == Phase::Serving).then(|| reign.idle_since.map(|since| since.after(LINGER)))?
+    }
+}

@@ -1,0 +1,483 @@
+//! Clients' requests at the primary, from arrival to answer (rules W1, W2, W4, P3, F2).
+
+use crate::units::{BLOCK, BlockRange, Protocol};
+use crate::wire::Message;
+
+use super::core::Engine;
+use super::event::{ClientId, Command, DiskIo, DiskOutcome, Failure, Request, RequestId};
+use super::flights::{Cause, Flight, What};
+use super::link::Links;
+use super::ops::Op;
+use super::peer::Session;
+use super::peerset::PeerSet;
+use super::remote::RemoteRead;
+use super::reign::{Pending, Phase, Reign, State};
+
+/// Keys in the order table: requests are even, resync chunks odd.
+fn order_key(request: u64) -> u64 {
+    request << 1
+}
+
+impl Engine {
+    pub(super) fn request(&mut self, id: RequestId, client: ClientId, request: Request) {
+        let refuse = self.reign.is_none() || !self.clients.contains(&client);
+        if refuse {
+            release_buffer(&mut self.out, &request);
+            self.out.push(Command::Complete { id, result: Err(Failure::ShuttingDown) });
+            return;
+        }
+        let reign = self.reign.as_mut().expect("checked");
+        let key = reign.requests.insert(Pending { id, client, request, state: State::Waiting, holds: false });
+        self.enter(key);
+    }
+
+    /// Gives a request its place among those that touch the same blocks.
+    fn enter(&mut self, key: u64) {
+        let Some((range, exclusive)) = self.range_of(key) else {
+            let reign = self.reign.as_mut().expect("requests belong to a reign");
+            reign.requests.get_mut(key).expect("it was just entered").state = State::Flushing;
+            reign.flushes.waiting.push(key);
+            return;
+        };
+        if self.is_unequal(range) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::TakingOver) {
+            self.reign.as_mut().expect("requests belong to a reign").held.push(key);
+            return;
+        }
+        let reign = self.reign.as_mut().expect("requests belong to a reign");
+        if reign.order.enter(order_key(key), range, exclusive) {
+            self.begin(key);
+        }
+    }
+
+    /// Tries requests again that waited for their blocks to be equal everywhere.
+    pub(super) fn retry_held(&mut self) {
+        let Some(reign) = &mut self.reign else { return };
+        if reign.phase != Phase::TakingOver && !reign.held.is_empty() {
+            std::mem::take(&mut reign.held).into_iter().for_each(|key| self.enter(key));
+        }
+    }
+
+    /// Whether a member of the in-sync set lacks blocks of the range (rule P3).
+    fn is_unequal(&self, range: BlockRange) -> bool {
+        let Some(reign) = &self.reign else { return false };
+        let Some(record) = &self.record else { return false };
+        !reign.equal && self.peers.iter().any(|p| record.in_sync.contains_key(&p.node) && p.dirty.meets(range))
+    }
+
+    /// The blocks that a request touches and whether it changes them; `None` for a flush.
+    fn range_of(&self, key: u64) -> Option<(BlockRange, bool)> {
+        range_of(&self.reign.as_ref()?.requests.get(key)?.request)
+    }
+
+    /// A request's turn has come.
+    fn begin(&mut self, key: u64) {
+        let Some(reign) = &mut self.reign else { return };
+        let Some(pending) = reign.requests.get_mut(key) else { return };
+        match pending.request {
+            Request::Read { volume, offset, len, buffer } => {
+                pending.state = State::Reading;
+                self.read(key, BlockRange::covering(volume, offset, len), buffer);
+            }
+            Request::Write { volume, offset, len, buffer, .. } => {
+                let range = BlockRange::covering(volume, offset, len);
+                let edges = edges(range, offset, len);
+                pending.state = State::Edges(u8::try_from(edges.iter().flatten().count()).expect("a range has two ends"));
+                for edge in edges.into_iter().flatten() {
+                    self.read_edge(key, buffer, range, edge);
+                }
+                self.edges_ready(key);
+            }
+            Request::Zero { .. } => self.heat(key),
+            Request::Flush => unreachable!("a flush has no turn"),
+        }
+    }
+
+    fn read(&mut self, key: u64, range: BlockRange, buffer: super::BufferId) {
+        if self.has_disk() && self.am_member() {
+            let io = DiskIo::Read { range, buffer: Some(buffer), detect_zeroes: false };
+            self.ops.disk(&mut self.out, Op::Read { request: key }, io);
+        } else {
+            self.read_remotely(RemoteRead { key, range, into: buffer, from_at: 0, into_at: 0, len: range.bytes(), peer: None });
+        }
+    }
+
+    /// Reads the part of an end block that a write does not cover: the primary ships whole blocks.
+    fn read_edge(&mut self, key: u64, buffer: super::BufferId, range: BlockRange, edge: Edge) {
+        let block = BlockRange { first: range.first + edge.block, count: 1, ..range };
+        if !(self.has_disk() && self.am_member()) {
+            let into_at = edge.block * BLOCK + edge.from;
+            let (from_at, len) = (edge.from, edge.len);
+            self.read_remotely(RemoteRead { key, range: block, into: buffer, from_at, into_at, len, peer: None });
+            return;
+        }
+        let io = DiskIo::ReadEdge { range: block, buffer, block_in_buffer: edge.block, from: edge.from, len: edge.len };
+        self.ops.disk(&mut self.out, Op::Edge { request: key }, io);
+    }
+
+    pub(super) fn edge_done(&mut self, key: u64, outcome: &DiskOutcome) {
+        if *outcome == DiskOutcome::Failed {
+            self.disk_failed();
+            let Some(pending) = self.reign.as_ref().and_then(|r| r.requests.get(key)) else { return };
+            let Request::Write { volume, offset, len, buffer, .. } = pending.request else { return };
+            // Which of the two edges it was does not matter: both are read again, from a peer.
+            let range = BlockRange::covering(volume, offset, len);
+            for edge in edges(range, offset, len).into_iter().flatten() {
+                self.count_edges(key, 1);
+                self.read_edge(key, buffer, range, edge);
+            }
+        }
+        self.count_edges(key, -1);
+        self.edges_ready(key);
+    }
+
+    fn count_edges(&mut self, key: u64, change: i8) {
+        let pending = self.reign.as_mut().and_then(|r| r.requests.get_mut(key));
+        if let Some(State::Edges(left)) = pending.map(|p| &mut p.state) {
+            *left = left.saturating_add_signed(change);
+        }
+    }
+
+    fn edges_ready(&mut self, key: u64) {
+        let Some(pending) = self.reign.as_ref().and_then(|r| r.requests.get(key)) else { return };
+        if pending.state == State::Edges(0) {
+            self.heat(key);
+        }
+    }
+
+    /// Makes the extents of a write hot before it is sent or applied (rule W2).
+    fn heat(&mut self, key: u64) {
+        let Some((range, _)) = self.range_of(key) else { return };
+        let reign = self.reign.as_mut().expect("requests belong to a reign");
+        let pending = reign.requests.get_mut(key).expect("checked");
+        pending.state = State::Heating;
+        // A primary whose own disk has failed has no log; the replicas' logs say where they may differ.
+        let store = self.store.as_mut().filter(|s| !s.failed);
+        pending.holds = store.is_some();
+        if store.is_none_or(|s| s.activity.hold(range, 0)) {
+            self.launch(key);
+        } else {
+            reign.heating.push_back(key);
+        }
+    }
+
+    /// A page of the activity map is durable: goes on with what waited for it.
+    pub(super) fn activity_written(&mut self) {
+        self.apply_waiting();
+        let Some(reign) = &mut self.reign else { return };
+        for key in std::mem::take(&mut reign.heating) {
+            let Some((range, _)) = self.range_of(key) else { continue };
+            if self.store.as_ref().is_none_or(|s| s.failed || s.activity.is_durable(range)) {
+                self.launch(key);
+            } else {
+                self.reign.as_mut().expect("checked").heating.push_back(key);
+            }
+        }
+    }
+
+    /// Numbers a write and puts it on its way, everywhere at once.
+    pub(super) fn launch(&mut self, key: u64) {
+        if self.latch(key) {
+            return;
+        }
+        let Some((range, _)) = self.range_of(key) else { return };
+        let reign = self.reign.as_mut().expect("requests belong to a reign");
+        let pending = reign.requests.get_mut(key).expect("checked");
+        pending.state = State::Flying;
+        let holds = pending.holds;
+        let (what, fua) = match pending.request {
+            Request::Write { buffer, fua, .. } => (What::Data(buffer), fua),
+            Request::Zero { unmap, fua, .. } => (What::Zeroes { unmap }, fua),
+            Request::Read { .. } | Request::Flush => unreachable!("only what changes blocks is launched"),
+        };
+        self.fly(Cause::Client(key), range, what, fua, holds);
+    }
+
+    /// Sends a write to the local disk and to every replica that receives writes, or, for a resync, to one.
+    pub(super) fn fly(&mut self, cause: Cause, range: BlockRange, what: What, fua: bool, holds: bool) {
+        let only = if let Cause::Sync { peer, .. } = cause { Some(peer) } else { None };
+        let receivers = match only {
+            Some(peer) => PeerSet::from_iter([peer]),
+            None => self.peers_that(|p| p.data),
+        };
+        let local = only.is_none() && self.has_disk();
+        let reign = self.reign.as_mut().expect("writes belong to a reign");
+        let unwritten = if only.is_some() { receivers } else { receivers.union(reign.ack) };
+        let unreceived = if self.settings.protocol == Protocol::B { unwritten } else { PeerSet::default() };
+        let flight = Flight { cause, range, what, fua, unwritten, unreceived, local, holds, answered: only.is_some() };
+        let seq = reign.flights.insert(flight);
+        reign.last_write = self.now;
+        reign.flush_due.get_or_insert(self.now.after(super::flush::FLUSH_EVERY));
+        let number = reign.number;
+        if local {
+            reign.local.begin(seq);
+        }
+        self.unsettled.note(seq, range);
+        for peer in receivers.iter() {
+            self.send_flight(peer, seq);
+        }
+        if local {
+            if let Some(store) = &mut self.store {
+                store.activity.touch(range, seq);
+            }
+            let io = match what {
+                What::Data(buffer) => DiskIo::Write { range, buffer, fua },
+                What::Zeroes { unmap } => DiskIo::Zero { range, unmap, fua },
+            };
+            self.ops.disk(&mut self.out, Op::Write { reign: number, seq }, io);
+        }
+        if only.is_none() {
+            self.mark_for_absent(range, unwritten);
+            self.check_flight(seq);
+        }
+    }
+
+    /// Marks a write dirty for every replica that does not get it. A member of the ack set that is away for a moment gets its bits
+    /// when it is evicted, from the memory of unsettled writes.
+    fn mark_for_absent(&mut self, range: BlockRange, gets_it: PeerSet) {
+        for (at, peer) in self.peers.iter_mut().enumerate() {
+            if peer.settings.diskful && !gets_it.contains(at) {
+                peer.dirty.set(range);
+            }
+        }
+    }
+
+    pub(super) fn send_flight(&mut self, peer: usize, seq: u64) {
+        let reign = self.reign.as_mut().expect("writes belong to a reign");
+        let settled = reign.settled;
+        let Some(flight) = reign.flights.get_mut(seq) else { return };
+        let (range, fua) = (flight.range, flight.fua);
+        let sync = matches!(flight.cause, Cause::Sync { .. });
+        let p = &mut self.peers[peer];
+        p.sent = p.sent.max(seq);
+        match flight.what {
+            What::Data(buffer) => {
+                let write = crate::wire::Write { seq, range, fua, sync, settled };
+                self.send_with(peer, Message::Write(write), Some(buffer));
+            }
+            What::Zeroes { unmap } => {
+                self.send(peer, Message::Zero(crate::wire::Zero { seq, range, unmap, fua, sync, settled }));
+            }
+        }
+    }
+
+    pub(super) fn local_write_done(&mut self, number: u64, seq: u64, outcome: &DiskOutcome) {
+        if *outcome == DiskOutcome::Failed {
+            self.disk_failed();
+            return;
+        }
+        let Some(reign) = self.reign.as_mut().filter(|r| r.number == number) else { return };
+        reign.local.end(seq);
+        if let Some(flight) = reign.flights.get_mut(seq) {
+            flight.local = false;
+            self.check_flight(seq);
+        }
+    }
+
+    pub(super) fn received_by(&mut self, peer: usize, seqs: &[u64]) {
+        for &seq in seqs {
+            if let Some(flight) = self.reign.as_mut().and_then(|r| r.flights.get_mut(seq)) {
+                flight.unreceived.remove(peer);
+                self.check_flight(seq);
+            }
+        }
+    }
+
+    pub(super) fn written_by(&mut self, peer: usize, seqs: &[u64]) {
+        for &seq in seqs {
+            let Some(flight) = self.reign.as_mut().and_then(|r| r.flights.get_mut(seq)) else { continue };
+            if !flight.unwritten.contains(peer) {
+                continue;
+            }
+            flight.unwritten.remove(peer);
+            flight.unreceived.remove(peer);
+            // The block is on the target now: it is not dirty any more (rule R2).
+            let range = flight.range;
+            self.peers[peer].dirty.clear(range);
+            self.check_flight(seq);
+        }
+    }
+
+    /// Answers a write when all whose word is needed have given it (rule W1), and ends it when nobody is left.
+    pub(super) fn check_flight(&mut self, seq: u64) {
+        let own_word_missing = self.own_word_missing();
+        let protocol = self.settings.protocol;
+        let reign = self.reign.as_mut().expect("writes belong to a reign");
+        let ack = reign.ack;
+        let Some(flight) = reign.flights.get_mut(seq) else { return };
+        let early = match protocol {
+            _ if flight.fua => !flight.unwritten.meets(ack),
+            Protocol::A => true,
+            Protocol::B => !flight.unreceived.meets(ack),
+            Protocol::C => !flight.unwritten.meets(ack),
+        };
+        if !flight.answered && !flight.local && !own_word_missing && early {
+            flight.answered = true;
+            if let Cause::Client(key) = flight.cause {
+                reign.completed = true;
+                if let Some(pending) = reign.requests.get(key) {
+                    self.out.push(Command::Complete { id: pending.id, result: Ok(()) });
+                }
+            }
+        }
+        let reign = self.reign.as_mut().expect("writes belong to a reign");
+        let ended = reign.flights.get_mut(seq).is_some_and(|f| f.answered && !f.local && f.unwritten.is_empty());
+        if ended {
+            self.end_flight(seq);
+        }
+    }
+
+    /// This node's disk has failed and the record still counts on it: nothing may be answered until it does not (rule M1).
+    fn own_word_missing(&self) -> bool {
+        !self.has_disk() && self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.id.node))
+    }
+
+    pub(super) fn end_flight(&mut self, seq: u64) {
+        let reign = self.reign.as_mut().expect("writes belong to a reign");
+        let Some(flight) = reign.flights.remove(seq) else { return };
+        if let What::Data(buffer) = flight.what {
+            self.out.push(Command::Release(buffer));
+        }
+        match flight.cause {
+            Cause::Client(key) => {
+                reign.requests.remove(key);
+                if let (true, Some(store)) = (flight.holds, &mut self.store) {
+                    store.activity.release(flight.range);
+                }
+                self.leave(order_key(key));
+            }
+            Cause::Sync { chunk, .. } => self.chunk_part_written(chunk),
+        }
+    }
+
+    /// Gives up a place in the order and begins what waited for it.
+    pub(super) fn leave(&mut self, order_key: u64) {
+        let mut ready = Vec::new();
+        if let Some(reign) = &mut self.reign {
+            reign.order.release(order_key, &mut ready);
+        }
+        for key in ready {
+            if key & 1 == 0 { self.begin(key >> 1) } else { self.chunk_turn(key >> 1) }
+        }
+    }
+
+    pub(super) fn read_done(&mut self, key: u64, outcome: &DiskOutcome) {
+        if *outcome == DiskOutcome::Failed {
+            self.disk_failed();
+            let range = self.range_of(key);
+            let request = self.reign.as_ref().and_then(|r| r.requests.get(key)).map(|p| p.request);
+            if let (Some((range, _)), Some(Request::Read { buffer, .. })) = (range, request) {
+                self.read(key, range, buffer);
+            }
+        } else if let Some(reign) = &mut self.reign {
+            reign.unleased.push(key);
+        }
+    }
+
+    /// Answers reads whose data was read, when every member of the ack set has granted a lease that is still good (rule F2).
+    pub(super) fn consider_reads(&mut self, links: &Links) {
+        let Some(reign) = &self.reign else { return };
+        if reign.unleased.is_empty() {
+            return;
+        }
+        let without: Vec<usize> = reign.ack.iter().filter(|&peer| !self.has_lease(links, peer)).collect();
+        if without.is_empty() {
+            let reign = self.reign.as_mut().expect("checked");
+            for key in std::mem::take(&mut reign.unleased) {
+                self.finish(key, Ok(()));
+            }
+            return;
+        }
+        for peer in without {
+            let node = self.peers[peer].node;
+            let ask = Command::AskLease(node);
+            if self.peers[peer].is_ready() && !self.out.contains(&ask) {
+                self.out.push(ask);
+            }
+        }
+    }
+
+    fn has_lease(&self, links: &Links, peer: usize) -> bool {
+        let Session::Ready { since } = self.peers[peer].session else { return false };
+        let asked = links.get(&self.peers[peer].node).and_then(super::link::Link::lease_from);
+        asked.is_some_and(|asked| asked >= since && self.now < asked.after(self.settings.timeouts.lease))
+    }
+
+    /// Answers a request that changed nothing, and forgets it.
+    pub(super) fn finish(&mut self, key: u64, result: Result<(), Failure>) {
+        let Some(pending) = self.reign.as_mut().and_then(|r| r.requests.remove(key)) else { return };
+        release_buffer(&mut self.out, &pending.request);
+        self.out.push(Command::Complete { id: pending.id, result });
+        self.leave(order_key(key));
+    }
+
+    /// Fails a request that was not launched.
+    pub(super) fn fail(&mut self, key: u64, failure: Failure) {
+        let Some(reign) = &mut self.reign else { return };
+        reign.heating.retain(|&k| k != key);
+        reign.unleased.retain(|&k| k != key);
+        self.finish(key, Err(failure));
+    }
+
+    /// Drops the requests of a client that is gone, as far as they were not started (rule W7).
+    pub(super) fn drop_requests_of(&mut self, client: ClientId) {
+        let Some(reign) = &mut self.reign else { return };
+        let of_client = |reign: &Reign, key: &u64| reign.requests.get(*key).is_some_and(|p| p.client == client);
+        let waiting = |reign: &Reign, key: &u64| reign.requests.get(*key).is_some_and(|p| p.state == State::Waiting);
+        let keys: Vec<u64> = reign.requests.keys().filter(|k| of_client(reign, k) && waiting(reign, k)).collect();
+        reign.held.retain(|k| !keys.contains(k));
+        for key in keys {
+            self.finish(key, Err(Failure::ShuttingDown));
+        }
+    }
+}
+
+/// The blocks that a request touches, and whether it changes them; `None` for a flush.
+pub(super) fn range_of(request: &Request) -> Option<(BlockRange, bool)> {
+    match *request {
+        Request::Read { volume, offset, len, .. } => Some((BlockRange::covering(volume, offset, len), false)),
+        Request::Write { volume, offset, len, .. } => Some((BlockRange::covering(volume, offset, len), true)),
+        Request::Zero { range, .. } => Some((range, true)),
+        Request::Flush => None,
+    }
+}
+
+fn release_buffer(out: &mut Vec<Command>, request: &Request) {
+    if let Request::Read { buffer, .. } | Request::Write { buffer, .. } = request {
+        out.push(Command::Release(*buffer));
+    }
+}
+
+/// Bytes of an end block that a write does not cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Edge {
+    /// The block, counted from the range's first.
+    block: u64,
+    from: u64,
+    len: u64,
+}
+
+/// The edges of a write: before its first byte and after its last.
+fn edges(range: BlockRange, offset: u64, len: u64) -> [Option<Edge>; 2] {
+    let (head, tail) = (offset % BLOCK, (offset + len) % BLOCK);
+    let first = (head != 0).then_some(Edge { block: 0, from: 0, len: head });
+    let last = (tail != 0).then_some(Edge { block: range.count - 1, from: tail, len: BLOCK - tail });
+    [first, last]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::VolumeId;
+
+    #[test]
+    fn an_unaligned_write_reads_what_it_leaves_of_its_end_blocks() {
+        let v = VolumeId(0);
+        let of = |offset, len| edges(BlockRange::covering(v, offset, len), offset, len);
+        assert_eq!(of(0, 8192), [None, None]);
+        assert_eq!(of(100, 200), [
+            Some(Edge { block: 0, from: 0, len: 100 }),
+            Some(Edge { block: 0, from: 300, len: 3796 }),
+        ]);
+        assert_eq!(of(4096, 4097), [None, Some(Edge { block: 1, from: 1, len: 4095 })]);
+    }
+}

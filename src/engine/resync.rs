@@ -1,0 +1,304 @@
+//! Resync: giving a replica the blocks that it lacks (rules R1 to R5, P3).
+//!
+//! Two kinds share the machinery. A *target* is not in the in-sync set: it is durably Inconsistent first, then gets what is dirty for
+//! it, then is admitted. A *member* that may differ in the last writes of the reign before is made equal there, and requests for those
+//! blocks wait. Chunks of dirty blocks take their place in the order of requests, so that a chunk and a client's write to the
+//! same block never cross. A bit is cleared when the block is on the replica's disk, not when it was sent.
+
+use std::time::Duration;
+
+use crate::units::{BLOCK, BlockRange, DiskState, Instant, VolumeId};
+use crate::wire::{BlockHash, Message};
+
+use super::core::Engine;
+use super::event::{BufferId, Command, DiskIo, DiskOutcome};
+use super::flights::{Cause, What};
+use super::ops::Op;
+use super::reign::Phase;
+
+/// The blocks of a chunk: 256 KiB.
+const CHUNK: u64 = 64;
+
+/// Chunks under way for one replica: what keeps a disk and a link busy, and bounds what a client's write may have to wait for.
+const CHUNKS_MAX: usize = 16;
+
+/// The resync of one replica.
+#[derive(Debug)]
+pub(super) struct Sync {
+    stage: Stage,
+    /// Where to look for the next dirty block.
+    cursor: (VolumeId, u64),
+    /// Chunks under way.
+    chunks: usize,
+    /// Most blocks are likely equal: compare hashes before sending any.
+    hash: bool,
+    /// Blocks that were dirty when it began.
+    pub(super) total: u64,
+    /// With a rate cap: when the next chunk may start.
+    paced: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The target is becoming durably Inconsistent.
+    Beginning,
+    /// A target gets what it lacks, and clients' writes.
+    Target,
+    /// A member is made equal.
+    Member,
+}
+
+/// Blocks under way to one replica.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) peer: usize,
+    range: BlockRange,
+    /// Which question the hashes answer.
+    question: u64,
+    mine: Option<Vec<BlockHash>>,
+    theirs: Option<Vec<BlockHash>>,
+    /// Parts that are not on the replica yet.
+    parts: usize,
+    /// A buffer that was read and not sent.
+    pub(super) buffer: Option<BufferId>,
+}
+
+impl Sync {
+    /// Whether it is a target that gets clients' writes.
+    pub(super) fn is_running(&self) -> bool {
+        self.stage == Stage::Target
+    }
+
+    /// Whether no chunk is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.chunks == 0
+    }
+
+    /// Whether it is of a target rather than of a member.
+    pub(super) fn is_target(&self) -> bool {
+        self.stage != Stage::Member
+    }
+
+    /// When a rate cap lets the next chunk start.
+    pub(super) fn paced(&self) -> Instant {
+        self.paced
+    }
+}
+
+fn order_key(chunk: u64) -> u64 {
+    chunk << 1 | 1
+}
+
+impl Engine {
+    /// Begins the resyncs that are needed and keeps those that run supplied.
+    pub(super) fn consider_syncs(&mut self) {
+        if !(self.has_disk() && self.am_member()) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::SteppingDown) {
+            return;
+        }
+        for at in 0..self.peers.len() {
+            if !self.peers[at].is_ready() {
+                continue;
+            }
+            if self.peers[at].sync.is_none() {
+                self.begin_sync(at);
+            }
+            self.pump(at);
+        }
+    }
+
+    fn begin_sync(&mut self, at: usize) {
+        let Some(record) = &self.record else { return };
+        let peer = &self.peers[at];
+        let member = peer.is_member_of(record);
+        let named = record.in_sync.contains_key(&peer.node);
+        let stage = match (member, named) {
+            (true, _) if peer.data && !peer.dirty.is_clear() => Stage::Member,
+            (true, _) => return,
+            // A member in another life is dropped from the record first (rule M3).
+            (false, true) => return,
+            (false, false) => Stage::Beginning,
+        };
+        if peer.disk().is_none_or(|disk| disk <= DiskState::Failed) {
+            return;
+        }
+        let known = peer.standing.as_ref().and_then(|s| s.replica).and_then(|r| r.synced).is_some();
+        let cursor = (VolumeId(0), 0);
+        let total = peer.dirty.count();
+        self.peers[at].sync = Some(Sync { stage, cursor, chunks: 0, hash: known, total, paced: self.now });
+        if stage == Stage::Beginning {
+            self.send(at, Message::SyncBegin);
+        }
+    }
+
+    pub(super) fn sync_ready(&mut self, at: usize) {
+        let Some(sync) = self.peers[at].sync.as_mut().filter(|s| s.stage == Stage::Beginning) else { return };
+        sync.stage = Stage::Target;
+        self.resume(at);
+    }
+
+    /// Starts chunks while there is room.
+    fn pump(&mut self, at: usize) {
+        while let Some(range) = self.next_chunk(at) {
+            let Some(sync) = &mut self.peers[at].sync else { return };
+            sync.cursor = (range.volume, range.end());
+            sync.chunks += 1;
+            if self.settings.resync_max > 0 {
+                let nanos = range.bytes().saturating_mul(1_000_000_000) / self.settings.resync_max;
+                sync.paced = sync.paced.max(self.now).after(Duration::from_nanos(nanos));
+            }
+            let Some(reign) = &mut self.reign else { return };
+            let chunk = Chunk { peer: at, range, question: 0, mine: None, theirs: None, parts: 0, buffer: None };
+            let key = reign.chunks.insert(chunk);
+            if reign.order.enter(order_key(key), range, false) {
+                self.chunk_turn(key);
+            }
+        }
+    }
+
+    fn next_chunk(&self, at: usize) -> Option<BlockRange> {
+        let peer = &self.peers[at];
+        let sync = peer.sync.as_ref().filter(|s| s.stage != Stage::Beginning && s.chunks < CHUNKS_MAX && s.paced <= self.now)?;
+        let range = peer.dirty.next_run(sync.cursor, CHUNK)?;
+        let reign = self.reign.as_ref()?;
+        let busy = reign.chunks.keys().filter_map(|key| reign.chunks.get(key)).any(|c| c.peer == at && c.range.overlaps(&range));
+        (!busy).then_some(range)
+    }
+
+    /// A chunk's turn has come: nothing else changes its blocks until it is done.
+    pub(super) fn chunk_turn(&mut self, key: u64) {
+        let Some(reign) = &mut self.reign else { return };
+        let question = reign.name();
+        let Some(chunk) = reign.chunks.get_mut(key) else { return };
+        let (at, range) = (chunk.peer, chunk.range);
+        if self.peers[at].sync.as_ref().is_some_and(|s| s.hash) {
+            chunk.question = question;
+            self.send(at, Message::Hash { id: question, range });
+            self.ops.disk(&mut self.out, Op::SyncHash { chunk: key }, DiskIo::Hash { range });
+        } else {
+            chunk.parts = 1;
+            self.read_part(key, range);
+        }
+    }
+
+    fn read_part(&mut self, key: u64, range: BlockRange) {
+        let io = DiskIo::Read { range, buffer: None, detect_zeroes: true };
+        self.ops.disk(&mut self.out, Op::SyncRead { chunk: key, range }, io);
+    }
+
+    pub(super) fn sync_read_done(&mut self, key: u64, range: BlockRange, outcome: &DiskOutcome) {
+        let what = match outcome {
+            DiskOutcome::Done(Some(buffer)) => What::Data(*buffer),
+            DiskOutcome::Zeroes => What::Zeroes { unmap: true },
+            _ => {
+                self.disk_failed();
+                return;
+            }
+        };
+        let peer = self.reign.as_ref().and_then(|r| r.chunks.get(key)).map(|c| c.peer);
+        match peer {
+            Some(peer) if self.peers[peer].data => {
+                self.fly(Cause::Sync { chunk: key, peer }, range, what, false, false);
+            }
+            _ => {
+                if let What::Data(buffer) = what {
+                    self.out.push(Command::Release(buffer));
+                }
+            }
+        }
+    }
+
+    pub(super) fn sync_hash_done(&mut self, key: u64, outcome: DiskOutcome) {
+        let DiskOutcome::Hashed(hashes) = outcome else {
+            self.disk_failed();
+            return;
+        };
+        if let Some(chunk) = self.reign.as_mut().and_then(|r| r.chunks.get_mut(key)) {
+            chunk.mine = Some(hashes);
+            self.compare(key);
+        }
+    }
+
+    pub(super) fn hashes_of(&mut self, at: usize, question: u64, hashes: Vec<BlockHash>) {
+        let Some(reign) = &mut self.reign else { return };
+        let asked = |key: &u64| reign.chunks.get(*key).is_some_and(|c| c.peer == at && c.question == question && question != 0);
+        let Some(key) = reign.chunks.keys().find(asked) else { return };
+        if let Some(chunk) = reign.chunks.get_mut(key) {
+            chunk.theirs = Some(hashes);
+            self.compare(key);
+        }
+    }
+
+    /// Sends the blocks whose hashes differ; the others are clean.
+    fn compare(&mut self, key: u64) {
+        let Some(chunk) = self.reign.as_mut().and_then(|r| r.chunks.get_mut(key)) else { return };
+        let (Some(mine), Some(theirs)) = (&chunk.mine, &chunk.theirs) else { return };
+        let (at, range) = (chunk.peer, chunk.range);
+        let equal = |block: u64| {
+            let n = usize::try_from(block).expect("a chunk is small");
+            mine.get(n).is_some() && mine.get(n) == theirs.get(n)
+        };
+        let mut runs: Vec<(bool, BlockRange)> = Vec::new();
+        for block in 0..range.count {
+            let same = equal(block);
+            match runs.last_mut() {
+                Some((last, run)) if *last == same => run.count += 1,
+                _ => runs.push((same, BlockRange { first: range.first + block, count: 1, ..range })),
+            }
+        }
+        chunk.question = 0;
+        chunk.parts = runs.iter().filter(|(same, _)| !same).count();
+        let done = chunk.parts == 0;
+        for (same, run) in runs {
+            if same {
+                self.peers[at].dirty.clear(run);
+            } else {
+                self.read_part(key, run);
+            }
+        }
+        if done {
+            self.end_chunk(key);
+        }
+    }
+
+    /// A part of a chunk is on the replica.
+    pub(super) fn chunk_part_written(&mut self, key: u64) {
+        let Some(chunk) = self.reign.as_mut().and_then(|r| r.chunks.get_mut(key)) else { return };
+        chunk.parts -= 1;
+        if chunk.parts == 0 {
+            self.end_chunk(key);
+        }
+    }
+
+    fn end_chunk(&mut self, key: u64) {
+        let Some(chunk) = self.reign.as_mut().and_then(|r| r.chunks.remove(key)) else { return };
+        self.out.extend(chunk.buffer.map(Command::Release));
+        if let Some(sync) = &mut self.peers[chunk.peer].sync {
+            sync.chunks -= 1;
+            if sync.stage == Stage::Member && sync.chunks == 0 && self.peers[chunk.peer].dirty.is_clear() {
+                self.peers[chunk.peer].sync = None;
+            }
+        }
+        self.leave(order_key(key));
+    }
+
+    /// The replica is gone, or this node's disk is: what is under way is dropped; its bits were not cleared.
+    pub(super) fn abort_sync(&mut self, at: usize) {
+        self.peers[at].sync = None;
+        let Some(reign) = &mut self.reign else { return };
+        let keys: Vec<u64> = reign.chunks.keys().filter(|&key| reign.chunks.get(key).is_some_and(|c| c.peer == at)).collect();
+        for key in keys {
+            let chunk = self.reign.as_mut().and_then(|r| r.chunks.remove(key));
+            self.out.extend(chunk.and_then(|c| c.buffer).map(Command::Release));
+            self.leave(order_key(key));
+        }
+    }
+
+    /// Bytes done and in all of a resync.
+    pub(super) fn sync_progress(&self, at: usize) -> Option<(u64, u64)> {
+        let peer = &self.peers[at];
+        let sync = peer.sync.as_ref()?;
+        let left = peer.dirty.count();
+        let total = sync.total.max(left);
+        Some(((total - left) * BLOCK, total * BLOCK))
+    }
+}

@@ -1,0 +1,185 @@
+//! The local replica's metadata on its way to disk.
+//!
+//! Everything that must be durable before something else happens is written through here, and what happens then is a value,
+//! [`Then`]. A superblock write carries every change made until it starts; pages of dirty bitmaps are written in batches, one
+//! batch at a time, because two writes of one page under way at once could reach the disk in either order.
+
+use crate::format::{SUPERBLOCK_AT, Superblock};
+use crate::units::{DiskState, RecordId};
+
+use super::activity::Activity;
+use super::event::Command;
+use super::ops::{Op, Ops};
+use super::peer::Peer;
+use super::unsettled::Unsettled;
+
+/// What happens when metadata is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Nothing: it only had to be written some time.
+    Nothing,
+    /// The record of a primary is stored: follow it.
+    Follow { peer: usize },
+    /// A peer's proposal is stored.
+    Accept { peer: usize, id: RecordId },
+    /// This node's own proposal is stored: it is the record.
+    Grant { id: RecordId },
+    /// This replica is durably Inconsistent.
+    SyncReady { peer: usize },
+    /// The dirty bits that came with a cooling are stored: cool the extents.
+    CoolNow { peer: usize, id: u64 },
+    /// The extents that a primary wants cold are cold.
+    Cooled { peer: usize, id: u64 },
+    /// The maps of an admission are stored.
+    AdmitMaps { peer: usize, id: u64 },
+    /// The activity map of an admission is stored.
+    AdmitActivity { peer: usize, id: u64 },
+    /// All of an admission is stored.
+    AdmitStored { peer: usize, id: u64 },
+    /// The primary's own dirty bits for a cooling are stored.
+    CoolOwn,
+    /// Blocks that a member reported are in the dirty bitmaps of those who are away.
+    United,
+    /// Writing under this record has been noted (rule Q3).
+    Unlatch,
+    /// The maps are stored at the end of this life.
+    LastMaps,
+    /// The clean end is stored.
+    Ended,
+}
+
+/// The metadata of the local replica.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) superblock: Superblock,
+    pub(super) activity: Activity,
+    /// A disk that failed a write or a flush is not asked again.
+    pub(super) failed: bool,
+    next_slot: usize,
+    superblocks: Queue,
+    maps: Queue,
+    maps_under_way: usize,
+    activity_then: Vec<Then>,
+}
+
+/// Continuations of writes that are under way, and of those that wait for the next one.
+#[derive(Debug, Default)]
+struct Queue {
+    running: Option<Vec<Then>>,
+    waiting: Vec<Then>,
+}
+
+impl Store {
+    pub(super) fn new(superblock: Superblock, next_slot: usize, activity: Activity) -> Self {
+        Self {
+            superblock,
+            activity,
+            failed: false,
+            next_slot,
+            superblocks: Queue::default(),
+            maps: Queue::default(),
+            maps_under_way: 0,
+            activity_then: Vec::new(),
+        }
+    }
+
+    /// The replica's disk state, as its own metadata has it.
+    pub(super) fn disk(&self) -> DiskState {
+        if self.failed {
+            DiskState::Failed
+        } else if self.superblock.inconsistent || self.superblock.synced.is_none() {
+            DiskState::Inconsistent
+        } else if self.superblock.outdated {
+            DiskState::Outdated
+        } else {
+            DiskState::UpToDate
+        }
+    }
+
+    /// The superblock has changed: write it, then go on.
+    pub(super) fn store_superblock(&mut self, then: Then, ops: &mut Ops, out: &mut Vec<Command>) {
+        self.superblocks.waiting.push(then);
+        self.write_superblock(ops, out);
+    }
+
+    fn write_superblock(&mut self, ops: &mut Ops, out: &mut Vec<Command>) {
+        if self.superblocks.running.is_some() || self.superblocks.waiting.is_empty() {
+            return;
+        }
+        self.superblocks.running = Some(std::mem::take(&mut self.superblocks.waiting));
+        self.superblock.version += 1;
+        let bytes = self.superblock.encode().expect("peers, volumes and lineage are bounded where they are set");
+        ops.meta(out, Op::Superblock, SUPERBLOCK_AT[self.next_slot], bytes);
+        self.next_slot ^= 1;
+    }
+
+    /// A superblock is durable; what was waiting for it.
+    pub(super) fn superblock_written(&mut self, ops: &mut Ops, out: &mut Vec<Command>) -> Vec<Then> {
+        let then = self.superblocks.running.take().unwrap_or_default();
+        self.write_superblock(ops, out);
+        then
+    }
+
+    /// Write the dirty bitmaps of all peers as they are when the batch starts, then go on.
+    pub(super) fn store_maps(
+        &mut self,
+        then: Then,
+        peers: &mut [Peer],
+        memory: &Unsettled,
+        ops: &mut Ops,
+        out: &mut Vec<Command>,
+    ) -> Vec<Then> {
+        self.maps.waiting.push(then);
+        self.write_maps(peers, memory, ops, out)
+    }
+
+    /// Returns what need not wait because there was nothing to write.
+    fn write_maps(&mut self, peers: &mut [Peer], memory: &Unsettled, ops: &mut Ops, out: &mut Vec<Command>) -> Vec<Then> {
+        if self.maps.running.is_some() || self.maps.waiting.is_empty() {
+            return Vec::new();
+        }
+        let mut started = 0;
+        for peer in peers {
+            let window: Vec<_> = if peer.data { memory.since(peer.durable).collect() } else { Vec::new() };
+            started += peer.dirty.write_out(&window, ops, out);
+        }
+        let then = std::mem::take(&mut self.maps.waiting);
+        if started == 0 {
+            return then;
+        }
+        self.maps_under_way = started;
+        self.maps.running = Some(then);
+        Vec::new()
+    }
+
+    /// A page of a dirty bitmap is durable; what was waiting for its batch.
+    pub(super) fn dirty_page_written(
+        &mut self,
+        peers: &mut [Peer],
+        memory: &Unsettled,
+        ops: &mut Ops,
+        out: &mut Vec<Command>,
+    ) -> Vec<Then> {
+        self.maps_under_way -= 1;
+        if self.maps_under_way > 0 {
+            return Vec::new();
+        }
+        let mut then = self.maps.running.take().unwrap_or_default();
+        then.extend(self.write_maps(peers, memory, ops, out));
+        then
+    }
+
+    /// Go on when the activity map on disk says what it is to say.
+    pub(super) fn when_activity_stored(&mut self, then: Then) {
+        self.activity_then.push(then);
+    }
+
+    /// Starts the activity pages that are due; returns what was waiting for them when there are none.
+    pub(super) fn write_activity(&mut self, ops: &mut Ops, out: &mut Vec<Command>) -> Vec<Then> {
+        self.activity.write_out(ops, out);
+        if !self.activity_then.is_empty() && self.activity.is_stored() {
+            return std::mem::take(&mut self.activity_then);
+        }
+        Vec::new()
+    }
+}
