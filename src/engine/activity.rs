@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::{ActivityMap, Bitmap, PAGE_BITS, Region};
-use crate::units::{BlockRange, Extent, VolumeId, extents_of};
+use crate::format::{self, Bitmap, PAGE_BITS, Region, encode_activity_page};
+use crate::units::{BlockRange, Extent, ReplicaId, VolumeId, extents_of};
 
 use super::event::Command;
 use super::ops::{Op, Ops};
@@ -34,7 +34,6 @@ struct Volume {
 
 #[derive(Debug)]
 struct Page {
-    next_slot: u8,
     sequence: u64,
     /// The image under way.
     writing: Option<Bitmap>,
@@ -43,9 +42,9 @@ struct Page {
 
 impl Activity {
     /// A volume with the map that was read from disk.
-    pub(super) fn add(&mut self, region: Region, map: ActivityMap) {
+    pub(super) fn add(&mut self, region: Region, map: format::Activity) {
         let extents = usize::try_from(extents_of(region.bytes)).expect("a volume has fewer than 2^64 extents");
-        let pages = map.pages.iter().map(|p| Page { next_slot: p.next_slot, sequence: p.sequence, writing: None, stale: false });
+        let pages = map.sequences.iter().map(|&sequence| Page { sequence, writing: None, stale: false });
         self.hot += map.hot.count();
         let volume = Volume {
             region,
@@ -173,7 +172,7 @@ impl Activity {
     }
 
     /// Starts the page writes that are due.
-    pub(super) fn write_out(&mut self, ops: &mut Ops, out: &mut Vec<Command>) {
+    pub(super) fn write_out(&mut self, replica: ReplicaId, ops: &mut Ops, out: &mut Vec<Command>) {
         for (&id, volume) in &mut self.volumes {
             for number in 0..volume.pages.len() {
                 let page = &mut volume.pages[number];
@@ -183,9 +182,7 @@ impl Activity {
                 page.stale = false;
                 page.sequence += 1;
                 let number = number as u64;
-                let bytes = ActivityMap::encode_page(id, number, page.sequence, &volume.wanted);
-                let at = volume.region.activity_page(number, page.next_slot);
-                page.next_slot ^= 1;
+                let page_write = encode_activity_page(replica, &volume.region, number, page.sequence, &volume.wanted);
                 page.writing = Some(volume.wanted.clone());
                 // From now on an extent that the image leaves out counts as cold: the write may be on disk at any moment.
                 for extent in volume.durable.page_range(number) {
@@ -193,7 +190,7 @@ impl Activity {
                         volume.durable.clear(extent..extent + 1);
                     }
                 }
-                ops.meta(out, Op::ActivityPage { volume: id, page: number }, at, bytes);
+                ops.meta(out, Op::ActivityPage { volume: id, page: number }, page_write.at, page_write.bytes);
             }
         }
     }

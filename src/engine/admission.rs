@@ -93,7 +93,8 @@ impl Engine {
     /// Replicas that are not in sync, other than `but`.
     fn absent(&self, but: usize) -> Vec<usize> {
         let Some(record) = &self.record else { return Vec::new() };
-        let out = |at: &usize| *at != but && self.peers[*at].settings.diskful && !record.in_sync.contains_key(&self.peers[*at].node);
+        let out =
+            |at: &usize| *at != but && self.peers[*at].settings.diskful && !record.in_sync.contains_key(&self.peers[*at].node);
         (0..self.peers.len()).filter(out).collect()
     }
 

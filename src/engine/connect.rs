@@ -190,7 +190,13 @@ impl Engine {
 /// How two records relate.
 pub(super) fn relate(mine: Option<&Record>, my_line: &[RecordId], theirs: Option<&Record>, their_line: &[RecordId]) -> Relation {
     match (mine, theirs) {
-        (_, None) => if mine.is_none() { Relation::Same } else { Relation::Newer },
+        (_, None) => {
+            if mine.is_none() {
+                Relation::Same
+            } else {
+                Relation::Newer
+            }
+        }
         (None, Some(_)) => Relation::Older,
         (Some(mine), Some(theirs)) if mine.id == theirs.id => Relation::Same,
         (Some(mine), Some(theirs)) if mine.authority == Authority::Majority && theirs.authority == Authority::Majority => {

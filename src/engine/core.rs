@@ -158,11 +158,14 @@ impl Engine {
         self.record = superblock.record.clone();
         self.lineage = superblock.lineage.clone();
         let mut activity = Activity::default();
-        for (region, map) in superblock.regions.iter().zip(loaded.activity) {
-            activity.add(*region, map);
+        let mut maps = loaded.activity;
+        for region in &superblock.regions {
+            if let Some(map) = maps.remove(&region.volume) {
+                activity.add(*region, map);
+            }
         }
         self.store = Some(Store::new(superblock, loaded.next_slot, activity));
-        loaded.dirty.into_iter().map(|d| ((d.slot, d.volume), d.bits)).collect()
+        loaded.dirty
     }
 
     /// Makes the list of peers follow the settings. A peer keeps its place for the engine's life.
@@ -215,7 +218,7 @@ impl Engine {
     /// Looks at the whole and does what is due. It is called after every event and does nothing when nothing is due, so that no
     /// event has to know what else it may have made possible.
     fn consider(&mut self, links: &Links) {
-        self.consider_follow(links);
+        self.consider_follow();
         self.consider_outdated();
         if self.reign.is_some() {
             self.consider_reign(links);
@@ -256,9 +259,7 @@ impl Engine {
         }
         let then = match op {
             Op::Superblock => store.superblock_written(&mut self.ops, &mut self.out),
-            Op::DirtyPage => {
-                store.dirty_page_written(&mut self.peers, &self.unsettled, &mut self.ops, &mut self.out)
-            }
+            Op::DirtyPage => store.dirty_page_written(&mut self.peers, &self.unsettled, &mut self.ops, &mut self.out),
             Op::ActivityPage { volume, page } => {
                 store.activity.written(volume, page);
                 self.activity_written();
@@ -284,7 +285,7 @@ impl Engine {
     fn then(&mut self, links: &Links, then: Then) {
         match then {
             Then::Nothing => {}
-            Then::Follow { peer } => self.follow_stored(links, peer),
+            Then::Follow { peer } => self.follow_stored(peer),
             Then::Accept { peer, id } => self.send(peer, Message::Accepted { id }),
             Then::Grant { id } => self.own_grant(links, id),
             Then::SyncReady { peer } => self.send(peer, Message::SyncReady),

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::format::{Bitmap, DirtyMap, Region};
-use crate::units::{BlockRange, VolumeId, blocks_of};
+use crate::format::{Bitmap, PAGE_BITS, Region, encode_dirty_page};
+use crate::units::{BlockRange, ReplicaId, VolumeId, blocks_of};
 
 use super::event::Command;
 use super::ops::{Op, Ops};
@@ -52,7 +52,7 @@ impl Dirty {
         let Some(volume) = self.volumes.get_mut(&range.volume) else { return };
         let end = range.end().min(volume.bits.len());
         if range.first < end && how(&mut volume.bits, range.first..end) > 0 {
-            volume.stale.extend(DirtyMap::pages_of(range.first..end));
+            volume.stale.extend(range.first / PAGE_BITS..=(end - 1) / PAGE_BITS);
         }
     }
 
@@ -107,7 +107,8 @@ impl Dirty {
         let Some(volume) = self.volumes.get(&range.volume) else { return Vec::new() };
         let end = range.end().min(volume.bits.len());
         let runs = if range.first < end { Some(volume.bits.runs(range.first..end)) } else { None };
-        let range_of = |run: std::ops::Range<u64>| BlockRange { volume: range.volume, first: run.start, count: run.end - run.start };
+        let range_of =
+            |run: std::ops::Range<u64>| BlockRange { volume: range.volume, first: run.start, count: run.end - run.start };
         runs.into_iter().flatten().map(range_of).collect()
     }
 
@@ -117,13 +118,14 @@ impl Dirty {
         self.volumes.iter().map(whole).filter(|r| r.count > 0).flat_map(|r| self.runs_in(r)).collect()
     }
 
-    /// Whether the disk says what memory says.
-    pub(super) fn is_stored(&self) -> bool {
-        self.slot.is_none() || self.volumes.values().all(|v| v.stale.is_empty())
-    }
-
     /// Starts writing every page that differs, each with `window` added. Returns how many writes were started.
-    pub(super) fn write_out(&mut self, window: &[BlockRange], ops: &mut Ops, out: &mut Vec<Command>) -> usize {
+    pub(super) fn write_out(
+        &mut self,
+        replica: ReplicaId,
+        window: &[BlockRange],
+        ops: &mut Ops,
+        out: &mut Vec<Command>,
+    ) -> usize {
         let Some(slot) = self.slot else { return 0 };
         let mut started = 0;
         for (&id, volume) in &mut self.volumes {
@@ -135,8 +137,8 @@ impl Dirty {
             let with_window = with(&volume.bits, id, window);
             let image = with_window.as_ref().unwrap_or(&volume.bits);
             for &page in &pages {
-                let bytes = DirtyMap::encode_page(id, slot, page, image);
-                ops.meta(out, Op::DirtyPage, region.bitmap_page(slot, page), bytes);
+                let write = encode_dirty_page(replica, &region, slot, page, image);
+                ops.meta(out, Op::DirtyPage, write.at, write.bytes);
                 started += 1;
             }
             if with_window.is_some() {

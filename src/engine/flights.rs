@@ -88,10 +88,6 @@ impl Flights {
         self.open == 0
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.open
-    }
-
     /// The last number that was given, 0 for none.
     pub(super) fn last(&self) -> u64 {
         if self.first == 0 { 0 } else { self.first + self.queue.len() as u64 - 1 }

@@ -25,7 +25,7 @@ pub(super) struct Follow {
     /// Writes of the session: up to where all are on disk.
     applied: Prefix,
     /// The newest write of the reign that was seen in this life.
-    seen: u64,
+    pub(super) seen: u64,
     /// Writes that wait for their extents to be hot, or for the record to be stored.
     waiting: VecDeque<Arrival>,
     /// The record says that writing has begun, and is being stored (rule Q3).
@@ -72,7 +72,7 @@ impl Engine {
             Message::Hello(hello) => self.hello(links, at, *hello),
             _ if !introduced => self.out.extend(payload.map(super::Command::Release)),
             Message::Standing(standing) => self.stands(links, at, *standing),
-            Message::Fenced { record } => self.fenced(links, at, record),
+            Message::Fenced { record } => self.fenced(at, &record),
             Message::Open { record } => self.open(links, at, record),
             Message::Leaving => self.peers[at].hopeless = true,
             Message::StepDown => self.asked_to_step_down(at),
@@ -142,29 +142,29 @@ impl Engine {
     }
 
     /// Goes on with an opening when everything submitted before has ended (rule F4) and the record is stored.
-    pub(super) fn consider_follow(&mut self, links: &Links) {
+    pub(super) fn consider_follow(&mut self) {
         let Some(opening) = &mut self.follow.opening else { return };
         let peer = opening.peer;
         if opening.stored {
             self.follow.opening = None;
-            self.report(links, peer);
+            self.report(peer);
         } else if !opening.storing && self.ops.disk_is_idle() && self.reign.is_none() {
             opening.storing = true;
             if !self.has_disk() || !self.store_record(Then::Follow { peer }) {
-                self.follow_stored(links, peer);
+                self.follow_stored(peer);
             }
         }
     }
 
-    pub(super) fn follow_stored(&mut self, links: &Links, peer: usize) {
+    pub(super) fn follow_stored(&mut self, peer: usize) {
         if let Some(opening) = self.follow.opening.as_mut().filter(|o| o.peer == peer) {
             opening.stored = true;
-            self.consider_follow(links);
+            self.consider_follow();
         }
     }
 
     /// Says where this replica may differ from others (rules M5, P2, R5) and follows.
-    fn report(&mut self, links: &Links, peer: usize) {
+    fn report(&mut self, peer: usize) {
         let record = self.record.clone().expect("what is followed is a record");
         let same_reign = self.follow.reign == record.reign;
         if !same_reign {
@@ -244,7 +244,11 @@ impl Engine {
     fn arrived(&mut self, peer: usize, write: Write, payload: Option<BufferId>) {
         let Some(buffer) = payload else { return };
         let what = Payload::Data(buffer);
-        self.arrive(write.settled, write.sync, Arrival { peer, seq: write.seq, range: write.range, fua: write.fua, what, hot: false });
+        self.arrive(
+            write.settled,
+            write.sync,
+            Arrival { peer, seq: write.seq, range: write.range, fua: write.fua, what, hot: false },
+        );
     }
 
     fn arrived_zero(&mut self, peer: usize, zero: Zero) {

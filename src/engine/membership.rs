@@ -6,7 +6,7 @@ use crate::units::{DiskState, Incarnation, Instant, Record};
 
 use super::change::Purpose;
 use super::core::{Engine, volume_blocks};
-use super::peer::Peer;
+use super::peer::{Peer, Session};
 use super::peerset::PeerSet;
 use super::resync::Sync;
 use super::status::Connection;
@@ -84,6 +84,25 @@ impl Engine {
         }
         self.refresh_ack_set();
         self.recheck_all();
+    }
+
+    /// The record does not name it any more: its session begins anew, as that of a replica that lacks something.
+    pub(super) fn evicted(&mut self, at: usize) {
+        self.abort_sync(at);
+        self.without(at);
+        let peer = &mut self.peers[at];
+        peer.session = Session::None;
+        peer.reported = None;
+    }
+
+    /// A replica refuses this node's reign because it goes by a newer record (rule F1): its lease is gone at once. Its standing, which
+    /// follows, says whose reign it is.
+    pub(super) fn fenced(&mut self, at: usize, record: &Record) {
+        if self.record.as_ref().is_none_or(|mine| mine.id != record.id && mine.number <= record.number) {
+            let peer = &mut self.peers[at];
+            peer.session = Session::None;
+            peer.data = false;
+        }
     }
 
     /// Members that the primary has to go on without, now.

@@ -76,9 +76,4 @@ impl Ops {
     pub(super) fn disk_is_idle(&self) -> bool {
         self.data == 0
     }
-
-    /// Whether nothing at all is under way.
-    pub(super) fn is_idle(&self) -> bool {
-        self.slab.is_empty()
-    }
 }

@@ -37,12 +37,6 @@ impl Order {
         free
     }
 
-    /// Whether `range` could be entered and go ahead at once.
-    pub(super) fn is_free(&self, range: BlockRange, exclusive: bool) -> bool {
-        let entry = Entry { id: 0, range, exclusive, waits: 0 };
-        !self.entries.iter().any(|e| e.conflicts(&entry))
-    }
-
     /// Removes `id` and adds to `ready` those that waited for nothing else, in their order.
     pub(super) fn release(&mut self, id: u64, ready: &mut Vec<u64>) {
         let Some(at) = self.entries.iter().position(|e| e.id == id) else { return };
@@ -108,7 +102,7 @@ mod tests {
     fn volumes_do_not_touch_each_other() {
         let mut order = Order::default();
         assert!(order.enter(1, blocks(0, 4), true));
-        assert!(order.is_free(BlockRange { volume: VolumeId(1), first: 0, count: 4 }, true));
-        assert!(!order.is_free(blocks(3, 1), false));
+        assert!(order.enter(2, BlockRange { volume: VolumeId(1), first: 0, count: 4 }, true));
+        assert!(!order.enter(3, blocks(3, 1), false));
     }
 }

@@ -10,8 +10,8 @@ use super::link::Links;
 use super::ops::Op;
 use super::peer::Session;
 use super::peerset::PeerSet;
-use super::remote::RemoteRead;
 use super::reign::{Pending, Phase, Reign, State};
+use super::remote::RemoteRead;
 
 /// Keys in the order table: requests are even, resync chunks odd.
 fn order_key(request: u64) -> u64 {
@@ -474,10 +474,7 @@ mod tests {
         let v = VolumeId(0);
         let of = |offset, len| edges(BlockRange::covering(v, offset, len), offset, len);
         assert_eq!(of(0, 8192), [None, None]);
-        assert_eq!(of(100, 200), [
-            Some(Edge { block: 0, from: 0, len: 100 }),
-            Some(Edge { block: 0, from: 300, len: 3796 }),
-        ]);
+        assert_eq!(of(100, 200), [Some(Edge { block: 0, from: 0, len: 100 }), Some(Edge { block: 0, from: 300, len: 3796 }),]);
         assert_eq!(of(4096, 4097), [None, Some(Edge { block: 1, from: 1, len: 4095 })]);
     }
 }

@@ -74,11 +74,6 @@ impl Sync {
         self.chunks == 0
     }
 
-    /// Whether it is of a target rather than of a member.
-    pub(super) fn is_target(&self) -> bool {
-        self.stage != Stage::Member
-    }
-
     /// When a rate cap lets the next chunk start.
     pub(super) fn paced(&self) -> Instant {
         self.paced

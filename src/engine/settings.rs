@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 pub use crate::units::OnNoQuorum;
 use crate::units::{Authority, ClusterId, Name, NodeId, Protocol, ResourceId, VolumeId};
 

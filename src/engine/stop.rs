@@ -106,7 +106,9 @@ impl Engine {
     pub(super) fn consider_outdated(&mut self) {
         let Some(record) = &self.record else { return };
         let same = |p: &super::peer::Peer| {
-            p.is_connected() && p.is_member_of(record) && p.standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id) == Some(record.id)
+            p.is_connected()
+                && p.is_member_of(record)
+                && p.standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id) == Some(record.id)
         };
         let met = self.stopping == Stopping::No && self.am_member() && self.peers.iter().any(same);
         if let Some(store) = self.store.as_mut().filter(|s| met && s.superblock.outdated) {

@@ -4,7 +4,7 @@
 //! [`Then`]. A superblock write carries every change made until it starts; pages of dirty bitmaps are written in batches, one
 //! batch at a time, because two writes of one page under way at once could reach the disk in either order.
 
-use crate::format::{SUPERBLOCK_AT, Superblock};
+use crate::format::{Superblock, superblock_at};
 use crate::units::{DiskState, RecordId};
 
 use super::activity::Activity;
@@ -109,7 +109,7 @@ impl Store {
         self.superblocks.running = Some(std::mem::take(&mut self.superblocks.waiting));
         self.superblock.version += 1;
         let bytes = self.superblock.encode().expect("peers, volumes and lineage are bounded where they are set");
-        ops.meta(out, Op::Superblock, SUPERBLOCK_AT[self.next_slot], bytes);
+        ops.meta(out, Op::Superblock, superblock_at(self.next_slot), bytes);
         self.next_slot ^= 1;
     }
 
@@ -141,7 +141,7 @@ impl Store {
         let mut started = 0;
         for peer in peers {
             let window: Vec<_> = if peer.data { memory.since(peer.durable).collect() } else { Vec::new() };
-            started += peer.dirty.write_out(&window, ops, out);
+            started += peer.dirty.write_out(self.superblock.replica, &window, ops, out);
         }
         let then = std::mem::take(&mut self.maps.waiting);
         if started == 0 {
@@ -176,7 +176,7 @@ impl Store {
 
     /// Starts the activity pages that are due; returns what was waiting for them when there are none.
     pub(super) fn write_activity(&mut self, ops: &mut Ops, out: &mut Vec<Command>) -> Vec<Then> {
-        self.activity.write_out(ops, out);
+        self.activity.write_out(self.superblock.replica, ops, out);
         if !self.activity_then.is_empty() && self.activity.is_stored() {
             return std::mem::take(&mut self.activity_then);
         }

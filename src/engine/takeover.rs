@@ -7,9 +7,9 @@ use super::change::Purpose;
 use super::core::{Engine, Stopping};
 use super::event::{BufferId, Command, Failure};
 use super::link::Links;
-use super::requests::range_of;
 use super::peer::Session;
 use super::reign::{Phase, Reign};
+use super::requests::range_of;
 use super::store::Then;
 
 impl Engine {
@@ -196,9 +196,8 @@ impl Engine {
     /// Serves when every member has reported or was evicted, and every older lease has ended.
     fn consider_serving(&mut self) {
         let Some(record) = &self.record else { return };
-        let reported = |node: &crate::units::NodeId| {
-            *node == self.id.node || self.peer_at(*node).is_some_and(|at| self.peers[at].data)
-        };
+        let reported =
+            |node: &crate::units::NodeId| *node == self.id.node || self.peer_at(*node).is_some_and(|at| self.peers[at].data);
         let all = record.in_sync.keys().all(reported);
         let leased = self.follow.lease_until.is_some_and(|until| until > self.now);
         let Some(reign) = self.reign.as_mut().filter(|r| r.phase == Phase::TakingOver) else { return };

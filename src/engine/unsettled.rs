@@ -87,6 +87,7 @@ impl Unsettled {
     }
 
     /// Whether nothing is remembered.
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.fine.is_empty() && self.coarse.is_empty() && self.older.is_empty()
     }
