@@ -1,5 +1,22 @@
-//! Messages between peers (pure).
+#![doc = include_str!("../docs/wire.md")]
 
+mod body;
+mod control;
+mod error;
+mod frame;
+mod header;
+mod hello;
+mod hot;
+mod kind;
+mod link;
 mod message;
+#[cfg(test)]
+mod strategies;
 
+pub use error::{Blame, FrameError, Unsendable};
+pub use frame::{Codec, Frame, Incoming, Parsed};
+pub use header::{BODY_MAX, HEADER, Header, PAYLOAD_MAX};
+pub use hello::{Hello, HelloError, Process, Program, VERSIONS, Versions};
+pub use kind::Kind;
+pub use link::LinkMessage;
 pub use message::{BlockHash, Introduction, Message, RANGES_MAX, RecordPoint, ReplicaStanding, Report, Standing, Write, Zero};
