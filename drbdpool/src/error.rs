@@ -67,6 +67,16 @@ pub enum PoolError {
         /// The file that a pool would have.
         marker: &'static str,
     },
+    /// The pool is nobody's.
+    #[error("{pool} is no pool of {wanted} ({why}); if its storage was replaced, remove the pool from the node and add it again")]
+    Unclaimed {
+        /// The pool.
+        pool: String,
+        /// Who asked.
+        wanted: String,
+        /// What is missing, and how that may have come about.
+        why: String,
+    },
     /// The pool is another cluster's or node's.
     #[error("{pool} belongs to {owner}, not to {wanted}; if its owner is gone for good: {remedy}")]
     OtherOwner {
@@ -122,6 +132,16 @@ pub enum PoolError {
         size: u64,
         /// The size that was asked for, rounded up.
         wanted: u64,
+    },
+    /// LVM has no room to write down more volumes.
+    #[error(
+        "volume group '{volume_group}' has no room left for the names and places of volumes, though it may have for their data; add a \
+         disk that has more ('pvcreate --metadatasize 64m /dev/DEVICE', 'vgextend {volume_group} /dev/DEVICE'), and set \
+         'pvchange --metadataignore y' on the others"
+    )]
+    MetadataFull {
+        /// The volume group.
+        volume_group: String,
     },
     /// Somebody has it open.
     #[error("{what} is in use{by}; close it first")]

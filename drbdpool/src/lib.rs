@@ -1,8 +1,8 @@
 //! Storage pools: where a node's volumes come from.
 //!
-//! A pool is an LVM volume group or a directory of files. [`open`] opens one for a cluster's node and answers a [`Pool`], which
-//! creates, grows, removes and lists volumes, and says for each on which stretches of which devices its bytes are. What is done
-//! with these bytes is not this crate's matter: it knows nothing of replication.
+//! A pool is an LVM volume group or a directory of files. [`claim`] makes one a cluster's node's, [`open`] opens it after that;
+//! both answer a [`Pool`], which creates, grows, removes and lists volumes, and says for each on which stretches of which devices
+//! its bytes are. What is done with these bytes is not this crate's matter: it knows nothing of replication.
 //!
 //! Every change is durable when its call returns, and may be repeated after a crash at any point: creating a volume that is
 //! there, or removing one that is not, succeeds. A pool belongs to one node of one cluster, says so on its storage, and refuses
@@ -13,7 +13,7 @@
 //! ```no_run
 //! use drbdpool::{Identity, VolumeName};
 //!
-//! let pool = drbdpool::open(&"file:/var/lib/blkrep/pool".parse()?, &Identity::new("4f1c", "0")?)?;
+//! let pool = drbdpool::claim(&"file:/var/lib/blkrep/pool".parse()?, &Identity::new("4f1c", "0")?)?;
 //! let volume = VolumeName::data("dockervolume", 0)?;
 //! let device = pool.create(&volume, 100 << 20)?;
 //! for segment in device.segments {
@@ -42,19 +42,45 @@ pub use name::{Part, VolumeName};
 pub use pool::{Capacity, Condition, Device, DeviceKind, Pool, Progress, Segment, Volume};
 pub use spec::PoolSpec;
 
-/// Opens a pool for a node of a cluster and marks it as theirs.
+/// Makes a pool a node's, if it is nobody's, and opens it: when a node joins a cluster or is given a new pool.
 ///
 /// A file pool's directory is created when it is missing; a volume group must exist.
 ///
 /// # Errors
 ///
-/// [`PoolError::OtherOwner`] when the pool is another cluster's or node's, [`PoolError::InUse`] when another process has it open,
-/// [`PoolError::NoVolumeGroup`], [`PoolError::NotAPool`], and whatever the storage answers.
+/// [`PoolError::NotAPool`] for a directory with something else in it, and those of [`open`].
+pub fn claim(spec: &PoolSpec, identity: &Identity) -> Result<Box<dyn Pool>, PoolError> {
+    open_or_claim(spec, identity, Unclaimed::Claim)
+}
+
+/// Opens a pool that was claimed: at every start.
+///
+/// A start never claims: where a pool's file system was not mounted there is an empty directory, and volumes made there would fill
+/// another file system and stand in for those that have the data.
+///
+/// # Errors
+///
+/// [`PoolError::Unclaimed`], [`PoolError::OtherOwner`] when it is another cluster's or node's, [`PoolError::InUse`] when another
+/// process has it open, [`PoolError::NoVolumeGroup`], [`PoolError::BadVolumeGroup`], [`PoolError::LvmMissing`], and whatever the
+/// storage answers.
 pub fn open(spec: &PoolSpec, identity: &Identity) -> Result<Box<dyn Pool>, PoolError> {
+    open_or_claim(spec, identity, Unclaimed::Refuse)
+}
+
+fn open_or_claim(spec: &PoolSpec, identity: &Identity, unclaimed: Unclaimed) -> Result<Box<dyn Pool>, PoolError> {
     Ok(match spec {
-        PoolSpec::Lvm { volume_group } => Box::new(LvmPool::open(volume_group, identity, LvmOptions::default())?),
-        PoolSpec::File { directory } => Box::new(FilePool::open(directory, identity)?),
+        PoolSpec::Lvm { volume_group } => Box::new(LvmPool::open(volume_group, identity, unclaimed, LvmOptions::default())?),
+        PoolSpec::File { directory } => Box::new(FilePool::open(directory, identity, unclaimed)?),
     })
+}
+
+/// What to do with a pool that is nobody's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unclaimed {
+    /// Make it the node's.
+    Claim,
+    /// Refuse it.
+    Refuse,
 }
 
 /// Takes a node's name off a pool, so that another cluster may have it. The pool must not be open.
@@ -64,7 +90,9 @@ pub fn open(spec: &PoolSpec, identity: &Identity) -> Result<Box<dyn Pool>, PoolE
 /// [`PoolError::NotEmpty`] while there are volumes, [`PoolError::InUse`] while it is open, and those of [`open`].
 pub fn release(spec: &PoolSpec, identity: &Identity) -> Result<(), PoolError> {
     match spec {
-        PoolSpec::Lvm { volume_group } => LvmPool::open(volume_group, identity, LvmOptions::default())?.release(),
-        PoolSpec::File { directory } => FilePool::open(directory, identity)?.release(),
+        PoolSpec::Lvm { volume_group } => {
+            LvmPool::open(volume_group, identity, Unclaimed::Refuse, LvmOptions::default())?.release()
+        }
+        PoolSpec::File { directory } => FilePool::open(directory, identity, Unclaimed::Refuse)?.release(),
     }
 }

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, VolumeName};
+use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, Unclaimed, VolumeName};
 use real::identity;
 
 const MIB: u64 = 1 << 20;
@@ -16,7 +16,7 @@ fn volume(resource: &str) -> VolumeName {
 }
 
 fn open(directory: &Path) -> Result<FilePool, PoolError> {
-    FilePool::open(directory, &identity("0"))
+    FilePool::open(directory, &identity("0"), Unclaimed::Claim)
 }
 
 /// A directory for a pool that does not exist yet.
@@ -116,13 +116,15 @@ fn a_pool_is_one_nodes_and_open_once() {
     pool.create(&volume("web"), 4096).unwrap();
     drop(pool);
 
-    let error = FilePool::open(&directory, &identity("1")).unwrap_err();
+    let error = FilePool::open(&directory, &identity("1"), Unclaimed::Claim).unwrap_err();
     assert!(error.to_string().contains("belongs to node 0 of cluster c1, not to node 1 of cluster c1"), "{error}");
     let spec = format!("file:{}", directory.display()).parse().unwrap();
     assert!(matches!(drbdpool::release(&spec, &identity("0")), Err(PoolError::NotEmpty { volumes: 1, .. })));
     drbdpool::open(&spec, &identity("0")).unwrap().remove(&volume("web")).unwrap();
     drbdpool::release(&spec, &identity("0")).unwrap();
-    FilePool::open(&directory, &identity("1")).unwrap();
+    assert!(matches!(drbdpool::open(&spec, &identity("1")), Err(PoolError::Unclaimed { .. })));
+    drbdpool::claim(&spec, &identity("1")).unwrap();
+    drbdpool::open(&spec, &identity("1")).unwrap();
 
     let others = above.path().join("others");
     fs::create_dir(&others).unwrap();

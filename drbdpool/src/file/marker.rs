@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, PoolError};
+use crate::{Identity, PoolError, Unclaimed};
 
 /// The marker's name. No volume's name begins with a dot.
 pub(super) const MARKER: &str = ".blkrep-pool";
@@ -24,11 +24,23 @@ struct Marker {
     owner: Identity,
 }
 
-/// Makes sure that a directory, which the caller has locked, is `identity`'s. An empty one is made so.
-pub(super) fn claim(directory: &Path, handle: &File, identity: &Identity) -> Result<(), PoolError> {
+/// Makes sure that a directory, which the caller has locked, is `identity`'s. An empty one is made so if `unclaimed` says so.
+pub(super) fn check_or_claim(
+    directory: &Path,
+    handle: &File,
+    identity: &Identity,
+    unclaimed: Unclaimed,
+) -> Result<(), PoolError> {
     let path = directory.join(MARKER);
     match fs::read(&path) {
         Ok(bytes) => check(directory, &bytes, identity)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && unclaimed == Unclaimed::Refuse => {
+            return Err(PoolError::Unclaimed {
+                pool: format!("the directory {}", directory.display()),
+                wanted: identity.to_string(),
+                why: format!("it has no file {MARKER}: is its file system mounted?"),
+            });
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if !is_empty(directory)? {
                 return Err(PoolError::NotAPool { directory: directory.to_owned(), marker: MARKER });

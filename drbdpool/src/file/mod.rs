@@ -19,7 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::patience::patiently;
 use crate::pool::{BLOCK, round_up};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Volume, VolumeName,
+    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
+    VolumeName,
 };
 
 /// A pool of files; see [`Pool`].
@@ -37,20 +38,23 @@ pub struct FilePool {
 const UNFINISHED: &str = ".new-";
 
 impl FilePool {
-    /// Opens the pool in `directory` for `identity`, or makes one there if the directory is empty or missing. Volumes that were not
-    /// created to the end are cleaned up.
+    /// Opens the pool in `directory` for `identity`, or makes one there if the directory is empty or missing and `unclaimed` says so.
+    /// Volumes that were not created to the end are cleaned up.
     ///
     /// # Errors
     ///
-    /// [`PoolError::OtherOwner`], [`PoolError::NotAPool`], [`PoolError::InUse`] when it is open already, here or in another process.
-    pub fn open(directory: &Path, identity: &Identity) -> Result<Self, PoolError> {
-        create_directory(directory)?;
+    /// [`PoolError::Unclaimed`], [`PoolError::OtherOwner`], [`PoolError::NotAPool`], [`PoolError::InUse`] when it is open already, here
+    /// or in another process.
+    pub fn open(directory: &Path, identity: &Identity, unclaimed: Unclaimed) -> Result<Self, PoolError> {
+        if unclaimed == Unclaimed::Claim {
+            create_directory(directory)?;
+        }
         let handle = File::open(directory).map_err(PoolError::io("open", directory))?;
         if !lock(&handle, directory)? {
             let what = format!("the directory {}", directory.display());
             return Err(PoolError::InUse { what, by: " by another process, which has the pool open".to_owned() });
         }
-        marker::claim(directory, &handle, identity)?;
+        marker::check_or_claim(directory, &handle, identity, unclaimed)?;
         let spec = PoolSpec::File { directory: directory.to_owned() };
         let pool = Self { spec, directory: directory.to_owned(), handle, changes: Mutex::new(()) };
         pool.remove_unfinished()?;

@@ -66,17 +66,16 @@ impl Lvm {
         let args: Vec<_> = VolumeGroup::ARGUMENTS.split(' ').chain(["--", name]).collect();
         let args = self.arguments(&args);
         let output = self.output("fullreport", &args, self.options.report_timeout)?;
-        let parsed = VolumeGroup::parse(&output.stdout);
-        if let Ok(None) = parsed {
-            return Err(PoolError::NoVolumeGroup { volume_group: name.to_owned() });
-        }
         if !output.status.success() {
-            return Err(self.failure("fullreport", &args, &output).into());
+            let failure = self.failure("fullreport", &args, &output);
+            // The status is the same for a group that is not there and for one that could not be looked for.
+            return Err(match failure.stderr.contains(&format!("Volume group \"{name}\" not found")) {
+                true => PoolError::NoVolumeGroup { volume_group: name.to_owned() },
+                false => failure.into(),
+            });
         }
-        parsed.map(|group| group.expect("none was handled above")).map_err(|why| {
-            let command = self.command_line("fullreport", &args);
-            PoolError::Report { command, why }
-        })
+        VolumeGroup::parse(&output.stdout)
+            .map_err(|why| PoolError::Report { command: self.command_line("fullreport", &args), why })
     }
 
     /// Runs a command that changes something.

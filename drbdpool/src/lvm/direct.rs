@@ -1,13 +1,14 @@
 //! Direct mode: a linear volume as stretches of the group's disks, without device-mapper.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::report::{Disk, ExtentRange, LogicalVolume, LvSegment, VolumeGroup};
+use super::report::{ExtentRange, LogicalVolume, LvSegment, VolumeGroup};
 use crate::patience::patiently;
 use crate::pool::BLOCK;
 use crate::{PoolError, Segment};
@@ -17,6 +18,9 @@ use crate::{PoolError, Segment};
 /// All of it must be there: whatever the report says that is not understood makes the volume unusable, rather than its bytes ones of
 /// another volume.
 pub(super) fn segments(group: &VolumeGroup, lv: &LogicalVolume) -> Result<Vec<Segment>, String> {
+    if !lv.is_plain() {
+        return Err("it has a snapshot or is part of another volume; without device-mapper it cannot be used".to_owned());
+    }
     let mut segments: Vec<Segment> = Vec::new();
     let mut at = 0;
     for segment in &lv.segments {
@@ -64,8 +68,10 @@ fn stretch(group: &VolumeGroup, range: &ExtentRange) -> Result<Segment, String> 
 
 /// The group's disks, each open with `O_EXCL`: the kernel gives that to one user at a time, of which device-mapper, a mounted file
 /// system and another pool are others. LVM's own commands do not ask for it, except to make a new physical volume.
+///
+/// They are told apart by device number: LVM may call a disk by another of its paths tomorrow.
 #[derive(Debug, Default)]
-pub(super) struct Claims(Mutex<BTreeMap<PathBuf, File>>);
+pub(super) struct Claims(Mutex<BTreeMap<u64, File>>);
 
 impl Claims {
     /// Holds every disk of a group that is not held yet: the group may have grown.
@@ -73,8 +79,8 @@ impl Claims {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for disk in group.disks.iter().filter(|disk| !disk.is_missing()) {
             let path = Path::new(&disk.path);
-            if !held.contains_key(path) {
-                held.insert(path.to_owned(), claim(path, disk)?);
+            if let Entry::Vacant(unheld) = held.entry(device_number(path)?) {
+                unheld.insert(claim(path)?);
             }
         }
         Ok(())
@@ -83,18 +89,22 @@ impl Claims {
     /// A disk that is held.
     pub(super) fn file(&self, path: &Path) -> Result<File, PoolError> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = held.get(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let file = held.get(&device_number(path)?).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         file.and_then(File::try_clone).map_err(PoolError::io("open", path))
     }
 }
 
-fn claim(path: &Path, disk: &Disk) -> Result<File, PoolError> {
+fn device_number(path: &Path) -> Result<u64, PoolError> {
+    fs::metadata(path).map(|metadata| metadata.rdev()).map_err(PoolError::io("examine", path))
+}
+
+fn claim(path: &Path) -> Result<File, PoolError> {
     let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).custom_flags(exclusive);
     let busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
     patiently(busy, || options.open(path)).map_err(|error| match error.kind() {
-        io::ErrorKind::ResourceBusy => PoolError::InUse { what: format!("the disk {}", disk.path), by: users(path) },
+        io::ErrorKind::ResourceBusy => PoolError::InUse { what: format!("the disk {}", path.display()), by: users(path) },
         _ => PoolError::io("open", path)(error),
     })
 }
@@ -102,8 +112,8 @@ fn claim(path: &Path, disk: &Disk) -> Result<File, PoolError> {
 /// Who has a disk, as far as the kernel tells.
 fn users(path: &Path) -> String {
     let other = || " by another process, which has the pool open, or by a mount".to_owned();
-    let Ok(metadata) = fs::metadata(path) else { return other() };
-    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    let Ok(device) = device_number(path) else { return other() };
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let Ok(holders) = fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders")) else { return other() };
     let holders: Vec<_> = holders.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     if holders.is_empty() { other() } else { format!(" by {}", holders.join(", ")) }

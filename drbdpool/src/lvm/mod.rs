@@ -37,7 +37,8 @@ use report::{LogicalVolume, VolumeGroup};
 use crate::pool::{BLOCK, round_up};
 use crate::zero::{Stretch, zero};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Volume, VolumeName,
+    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
+    VolumeName,
 };
 
 /// A volume group; see [`Pool`].
@@ -62,13 +63,13 @@ enum Mode {
 }
 
 impl LvmPool {
-    /// Opens a volume group for `identity` and tags it if it is nobody's.
+    /// Opens a volume group for `identity`, and tags it first if it is nobody's and `unclaimed` says so.
     ///
     /// # Errors
     ///
-    /// [`PoolError::LvmMissing`], [`PoolError::NoVolumeGroup`], [`PoolError::BadVolumeGroup`], [`PoolError::OtherOwner`], in direct
-    /// mode [`PoolError::InUse`], and [`PoolError::Command`].
-    pub fn open(volume_group: &str, identity: &Identity, options: LvmOptions) -> Result<Self, PoolError> {
+    /// [`PoolError::LvmMissing`], [`PoolError::NoVolumeGroup`], [`PoolError::BadVolumeGroup`], [`PoolError::Unclaimed`],
+    /// [`PoolError::OtherOwner`], in direct mode [`PoolError::InUse`], and [`PoolError::Command`].
+    pub fn open(volume_group: &str, identity: &Identity, unclaimed: Unclaimed, options: LvmOptions) -> Result<Self, PoolError> {
         let spec = PoolSpec::Lvm { volume_group: volume_group.to_owned() };
         if let Err(why) = valid_volume_group(volume_group) {
             return Err(PoolError::BadSpec { spec: spec.to_string(), why: why.to_owned() });
@@ -80,7 +81,7 @@ impl LvmPool {
         let pool = Self { spec, volume_group: volume_group.to_owned(), identity, lvm, mode, changes: Mutex::new(()) };
         let group = pool.report()?;
         group.check_usable()?;
-        pool.claim(&group)?;
+        pool.check_or_claim(&group, unclaimed)?;
         Ok(pool)
     }
 
@@ -102,9 +103,16 @@ impl LvmPool {
     }
 
     /// Makes sure that the group is this node's.
-    fn claim(&self, group: &VolumeGroup) -> Result<(), PoolError> {
+    fn check_or_claim(&self, group: &VolumeGroup, unclaimed: Unclaimed) -> Result<(), PoolError> {
         if tags::group_is_unowned(&group.tags) {
-            return self.tag_group("--addtag");
+            return match unclaimed {
+                Unclaimed::Claim => self.tag_group("--addtag"),
+                Unclaimed::Refuse => Err(PoolError::Unclaimed {
+                    pool: format!("volume group '{}'", self.volume_group),
+                    wanted: self.identity.to_string(),
+                    why: "it does not have their tags".to_owned(),
+                }),
+            };
         }
         if tags::of_group(&self.identity).iter().all(|tag| group.tags.contains(tag)) {
             return Ok(());
@@ -203,7 +211,12 @@ impl LvmPool {
         }
         args.extend(["--name".to_owned(), lv_name(&self.volume_group, volume)]);
         args.extend(["--".to_owned(), self.volume_group.clone()]);
-        self.lvm.change("lvcreate", &args)
+        self.lvm.change("lvcreate", &args).map_err(|error| match error {
+            PoolError::Command(failure) if failure.stderr.contains("exceeds maximum metadata size") => {
+                PoolError::MetadataFull { volume_group: self.volume_group.clone() }
+            }
+            error => error,
+        })
     }
 
     /// Makes a volume active and answers the report that says so.

@@ -3,6 +3,8 @@
 //! `lvm fullreport` answers group, disks, volumes and their segments as of one moment, from one process. Its JSON has strings only,
 //! numbers included; sizes are asked for in bytes.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::BLOCK;
@@ -77,30 +79,29 @@ impl VolumeGroup {
         "--configreport seg -o lv_name,segtype,seg_start,seg_size,seg_pe_ranges",
     );
 
-    /// Reads a report; `None` when it speaks of no group.
-    pub(super) fn parse(json: &[u8]) -> Result<Option<Self>, String> {
+    /// Reads a report.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
         let answer: Answer = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let Some(report) = answer.report.into_iter().next() else { return Ok(None) };
-        let Some(group) = report.vg.into_iter().next() else { return Ok(None) };
+        let report = answer.report.into_iter().next().ok_or("it has no report")?;
+        let group = report.vg.into_iter().next().ok_or("it has no volume group")?;
 
-        let mut volumes: Vec<LogicalVolume> = report.lv.into_iter().map(LogicalVolume::read).collect::<Result<_, _>>()?;
+        let mut segments: BTreeMap<String, Vec<LvSegment>> = BTreeMap::new();
         for row in report.seg {
-            let lv = volumes.iter_mut().find(|lv| lv.name == row.lv_name);
-            lv.ok_or_else(|| format!("a segment of the unlisted volume '{}'", row.lv_name))?
-                .segments
-                .push(LvSegment::read(&row)?);
+            let segment = LvSegment::read(&row)?;
+            segments.entry(row.lv_name).or_default().push(segment);
         }
-        for lv in &mut volumes {
-            lv.segments.sort_by_key(|segment| segment.start);
-        }
-        Ok(Some(Self {
+        let volumes = report.lv.into_iter().map(|row| {
+            let segments = segments.remove(&row.lv_name).unwrap_or_default();
+            LogicalVolume::read(row, segments)
+        });
+        Ok(Self {
             extent_size: number("vg_extent_size", &group.vg_extent_size)?,
             name: group.vg_name,
             tags: tags(&group.vg_tags),
             attributes: group.vg_attr,
             disks: report.pv.into_iter().map(Disk::read).collect::<Result<_, _>>()?,
-            volumes,
-        }))
+            volumes: volumes.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Refuses a group that cannot be a pool.
@@ -156,15 +157,21 @@ impl Disk {
 }
 
 impl LogicalVolume {
-    fn read(row: LvRow) -> Result<Self, String> {
+    fn read(row: LvRow, mut segments: Vec<LvSegment>) -> Result<Self, String> {
+        segments.sort_by_key(|segment| segment.start);
         Ok(Self {
             size: number("lv_size", &row.lv_size)?,
             name: row.lv_name,
             uuid: row.lv_uuid,
             tags: tags(&row.lv_tags),
             attributes: row.lv_attr,
-            segments: Vec::new(),
+            segments,
         })
+    }
+
+    /// Whether it is no more than its segments: not the origin of a snapshot, nor a part of something else.
+    pub(super) fn is_plain(&self) -> bool {
+        self.attribute(0) == '-'
     }
 
     /// Whether device-mapper has it.

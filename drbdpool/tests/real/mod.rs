@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drbdpool::{Identity, LvmOptions, LvmPool, PoolError};
+use drbdpool::{Identity, LvmOptions, LvmPool, PoolError, Unclaimed};
 use tempfile::TempDir;
 
 /// The beginning of every test's directory; the process's id follows, so that what killed runs left can be told and removed.
@@ -171,7 +171,7 @@ impl Group {
     }
 
     pub(crate) fn open(&self, identity: &Identity) -> Result<LvmPool, PoolError> {
-        LvmPool::open(&self.name, identity, self.options())
+        LvmPool::open(&self.name, identity, Unclaimed::Claim, self.options())
     }
 }
 
