@@ -1,9 +1,10 @@
 //! The ring.
 
+mod ending;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
-use std::mem;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -16,8 +17,14 @@ use super::slots::{Handle, Slots};
 use super::wake::Waker;
 use super::{Fd, Op, Pool, os};
 use crate::units::Instant;
+pub use ending::DROP_PATIENCE;
 
-/// An io_uring instance that belongs to the thread that made it.
+/// An io_uring instance that belongs to the thread that made it:
+///
+/// ```compile_fail
+/// let ring = blkrep::ring::Ring::<u64>::new(Default::default()).unwrap();
+/// std::thread::spawn(move || drop(ring)); // neither a ring nor a buffer can be sent to another thread
+/// ```
 ///
 /// How to drive it, turn by turn:
 ///
@@ -31,6 +38,28 @@ use crate::units::Instant;
 /// Operations complete in any order; two that must follow each other are pushed one after the other's completion. `T` is the
 /// caller's token: it comes back with the completion.
 ///
+/// ```
+/// use blkrep::ring::{Fd, Op, Pool, Ring, RingOptions, Span};
+///
+/// let file = tempfile::tempfile()?;
+/// let file = Fd::from(std::os::fd::OwnedFd::from(file));
+/// let pool = Pool::new(1 << 20)?;
+/// let mut ring = Ring::new(RingOptions::default()).expect("io_uring");
+///
+/// let mut buffer = pool.try_allocate(4096).expect("an empty pool");
+/// buffer.fill(7);
+/// let write = Op::Write { file, offset: 0, from: buffer.freeze(), span: Span::all(4096), durable: true };
+/// ring.push(write, "my write").expect("an empty ring");
+/// loop {
+///     ring.turn(None)?;
+///     if let Some(completion) = ring.next() {
+///         assert_eq!((completion.token, completion.result), ("my write", Ok(4096)));
+///         break;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// What was pushed is bounded by [`capacity`](Self::capacity), so that the completion queue cannot overflow.
 ///
 /// Dropping a ring cancels what can be cancelled and waits for the rest, because the kernel may still write to its buffers.
@@ -38,7 +67,8 @@ use crate::units::Instant;
 /// after [`DROP_PATIENCE`] keeps its buffers for ever.
 pub struct Ring<T> {
     uring: IoUring,
-    slots: Slots<T>,
+    /// Dropped only when the kernel has let go of everything.
+    slots: ManuallyDrop<Slots<T>>,
     capacity: usize,
     /// Completions that were taken from the kernel and not yet by the caller.
     ready: VecDeque<Ready>,
@@ -55,9 +85,6 @@ pub struct Ring<T> {
     /// Disk operations in flight.
     disk: usize,
 }
-
-/// How long dropping a ring waits for operations that cannot be cancelled.
-pub const DROP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many operations a ring may have in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,7 +165,7 @@ impl<T> Ring<T> {
             return Err(RingError::Memory);
         }
         Ok(Self {
-            slots: Slots::new(capacity),
+            slots: ManuallyDrop::new(Slots::new(capacity)),
             capacity: capacity as usize,
             ready: VecDeque::with_capacity(uring.params().cq_entries() as usize),
             uring,
@@ -162,7 +189,7 @@ impl<T> Ring<T> {
             .map(|(at, len)| libc::iovec { iov_base: at.as_ptr().cast(), iov_len: len })
             .collect();
         // SAFETY: the vectors describe the pool's mapping, which stays mapped until the registration is gone: `registered`
-        // keeps the pool as long as the ring, and what the ring has registered the kernel itself holds on to.
+        // keeps the pool as long as the ring, and its pages the kernel pins for itself.
         let result = unsafe { self.uring.submitter().register_buffers(&vectors) };
         match result {
             Ok(()) => {
@@ -238,7 +265,8 @@ impl<T> Ring<T> {
     ///
     /// When the ring is broken. There is nothing to do then but drop it.
     pub fn turn(&mut self, deadline: Option<Instant>) -> Result<Turn, RingError> {
-        self.submit_own();
+        self.listen();
+        self.push_cancellations();
         let mut turn = Turn::default();
         self.reap(&mut turn);
         let left = deadline.map(|deadline| deadline.since(os::now()));
@@ -260,14 +288,19 @@ impl<T> Ring<T> {
         Some(Completion { token, op, result, more: cqueue::sock_nonempty(flags) })
     }
 
-    /// Pushes the ring's own operations: the waker's, and cancellations.
-    fn submit_own(&mut self) {
+    /// Has the kernel watch the waker.
+    fn listen(&mut self) {
         if !self.listening {
             let event = types::Fd(self.waker.event().as_raw_fd());
             let entry = opcode::PollAdd::new(event, u32::from(libc::POLLIN.cast_unsigned())).multi(true).build();
             // SAFETY: a poll points to no memory, and the descriptor lives as long as the ring.
-            self.listening = unsafe { self.uring.submission().push(&entry.user_data(WAKER)) }.is_ok();
+            let pushed = unsafe { self.uring.submission().push(&entry.user_data(WAKER)) };
+            pushed.expect("the reserve has room for the waker");
+            self.listening = true;
         }
+    }
+
+    fn push_cancellations(&mut self) {
         while self.cancelling < RESERVED as usize / 2
             && let Some((entry, fd)) = self.waiting.pop_front()
         {
@@ -323,78 +356,6 @@ impl<T> Ring<T> {
                     self.ready.push_back(Ready { handle, result: entry.result(), flags: entry.flags() });
                 }
             }
-        }
-    }
-
-    /// How many submissions the kernel has taken and not completed.
-    fn outstanding(&mut self) -> usize {
-        let pushed = self.slots.used() + self.cancelling + usize::from(self.listening);
-        pushed - self.ready.len() - self.uring.submission().len()
-    }
-
-    /// Cancels everything and waits until the kernel has let go of all memory; whether it has.
-    fn drain(&mut self) -> bool {
-        self.waiting.clear();
-        let everything = types::CancelBuilder::any().all();
-        let second = types::Timespec::new().sec(1);
-        if let Err(error) = self.uring.submitter().register_sync_cancel(Some(second), everything)
-            && error.raw_os_error() == Some(libc::EINVAL)
-        {
-            self.cancel_each();
-        }
-        let deadline = os::now().after(DROP_PATIENCE);
-        let mut turn = Turn::default();
-        self.reap(&mut turn);
-        while self.outstanding() > 0 {
-            // Not `enter`: what was not submitted must not be submitted now.
-            if os::now() >= deadline || self.wait_only(deadline).is_err() {
-                return false;
-            }
-            self.reap(&mut turn);
-        }
-        true
-    }
-
-    /// For kernels before 6.0, which cannot cancel all at once.
-    fn cancel_each(&mut self) {
-        let handles: Vec<_> = self.slots.handles().map(Handle::user_data).chain(self.listening.then_some(WAKER)).collect();
-        for user_data in handles {
-            self.waiting.push_back((opcode::AsyncCancel::new(user_data).build().user_data(CANCEL), None));
-        }
-        while !self.waiting.is_empty() {
-            let listening = mem::replace(&mut self.listening, true);
-            self.submit_own();
-            self.listening = listening;
-            if self.enter(false, None).is_err() {
-                return;
-            }
-            self.reap(&mut Turn::default());
-        }
-    }
-
-    fn wait_only(&mut self, deadline: Instant) -> io::Result<()> {
-        let left = timespec(deadline.since(os::now()));
-        let arguments = types::SubmitArgs::new().timespec(&left);
-        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
-        // SAFETY: as in `enter`; nothing is submitted.
-        let entered = unsafe { self.uring.submitter().enter(0, 1, flags.bits(), Some(&arguments)) };
-        match entered {
-            Err(error) if !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl<T> Drop for Ring<T> {
-    fn drop(&mut self) {
-        let drained = self.drain();
-        while let Some(completion) = self.next() {
-            drop(completion);
-        }
-        if !drained {
-            tracing::error!(operations = self.slots.used(), "a device does not answer; the memory of its operations is lost");
-            // The kernel may write to it at any time: it must never be used for anything else.
-            mem::forget(mem::replace(&mut self.slots, Slots::new(0)));
         }
     }
 }
