@@ -66,7 +66,8 @@ def completions_load(scene):
     """The completions for bash load in bash, and complete verbs."""
     script = scene.folder / "blkrep.bash"
     script.write_text(blkrep("generate", "completions", "bash").stdout)
-    ask = f"source {script}; COMP_WORDS=(blkrep list-); COMP_CWORD=1; $(complete -p blkrep | sed 's/.*-F \\([^ ]*\\).*/\\1/') blkrep list- blkrep; echo ${{COMPREPLY[@]}}"
+    function = "$(complete -p blkrep | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+    ask = f"source {script}; COMP_WORDS=(blkrep list-); COMP_CWORD=1; {function} blkrep list- blkrep; echo ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "--norc", "-c", ask], capture_output=True, text=True)
     check(done.returncode == 0 and "list-nodes" in done.stdout.split(), "completion", done)
     for shell in ("zsh", "fish"):
@@ -86,7 +87,8 @@ def exit_statuses_can_be_relied_on(scene):
     for verb in ("list-nodes", "list-resources", "status", "ping"):
         done = blkrep(*root, verb)
         check(done.returncode == 3 and "hint:" in done.stderr and not done.stdout, "unreachable", verb, done)
-    closed = subprocess.run(f"{BINARY} --help | true; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True)
+    pipe = f"{BINARY} --help | true; exit ${{PIPESTATUS[0]}}"
+    closed = subprocess.run(["bash", "-c", pipe], capture_output=True)
     check(closed.returncode == 0 and not closed.stderr, "a closed pipe", closed)
 
 

@@ -6,7 +6,6 @@ import signal
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -16,11 +15,6 @@ def adopt_orphans():
     """Makes this process the parent of every descendant whose own parent is gone, so that none can escape."""
     if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def die_with_parent():
-    """For `preexec_fn`: the child is killed when its parent dies, however that happens."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def parents():

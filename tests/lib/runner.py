@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from leftovers import sweep
@@ -44,7 +44,6 @@ class Suite:
     packages: list
     commands: list
     needs_binary: bool = False
-    environment: dict = field(default_factory=dict)
 
 
 def cargo(*arguments, **environment):

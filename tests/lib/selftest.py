@@ -5,15 +5,15 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import clients
+import cluster
 import leftovers
 import network
 import oracle
 import pools
-from processes import descendants, end_all, is_alive, start_time
+from processes import end_all, is_alive, start_time
 from suite import check, run_stories, story, wait_for
 
 LIB = Path(__file__).resolve().parent
@@ -131,10 +131,12 @@ def a_reused_pid_does_not_protect_leftovers(scene):
 def namespaces_are_joined_and_can_be_cut(scene):
     """Three nodes reach each other; a cut separates exactly what it says, both ways or one way, until it is healed."""
     net = scene.closes(network.Network(3))
-    servers = [
-        subprocess.Popen([sys.executable, "-c", ECHO, net.address(n)], preexec_fn=net.enter(n), start_new_session=True) for n in (1, 2, 3)
-    ]
-    reach = lambda a, b: subprocess.run([sys.executable, "-c", ASK, net.address(b)], preexec_fn=net.enter(a), stderr=subprocess.DEVNULL).returncode == 0
+    servers = [subprocess.Popen([sys.executable, "-c", ECHO, net.address(n)], preexec_fn=net.enter(n)) for n in (1, 2, 3)]
+
+    def reach(one, other):
+        ask = [sys.executable, "-c", ASK, net.address(other)]
+        return subprocess.run(ask, preexec_fn=net.enter(one), stderr=subprocess.DEVNULL).returncode == 0
+
     pairs = [(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b]
     for a, b in pairs:
         wait_for(f"{a} reaches {b}", lambda: reach(a, b), 10)
@@ -295,6 +297,19 @@ def replicas_are_compared_behind_the_daemon(scene):
         check("ends early" in str(short), "why", short)
     else:
         raise AssertionError("a short copy went unnoticed")
+
+
+@story()
+def the_join_command_is_found_in_what_is_printed(scene):
+    """Whatever stands around it; none, or two, are a failure."""
+    printed = "Operation completed successfully\n\nJoin command for node beta:\nblkrep join 10.77.0.1 --token abc\n"
+    check(cluster.join_command(printed) == ["join", "10.77.0.1", "--token", "abc"], "the arguments")
+    for wrong in ("", "blkrep list-nodes", printed + printed):
+        try:
+            cluster.join_command(wrong)
+        except AssertionError:
+            continue
+        raise AssertionError(f"a join command was found in {wrong!r}")
 
 
 @story()

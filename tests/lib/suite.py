@@ -14,7 +14,6 @@ A story fails by raising; `check` says what was expected. What it opens it hands
 import argparse
 import contextlib
 import inspect
-import os
 import shutil
 import signal
 import sys
