@@ -8,6 +8,7 @@
 //! What a command line means when it ends is decided in [`exit`] alone.
 
 mod ask;
+mod demo;
 pub mod exit;
 mod given;
 mod lists;

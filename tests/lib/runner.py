@@ -83,7 +83,7 @@ SUITES = [
     Suite("architecture", 10, CARGO_PACKAGES, ARCHITECTURE),
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
     Suite("harness", 3, CLUSTER_PACKAGES, [script("tests/lib/selftest.py")]),
-    Suite("cli", 5, CLI_PACKAGES, [script("tests/cli/run.py")], needs_binary=True),
+    Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py")], needs_binary=True),
     Suite("nbd", 8, CLUSTER_PACKAGES, [script("tests/nbd/on_blkrep.py")], needs_binary=True),
     Suite("cluster", 20, CLUSTER_PACKAGES, [script("tests/cluster/run.py")], needs_binary=True),
 ]
