@@ -1,6 +1,6 @@
 //! Making a cluster, and becoming a member of one: what no daemon can be asked for.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -190,7 +190,7 @@ fn token(session: &Session<'_>, given: Given<'_>) -> Result<String, Failure> {
         session.output.aside("Token: ");
     }
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).map_err(|error| Failure::io("cannot read the token", &error))?;
+    std::io::stdin().read_line(&mut line).map_err(|error| Failure::io("cannot read the token", &error))?;
     match line.trim() {
         "" => {
             Err(ApiError::new(Code::Denied, "no token was given").hint("`blkrep howto-join NODE`, on a member, makes one").into())
