@@ -4,9 +4,10 @@ mod real;
 
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::Duration;
 
-use drbdpool::{Device, DeviceKind, Pool, PoolError, VolumeName};
+use drbdpool::{Condition, Device, DeviceKind, LvmPool, Pool, PoolError, Unclaimed, VolumeName};
 use real::{Group, can_run, has_device_mapper, identity};
 
 const EXTENT: u64 = 4 << 20;
@@ -118,4 +119,203 @@ fn old_data_is_there_until_it_is_zeroed() {
     let grown = pool.zero(&web, 2 * EXTENT, &mut |_, _| ControlFlow::Continue(())).unwrap();
     let bytes = contents(&grown);
     assert!(grown.zeroed && bytes[..2 << 22].iter().all(|&byte| byte == 0x11) && bytes[2 << 22..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn what_others_made_in_the_group_is_left_alone() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[10]);
+    let pool = group.open(&identity("0")).unwrap();
+    let flags: &[&str] = if has_device_mapper() { &["--yes"] } else { &["--yes", "-an", "-Zn", "-Wn"] };
+    let make = |name: &str, tags: &[&str]| {
+        let tags: Vec<_> = tags.iter().flat_map(|&tag| ["--addtag", tag]).collect();
+        group.lvm("lvcreate", &[flags, &["--extents", "1", "--name", name], &tags[..], &[&group.name]].concat());
+    };
+    make("root", &[]);
+    make("web_00", &[]);
+    make("db_00", &["blkrep.owner=c2/0", "blkrep.volume=db_00"]);
+    make("odd", &["blkrep.owner=c1/0", "blkrep.volume=../../etc/passwd"]);
+
+    for name in ["web", "db"].map(volume) {
+        for refused in [pool.create(&name, EXTENT), pool.resize(&name, 2 * EXTENT), pool.device(&name), pool.activate(&name)] {
+            assert!(matches!(refused, Err(PoolError::Foreign { .. })), "{name}: {refused:?}");
+        }
+        pool.remove(&name).unwrap();
+    }
+    assert_eq!(pool.list().unwrap(), []);
+    assert_eq!(pool.capacity().unwrap().free, 6 * EXTENT);
+    let names = group.lvm("lvs", &["--noheadings", "-o", "lv_name,lv_size", "--units", "m", &group.name]);
+    assert_eq!(
+        names.split_whitespace().collect::<Vec<_>>(),
+        ["db_00", "4.00m", "odd", "4.00m", "root", "4.00m", "web_00", "4.00m"]
+    );
+}
+
+#[test]
+fn a_group_is_one_nodes_until_it_is_released() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[4]);
+    let error = group.open_unless(&identity("0"), Unclaimed::Refuse).unwrap_err();
+    assert!(matches!(error, PoolError::Unclaimed { .. }), "{error}");
+    let pool = group.open(&identity("0")).unwrap();
+    pool.create(&volume("web"), 1).unwrap();
+    drop(pool);
+    group.open_unless(&identity("0"), Unclaimed::Refuse).unwrap();
+
+    let error = group.open(&identity("1")).unwrap_err();
+    let PoolError::OtherOwner { owner, remedy, .. } = &error else { panic!("{error}") };
+    assert_eq!(owner, "node 0 of cluster c1");
+    let remedy: Vec<_> = remedy.split(' ').collect();
+    group.lvm(remedy[0], &remedy[1..]);
+    let pool = group.open(&identity("1")).unwrap();
+    assert_eq!(pool.list().unwrap(), [], "the volumes of the last owner do not pass to the next");
+    assert!(matches!(pool.create(&volume("web"), 1), Err(PoolError::Foreign { .. })));
+    drop(pool);
+
+    let error = LvmPool::open("no-such-group", &identity("0"), Unclaimed::Claim, group.options()).unwrap_err();
+    assert!(error.to_string().contains("vgcreate no-such-group"), "{error}");
+}
+
+#[test]
+fn every_name_that_a_resource_can_have_makes_a_volume() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[30]);
+    let pool = group.open(&identity("0")).unwrap();
+    let long = ["-".repeat(99), "_".repeat(99), "a".repeat(99), "_tdata".repeat(16)].map(|rest| format!("a{rest}"));
+    let words = ["snapshot", "pvmove0", "a_tdata_mlog", "x_rimage_0", "x_pmspare", "a_vorigin", "0.-_", "a_cdata", "a_cmeta"];
+    let resources: Vec<_> = long.iter().map(String::as_str).chain(words).collect();
+    let mut names: Vec<_> = resources.iter().flat_map(|name| [volume(name), VolumeName::metadata(name).unwrap()]).collect();
+    for name in &names {
+        pool.create(name, 1).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    names.sort();
+    assert_eq!(pool.list().unwrap().into_iter().map(|volume| volume.name).collect::<Vec<_>>(), names);
+    for name in &names {
+        pool.resize(name, 1).unwrap();
+        pool.remove(name).unwrap();
+    }
+    assert_eq!(pool.capacity().unwrap().free, 30 * EXTENT);
+}
+
+/// A daemon that was killed in `create` finds the volume made, but not active and with nothing zeroed.
+#[test]
+fn a_creation_that_was_cut_short_is_finished() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[4]);
+    let pool = group.open(&identity("0")).unwrap();
+    let device = pool.create(&volume("web"), EXTENT).unwrap();
+    pool.deactivate(&volume("web")).unwrap();
+    drop(pool);
+    let pool = group.open(&identity("0")).unwrap();
+    if has_device_mapper() {
+        assert_eq!(pool.list().unwrap()[0].condition, Condition::Inactive);
+        assert!(matches!(pool.device(&volume("web")), Err(PoolError::Inactive { .. })));
+    }
+    assert_eq!(pool.create(&volume("web"), EXTENT).unwrap(), device);
+    assert!(!device.zeroed);
+}
+
+#[test]
+fn a_group_grows_and_loses_a_disk_while_it_is_open() {
+    if !can_run("lvm") {
+        return;
+    }
+    let mut group = Group::new(&[2]);
+    let pool = group.open(&identity("0")).unwrap();
+    pool.create(&volume("old"), 2 * EXTENT).unwrap();
+    assert!(matches!(pool.create(&volume("new"), 1), Err(PoolError::NoSpace { free: 0, wanted: EXTENT, .. })));
+    group.extend(3);
+    assert_eq!(pool.capacity().unwrap().free, 3 * EXTENT);
+    let new = pool.create(&volume("new"), 2 * EXTENT).unwrap();
+    fill(&new, 0x22);
+    pool.deactivate(&volume("new")).unwrap();
+    drop(pool);
+
+    group.disks.pull(1);
+    let pool = group.open(&identity("0")).unwrap();
+    let listed = pool.list().unwrap();
+    assert!(matches!(&listed[0].condition, Condition::Unusable(why) if why.contains("missing")), "{listed:?}");
+    assert!(matches!(pool.activate(&volume("new")), Err(PoolError::Unusable { .. })));
+    pool.activate(&volume("old")).unwrap();
+    assert_eq!(pool.capacity().unwrap().free, 0);
+    assert!(matches!(pool.create(&volume("more"), 1), Err(PoolError::NoSpace { .. })));
+}
+
+#[test]
+fn a_group_without_room_for_names_says_so() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::with(&[40], &["--metadatasize", "32k", "--dataalignment", "32k"]);
+    // LVM writes the new beside the old, so half of these 60 KiB can be used. Tags fill them sooner than volumes.
+    let tags: Vec<_> = (0..26).map(|number| format!("{number:0>1000}")).collect();
+    let tags: Vec<_> = tags.iter().flat_map(|tag| ["--addtag", tag]).collect();
+    group.lvm("vgchange", &[&tags[..], &[&group.name]].concat());
+    let pool = group.open(&identity("0")).unwrap();
+    let error = (0..40).find_map(|number| pool.create(&VolumeName::data("r", number).unwrap(), 1).err()).unwrap();
+    assert!(matches!(error, PoolError::MetadataFull { .. }), "{error}");
+    let volumes = pool.list().unwrap();
+    assert!(volumes.len() > 2 && volumes.iter().all(|volume| matches!(volume.condition, Condition::Ready(_))));
+    pool.remove(&volumes[0].name).unwrap();
+}
+
+#[test]
+fn without_device_mapper_the_disks_are_the_pools_alone() {
+    if !can_run("lvm") || has_device_mapper() {
+        return;
+    }
+    let group = Group::new(&[4]);
+    let pool = group.open(&identity("0")).unwrap();
+    let error = group.open(&identity("0")).unwrap_err();
+    assert!(matches!(&error, PoolError::InUse { what, .. } if what.contains(group.disks.path(0))), "{error}");
+    let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+    assert!(
+        File::options().read(true).custom_flags(exclusive).open(group.disks.path(0)).is_err(),
+        "mount and device-mapper do this"
+    );
+    // What LVM's own commands do goes on.
+    pool.create(&volume("web"), 1).unwrap();
+    group.lvm("lvs", &[&group.name]);
+}
+
+#[test]
+fn without_device_mapper_a_volume_that_is_not_linear_is_refused_by_type() {
+    if !can_run("lvm") || has_device_mapper() {
+        return;
+    }
+    let group = Group::new(&[4, 4]);
+    let pool = group.open(&identity("0")).unwrap();
+    pool.create(&volume("web"), EXTENT).unwrap();
+    let striped = ["--yes", "-an", "-Zn", "-Wn", "--type", "striped", "--stripes", "2", "--extents", "2", "--name", "db_00"];
+    let tags = ["--addtag", "blkrep.owner=c1/0", "--addtag", "blkrep.volume=db_00"];
+    group.lvm("lvcreate", &[&striped[..], &tags, &[&group.name]].concat());
+    let error = pool.device(&volume("db")).unwrap_err();
+    assert!(matches!(&error, PoolError::Unusable { why, .. } if why.contains("striped")), "{error}");
+    assert_eq!(pool.list().unwrap().len(), 2);
+    pool.device(&volume("web")).unwrap();
+}
+
+#[test]
+fn a_report_that_hangs_ends_in_time() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[4]);
+    // Another command's lock on the group, as LVM takes it.
+    let lock = File::create(format!("/run/lock/lvm/V_{}", group.name)).unwrap();
+    lock.lock().unwrap();
+    let mut options = group.options();
+    options.report_timeout = Duration::from_secs(2);
+    let error = LvmPool::open(&group.name, &identity("0"), Unclaimed::Claim, options).unwrap_err();
+    assert!(error.to_string().contains("fullreport") && error.to_string().contains("did not end within 2s"), "{error}");
+    drop(lock);
+    group.open(&identity("0")).unwrap();
 }

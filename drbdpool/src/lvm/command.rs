@@ -48,7 +48,7 @@ pub(super) struct Lvm {
 
 /// How long a process that was told to end may take before it is made to. In the middle of a change LVM puts signals off, because
 /// dying there could leave volumes suspended.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 impl Lvm {
     pub(super) fn new(options: LvmOptions, mapper: bool) -> Result<Self, PoolError> {
@@ -197,5 +197,105 @@ fn complaints(stderr: &[u8]) -> String {
     match all.char_indices().nth(2000) {
         Some((end, _)) => format!("{}…", &all[..end]),
         None => all,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::patience::patiently;
+
+    /// LVM's command line, played by a shell script; `lvmconfig` answers as where nothing is configured.
+    fn played(script: &str, timeout: Duration) -> (tempfile::TempDir, Lvm) {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("lvm it is");
+        fs::write(&program, format!("#!/bin/sh\nif [ $1 = lvmconfig ]; then exit 5; fi\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let options =
+            LvmOptions { program: Some(program), report_timeout: timeout, change_timeout: timeout, ..LvmOptions::default() };
+        // A program that was just written may still be open in a process that another test is starting.
+        let written = |error: &PoolError| error.to_string().contains("Text file busy");
+        (directory, patiently(written, || Lvm::new(options.clone(), false)).unwrap())
+    }
+
+    fn failure(error: PoolError) -> CommandFailure {
+        match error {
+            PoolError::Command(failure) => *failure,
+            error => panic!("{error}"),
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_failure_shows_the_command_its_status_and_its_complaints() {
+        let script =
+            "echo '  WARNING: Activation disabled. No device-mapper interaction.' >&2; echo '  It is broken.' >&2; exit 5";
+        let (_directory, lvm) = played(script, LONG);
+        let error = lvm.change("lvcreate", &["--yes", "--", "v g"]).unwrap_err().to_string();
+        assert!(error.contains("lvm it is' lvcreate --driverloaded n --config 'report{"), "{error}");
+        assert!(error.ends_with("--yes -- 'v g'' failed (exit status: 5): It is broken."), "{error}");
+    }
+
+    #[test]
+    fn commands_have_no_input_a_plain_locale_and_quiet_descriptors() {
+        let script = "if read line; then exit 1; fi; [ $LC_ALL$LVM_SUPPRESS_FD_WARNINGS = C1 ] || exit 2";
+        let (_directory, lvm) = played(script, LONG);
+        lvm.change::<&str>("lvcreate", &[]).unwrap();
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended_and_named_with_its_time() {
+        let (directory, lvm) = played("echo $$ >\"$0.pid\"; echo 'Waiting.' >&2; exec sleep 600", Duration::from_secs(1));
+        let error = lvm.change("lvcreate", &["x"]).unwrap_err();
+        assert!(error.to_string().contains("lvcreate") && error.to_string().contains("did not end within 1s"), "{error}");
+        let failure = failure(error);
+        assert!(matches!(failure.outcome, Outcome::TimedOut { after, gone: true } if after == Duration::from_secs(1)));
+        assert_eq!(failure.stderr, "Waiting.");
+        let pid = fs::read_to_string(directory.path().join("lvm it is.pid")).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "the process is gone");
+    }
+
+    #[test]
+    fn a_command_that_does_not_want_to_end_is_killed() {
+        let (_directory, lvm) = played("trap '' TERM; while :; do sleep 0.2; done", Duration::from_millis(500));
+        let failure = failure(lvm.change("lvcreate", &["x"]).unwrap_err());
+        assert!(matches!(failure.outcome, Outcome::TimedOut { gone: true, .. }), "{failure}");
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_told_from_one_that_cannot_be_read() {
+        let absent = "echo '{\"report\": []}'; echo '  Volume group \"vg\" not found' >&2; exit 5";
+        let (_directory, lvm) = played(absent, LONG);
+        assert!(matches!(lvm.volume_group("vg"), Err(PoolError::NoVolumeGroup { .. })));
+        let closed = "echo '{\"report\": []}'; echo '  /run/lock/lvm/V_vg: open failed: Permission denied' >&2; exit 5";
+        let (_directory, lvm) = played(closed, LONG);
+        assert!(lvm.volume_group("vg").unwrap_err().to_string().contains("Permission denied"));
+        let (_directory, lvm) = played("echo nonsense", LONG);
+        assert!(matches!(lvm.volume_group("vg"), Err(PoolError::Report { .. })));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let options = LvmOptions { program: Some("/nonexistent/lvm".into()), ..LvmOptions::default() };
+        let error = Lvm::new(options, false).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/lvm") && error.to_string().contains("could not be run"), "{error}");
+        assert!(PoolError::LvmMissing.to_string().contains("install lvm2"));
+    }
+
+    #[test]
+    fn what_is_shown_can_be_given_to_a_shell() {
+        assert_eq!(quote("-l"), "-l");
+        assert_eq!(quote(""), "''");
+        assert_eq!(quote("it's [a] list"), r"'it'\''s [a] list'");
+    }
+
+    #[test]
+    fn complaints_are_of_bearable_length() {
+        assert!(complaints("ä".repeat(5000).as_bytes()).chars().count() == 2001);
+        assert_eq!(complaints(b"  one\n\n  two\n"), "one; two");
     }
 }

@@ -118,3 +118,64 @@ fn users(path: &Path) -> String {
     let holders: Vec<_> = holders.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     if holders.is_empty() { other() } else { format!(" by {}", holders.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::{DIRECT, MISSING, group, volume};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn stretch(disk: &str, first_extent: u64, extents: u64) -> Segment {
+        Segment { path: disk.into(), start: MIB + first_extent * 4 * MIB, length: extents * 4 * MIB, exclusive: false }
+    }
+
+    #[test]
+    fn a_linear_volume_is_the_extents_of_its_segments() {
+        let group = group(DIRECT);
+        let b = segments(&group, volume(&group, "b_00")).unwrap();
+        assert_eq!(b, [stretch("/dev/loop0", 3, 3)]);
+        let a = segments(&group, volume(&group, "a_00")).unwrap();
+        assert_eq!(a, [stretch("/dev/loop0", 0, 3), stretch("/dev/loop0", 8, 17), stretch("/dev/loop1", 2, 10)]);
+    }
+
+    #[test]
+    fn neighbouring_segments_are_one_stretch() {
+        let group = group(&DIRECT.replace("/dev/loop0:8-24", "/dev/loop0:3-19"));
+        let a = segments(&group, volume(&group, "a_00")).unwrap();
+        assert_eq!(a, [stretch("/dev/loop0", 0, 20), stretch("/dev/loop1", 2, 10)]);
+    }
+
+    #[test]
+    fn volumes_that_are_not_linear_are_refused_by_their_type() {
+        let group = group(DIRECT);
+        for kind in ["striped", "zero"] {
+            let why = segments(&group, volume(&group, kind)).unwrap_err();
+            assert!(why.contains(&format!("'{kind}'")) || why.contains("part of another volume"), "{why}");
+        }
+    }
+
+    /// Each of these would put a volume's bytes where another's are.
+    #[test]
+    fn a_report_that_does_not_add_up_makes_the_volume_unusable() {
+        let a_segment = "\"seg_start\":\"12582912\", \"seg_size\":\"71303168\"";
+        for (from, to, why) in [
+            ("/dev/loop0:8-24", "/dev/loop0:8-23", "add up"),
+            ("/dev/loop0:8-24", "/dev/loop0:8-24 /dev/loop0:40-40", "add up"),
+            ("/dev/loop0:8-24", "gibberish", "add up"),
+            ("/dev/loop0:8-24", "/dev/loop7:8-24", "missing"),
+            ("/dev/loop0:8-24", "/dev/loop0:18446744073709551598-18446744073709551614", "multiple of 4096"),
+            (a_segment, "\"seg_start\":\"16777216\", \"seg_size\":\"71303168\"", "nothing at byte 12582912"),
+            ("\"lv_size\":\"125829120\"", "\"lv_size\":\"129829120\"", "segments have"),
+            ("\"pe_start\":\"1048576\"", "\"pe_start\":\"1048577\"", "multiple of 4096"),
+            ("\"lv_size\":\"125829120\", \"lv_attr\":\"-", "\"lv_size\":\"125829120\", \"lv_attr\":\"o", "snapshot"),
+        ] {
+            assert!(DIRECT.contains(from), "{from}");
+            let group = group(&DIRECT.replace(from, to));
+            let refused = segments(&group, volume(&group, "a_00")).unwrap_err();
+            assert!(refused.contains(why), "{from} -> {to}: {refused}");
+        }
+        let group = group(MISSING);
+        assert!(segments(&group, volume(&group, "a_00")).unwrap_err().contains("[unknown]"));
+    }
+}

@@ -98,3 +98,49 @@ fn unescape(path: &str) -> String {
         .iter()
         .fold(path.to_owned(), |path, (code, plain)| path.replace(code, plain))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(configured: &str, loops: &[&str]) -> String {
+        Place::beside(configured).config_with(loops.iter().map(|&name| name.to_owned()).collect())
+    }
+
+    const NETWORK: &str = "\"r|^/dev/nbd[0-9]|\",\"r|^/dev/drbd[0-9]|\"";
+
+    #[test]
+    fn rejections_are_put_where_the_administrator_has_nothing() {
+        assert_eq!(config("", &[]), format!("devices/filter=[{NETWORK}]"));
+        assert_eq!(config("global_filter=[\"a|.*|\"]\n", &[]), format!("devices/filter=[{NETWORK}]"));
+        assert_eq!(config("filter=[\"a|sda|\",\"r|.*|\"]\n", &[]), format!("devices/global_filter=[{NETWORK}]"));
+        let both = "filter=[\"a|sda|\",\"r|.*|\"]\nglobal_filter=\"a|.*|\"\n";
+        assert_eq!(config(both, &[]), format!("devices/filter=[{NETWORK},\"a|sda|\",\"r|.*|\"]"));
+    }
+
+    #[test]
+    fn who_configures_network_devices_himself_is_left_to_it() {
+        assert_eq!(config("filter=[\"a|/dev/nbd0|\"]\n", &[]), "");
+        assert_eq!(config("filter=[\"a|/dev/nbd0|\"]\n", &["loop3"]), "devices/global_filter=[\"r|^/dev/loop3(p[0-9]+)?$|\"]");
+    }
+
+    #[test]
+    fn loop_devices_over_fuse_are_found_without_touching_them() {
+        let mounts = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+            99 22 0:45 / /run/blk\\040rep/web rw,nosuid master:3 - fuse.blkrep blkrep rw,user_id=0\n\
+            98 22 0:46 / /run/plain rw - fuseblk x rw\n97 22 0:47 / /fusectl rw - fusectl x rw\n";
+        let block = tempfile::tempdir().unwrap();
+        for (name, backing) in [
+            ("loop0", "/run/blk rep/web/volume\n"),
+            ("loop1", "/var/image\n"),
+            ("loop2", "/run/blk rep/website/volume\n"),
+            ("loop3", "/run/plain/x\n"),
+            ("loop4", "/fusectl/x\n"),
+        ] {
+            fs::create_dir_all(block.path().join(name).join("loop")).unwrap();
+            fs::write(block.path().join(name).join("loop/backing_file"), backing).unwrap();
+        }
+        fs::create_dir(block.path().join("sda")).unwrap();
+        assert_eq!(loops_over_fuse(block.path(), mounts), ["loop0", "loop3"]);
+    }
+}

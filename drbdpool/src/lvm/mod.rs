@@ -127,7 +127,7 @@ impl LvmPool {
 
     fn tag_group(&self, option: &str) -> Result<(), PoolError> {
         let [cluster, node] = tags::of_group(&self.identity);
-        self.lvm.change("vgchange", &[option, &cluster, option, &node, "--", &self.volume_group])
+        self.change("vgchange", &[option, &cluster, option, &node, "--", &self.volume_group])
     }
 
     /// The group as it is now, its disks held in direct mode.
@@ -211,12 +211,7 @@ impl LvmPool {
         }
         args.extend(["--name".to_owned(), lv_name(&self.volume_group, volume)]);
         args.extend(["--".to_owned(), self.volume_group.clone()]);
-        self.lvm.change("lvcreate", &args).map_err(|error| match error {
-            PoolError::Command(failure) if failure.stderr.contains("exceeds maximum metadata size") => {
-                PoolError::MetadataFull { volume_group: self.volume_group.clone() }
-            }
-            error => error,
-        })
+        self.change("lvcreate", &args)
     }
 
     /// Makes a volume active and answers the report that says so.
@@ -225,7 +220,7 @@ impl LvmPool {
         if self.condition(&group, lv) != Condition::Inactive {
             return self.ready(&group, volume);
         }
-        self.lvm.change("lvchange", &["--yes", "-ay", "--", &self.full_name(lv)])?;
+        self.change("lvchange", &["--yes", "-ay", "--", &self.full_name(lv)])?;
         self.ready(&self.report()?, volume)
     }
 
@@ -258,7 +253,17 @@ impl LvmPool {
             args.extend(["--deltag".to_owned(), tags::zeroed_to(before)]);
         }
         args.extend(["--".to_owned(), self.full_name(lv)]);
-        self.lvm.change("lvchange", &args)
+        self.change("lvchange", &args)
+    }
+
+    /// Runs a command that changes the group.
+    fn change<S: AsRef<str>>(&self, subcommand: &str, args: &[S]) -> Result<(), PoolError> {
+        self.lvm.change(subcommand, args).map_err(|error| match error {
+            PoolError::Command(failure) if failure.stderr.contains("exceeds maximum metadata size") => {
+                PoolError::MetadataFull { volume_group: self.volume_group.clone() }
+            }
+            error => error,
+        })
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
@@ -326,7 +331,7 @@ impl Pool for LvmPool {
         }
         self.check_free(&group, wanted - lv.size)?;
         let extents = (wanted / group.extent_size).to_string();
-        self.lvm.change("lvextend", &["--yes", "--extents", &extents, "--", &self.full_name(lv)])?;
+        self.change("lvextend", &["--yes", "--extents", &extents, "--", &self.full_name(lv)])?;
         self.activated(self.report()?, volume)
     }
 
@@ -336,7 +341,7 @@ impl Pool for LvmPool {
         let Some(lv) = self.find(&group, volume) else { return Ok(()) };
         // By name and uuid: should the name have passed to another volume since the report, nothing is removed.
         let selection = format!("lv_uuid={}", lv.uuid);
-        let answer = self.lvm.change("lvremove", &["--yes", "--select", &selection, "--", &self.full_name(lv)]);
+        let answer = self.change("lvremove", &["--yes", "--select", &selection, "--", &self.full_name(lv)]);
         match self.find(&self.report()?, volume) {
             None => Ok(()),
             Some(lv) if lv.is_open() => Err(PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() }),
@@ -375,7 +380,7 @@ impl Pool for LvmPool {
         if lv.is_open() {
             return Err(PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() });
         }
-        self.lvm.change("lvchange", &["--yes", "-an", "--", &self.full_name(lv)])
+        self.change("lvchange", &["--yes", "-an", "--", &self.full_name(lv)])
     }
 }
 

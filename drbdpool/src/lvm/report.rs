@@ -106,12 +106,15 @@ impl VolumeGroup {
 
     /// Refuses a group that cannot be a pool.
     pub(super) fn check_usable(&self) -> Result<(), PoolError> {
-        let attribute = |at| self.attributes.chars().nth(at).unwrap_or('-');
         let name = &self.name;
         let why = match () {
-            () if attribute(2) == 'x' => format!("it is exported; take it back with 'vgimport {name}'"),
-            () if attribute(0) != 'w' => format!("it is read-only; make it writeable with 'vgchange --permission rw {name}'"),
-            () if matches!(attribute(5), 'c' | 's') => "it is shared between machines; give each node one of its own".to_owned(),
+            () if self.attribute(2) == 'x' => format!("it is exported; take it back with 'vgimport {name}'"),
+            () if self.attribute(0) != 'w' => {
+                format!("it is read-only; make it writeable with 'vgchange --permission rw {name}'")
+            }
+            () if matches!(self.attribute(5), 'c' | 's') => {
+                "it is shared between machines; give each node one of its own".to_owned()
+            }
             () if self.extent_size == 0 || !self.extent_size.is_multiple_of(BLOCK) => {
                 format!("its extents of {} bytes are no multiple of {BLOCK}", self.extent_size)
             }
@@ -125,10 +128,18 @@ impl VolumeGroup {
         self.bytes(self.disks.iter().map(|disk| disk.extents))
     }
 
-    /// What new volumes can have, in bytes: nothing on disks that are missing or closed to allocation.
+    /// What new volumes can have, in bytes: nothing on disks that are closed to allocation, and nothing at all while a disk is
+    /// missing, because LVM changes no such group.
     pub(super) fn free(&self) -> u64 {
-        let allocatable = self.disks.iter().filter(|disk| disk.is_allocatable());
+        if self.attribute(3) == 'p' {
+            return 0;
+        }
+        let allocatable = self.disks.iter().filter(|disk| disk.attributes.starts_with('a'));
         self.bytes(allocatable.map(|disk| disk.extents.saturating_sub(disk.extents_used)))
+    }
+
+    fn attribute(&self, at: usize) -> char {
+        self.attributes.chars().nth(at).unwrap_or('-')
     }
 
     fn bytes(&self, extents: impl Iterator<Item = u64>) -> u64 {
@@ -145,10 +156,6 @@ impl Disk {
             path: row.pv_name,
             attributes: row.pv_attr,
         })
-    }
-
-    fn is_allocatable(&self) -> bool {
-        self.attributes.starts_with('a') && !self.is_missing()
     }
 
     pub(super) fn is_missing(&self) -> bool {
@@ -283,4 +290,101 @@ struct SegRow {
     seg_start: String,
     seg_size: String,
     seg_pe_ranges: String,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Reports of lvm2 2.03.16. Two disks of 25 extents: a volume in three pieces, one in one, a striped and a zero volume.
+    pub(in crate::lvm) const DIRECT: &str = include_str!("reports/direct.json");
+    /// A group one of whose disks is missing, and another closed to allocation.
+    pub(in crate::lvm) const MISSING: &str = include_str!("reports/missing.json");
+
+    pub(in crate::lvm) fn group(json: &str) -> VolumeGroup {
+        VolumeGroup::parse(json.as_bytes()).unwrap()
+    }
+
+    pub(in crate::lvm) fn volume<'a>(group: &'a VolumeGroup, name: &str) -> &'a LogicalVolume {
+        group.volumes.iter().find(|lv| lv.name == name).unwrap()
+    }
+
+    #[test]
+    fn a_group_is_read_with_its_disks_and_volumes() {
+        let group = group(DIRECT);
+        assert_eq!((group.name.as_str(), group.extent_size), ("drbdpool", 4 << 20));
+        assert_eq!(group.tags, ["blkrep.cluster=c1", "blkrep.node=0", "site=a"]);
+        assert_eq!(group.total(), 50 << 22);
+        assert_eq!(group.free(), 13 << 22);
+        let a = volume(&group, "a_00");
+        assert_eq!(a.tags, ["blkrep.owner=c1/0", "blkrep.volume=a_00", "blkrep.zeroed=0"]);
+        assert_eq!(a.segments.iter().map(|segment| segment.start >> 22).collect::<Vec<_>>(), [0, 3, 20]);
+        assert_eq!(a.segments[2].extents, [ExtentRange { disk: "/dev/loop1".to_owned(), first: 2, last: 11 }]);
+        assert_eq!((a.is_active(), a.is_open(), a.broken("drbdpool")), (false, false, None));
+        assert_eq!(volume(&group, "striped").segments[0].extents.len(), 2);
+        assert_eq!(volume(&group, "zero").segments[0].extents, []);
+        assert!(group.check_usable().is_ok());
+    }
+
+    #[test]
+    fn what_is_on_a_missing_disk_is_broken_and_nothing_is_free() {
+        let damaged = group(MISSING);
+        assert_eq!(damaged.free(), 0);
+        assert!(volume(&damaged, "a_00").broken("drbdpool").unwrap().contains("missing from volume group 'drbdpool'"));
+        assert_eq!(volume(&damaged, "b_00").broken("drbdpool"), None);
+        assert_eq!(damaged.disks.iter().filter(|disk| disk.is_missing()).count(), 1);
+        // The same group after its disk has come back.
+        let healed = MISSING.replace("wz-pn-", "wz--n-").replace("a-m", "a--");
+        assert_eq!(group(&healed).free(), 2 << 22, "nothing of the disk that is closed to allocation");
+    }
+
+    #[test]
+    fn groups_that_cannot_be_a_pool_are_refused_with_the_way_out() {
+        for (attributes, remedy) in
+            [("wzx-n-", "vgimport drbdpool"), ("rz--n-", "vgchange --permission rw"), ("wz--ns", "shared")]
+        {
+            let error = group(&DIRECT.replace("wz--n-", attributes)).check_usable().unwrap_err().to_string();
+            assert!(error.contains(remedy), "{error}");
+        }
+        let error = group(&DIRECT.replace("\"vg_extent_size\":\"4194304\"", "\"vg_extent_size\":\"1024\"")).check_usable();
+        assert!(error.unwrap_err().to_string().contains("1024"));
+    }
+
+    #[test]
+    fn volumes_in_states_that_nobody_can_use_are_broken() {
+        let state = |attributes: &str| {
+            let json = DIRECT.replacen("-wi-XX----", attributes, 1);
+            let lv = volume(&group(&json), "a_00").clone();
+            (lv.is_active(), lv.is_open(), lv.broken("drbdpool"))
+        };
+        assert_eq!(state("-wi-ao----"), (true, true, None));
+        assert_eq!(state("-wi-------"), (false, false, None));
+        assert_eq!(state("-wi-d-----"), (false, false, None));
+        assert!(state("-wi-s-----").2.unwrap().contains("lvchange --refresh drbdpool/a_00"));
+        assert!(state("-wi-I-----").2.unwrap().contains("state 'I'"));
+    }
+
+    #[test]
+    fn disks_may_have_colons_in_their_names() {
+        let range = ExtentRange::read("/dev/disk/by-path/pci-0000:00:1f.2-ata-1:7-12").unwrap();
+        assert_eq!((range.disk.as_str(), range.first, range.last), ("/dev/disk/by-path/pci-0000:00:1f.2-ata-1", 7, 12));
+        for bad in ["", "/dev/sda", "/dev/sda:", "/dev/sda:1", "/dev/sda:2-1", "/dev/sda:a-b", "/dev/sda:-1-2"] {
+            assert_eq!(ExtentRange::read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_that_is_not_understood_is_an_error() {
+        for (bad, why) in [
+            ("".to_owned(), "EOF"),
+            ("{\"report\": []}".to_owned(), "no report"),
+            ("{\"report\": [{}]}".to_owned(), "no volume group"),
+            (DIRECT.replace("4194304\"}", "4.00m\"}"), "vg_extent_size"),
+            (DIRECT.replace("lv_uuid", "uuid"), "lv_uuid"),
+            (DIRECT[..DIRECT.len() / 2].to_owned(), "EOF"),
+        ] {
+            let error = VolumeGroup::parse(bad.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
 }

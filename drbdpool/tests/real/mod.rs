@@ -64,6 +64,11 @@ impl Disks {
         device
     }
 
+    /// Pulls a disk out of the machine.
+    pub(crate) fn pull(&mut self, disk: usize) {
+        run("losetup", &["--detach", &self.loops.remove(disk)]);
+    }
+
     pub(crate) fn path(&self, disk: usize) -> &str {
         &self.loops[disk]
     }
@@ -118,6 +123,11 @@ pub(crate) const PV_HEAD: u64 = 1 << 20;
 impl Group {
     /// A group of disks that have room for so many 4 MiB extents.
     pub(crate) fn new(extents: &[u64]) -> Self {
+        Self::with(extents, &[])
+    }
+
+    /// The same, made with further options.
+    pub(crate) fn with(extents: &[u64], options: &[&str]) -> Self {
         let sizes: Vec<_> = extents.iter().map(|extents| PV_HEAD + extents * (4 << 20)).collect();
         let disks = Disks::new(&sizes);
         let system = disks.directory().join("lvm");
@@ -126,14 +136,18 @@ impl Group {
         let group = Self { name: format!("vg-{unique}"), disks, system };
         group.show_disks();
         let disks: Vec<_> = group.disks.loops.iter().map(String::as_str).collect();
-        group.lvm("vgcreate", &[&["--yes", &group.name], &disks[..]].concat());
+        group.lvm("vgcreate", &[options, &["--yes", &group.name], &disks[..]].concat());
         group
     }
 
     /// Lets LVM see the group's disks and no others.
     fn show_disks(&self) {
         let accepted: String = self.disks.loops.iter().map(|disk| format!("\"a|^{disk}$|\", ")).collect();
-        let config = format!("devices {{ global_filter = [ {accepted}\"r|.*|\" ] }}\nbackup {{ backup = 0 archive = 0 }}\n");
+        let mut config = format!("devices {{ global_filter = [ {accepted}\"r|.*|\" ] }}\nbackup {{ backup = 0 archive = 0 }}\n");
+        if !Path::new("/run/udev/control").exists() {
+            // Nobody would answer LVM.
+            config += "activation { udev_sync = 0 udev_rules = 0 verify_udev_operations = 0 }\n";
+        }
         fs::write(self.system.join("lvm.conf"), config).unwrap();
     }
 
@@ -170,8 +184,13 @@ impl Group {
         LvmOptions { environment, report_timeout: Duration::from_secs(120), ..LvmOptions::default() }
     }
 
+    /// Opens the group as a pool, and claims it if it is nobody's.
     pub(crate) fn open(&self, identity: &Identity) -> Result<LvmPool, PoolError> {
-        LvmPool::open(&self.name, identity, Unclaimed::Claim, self.options())
+        self.open_unless(identity, Unclaimed::Claim)
+    }
+
+    pub(crate) fn open_unless(&self, identity: &Identity, unclaimed: Unclaimed) -> Result<LvmPool, PoolError> {
+        LvmPool::open(&self.name, identity, unclaimed, self.options())
     }
 }
 
