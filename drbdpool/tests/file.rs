@@ -3,11 +3,11 @@
 mod real;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, Unclaimed, VolumeName};
-use real::identity;
+use real::{Mounted, can_run, identity, is_installed};
 
 const MIB: u64 = 1 << 20;
 
@@ -148,4 +148,95 @@ fn a_volume_that_is_locked_by_its_user_is_not_removed() {
     user.write_all_at(b"x", MIB - 1).unwrap();
     drop(user);
     pool.remove(&volume("web")).unwrap();
+}
+
+/// Writes into a new file until the file system is full.
+fn fill_file_system(directory: &Path) {
+    let file = File::create(directory.join("somebody-elses")).unwrap();
+    let mut at = 0;
+    for piece in [1 << 20, 4096] {
+        let bytes = vec![0x55; piece];
+        while file.write_all_at(&bytes, at).and_then(|()| file.sync_data()).is_ok() {
+            at += piece as u64;
+        }
+    }
+    assert!(at > 0, "there was nothing to fill");
+}
+
+/// What the file pool promises: a volume that was created can be written in full, whatever becomes of the file system.
+fn a_volume_survives_a_full_file_system(kind: &str, size: u64) {
+    // Everyone has this one's tools; the others are skipped where theirs are missing.
+    if !can_run("mkfs.ext4") || !is_installed(&format!("mkfs.{kind}")) {
+        return;
+    }
+    let mounted = Mounted::new(kind, size);
+    let pool = open(&mounted.path().join("pool")).unwrap();
+    let before = pool.capacity().unwrap();
+    assert!(before.total <= size && before.free > size / 4 && before.free <= before.total, "{before:?}");
+    let device = pool.create(&volume("web"), 16 * MIB).unwrap();
+    let device = pool.resize(&volume("web"), device.size + 4 * MIB).unwrap();
+    let after = pool.capacity().unwrap();
+    // btrfs takes its time to say what was used last.
+    assert!(before.free - after.free >= 16 * MIB && before.free - after.free < 24 * MIB, "{before:?} {after:?}");
+
+    fill_file_system(mounted.path());
+    let free = pool.capacity().unwrap().free;
+    for refused in [pool.create(&volume("db"), free + MIB), pool.resize(&volume("web"), device.size + free + MIB)] {
+        assert!(matches!(refused, Err(PoolError::NoSpace { .. })), "{refused:?}");
+    }
+    assert_eq!(pool.device(&volume("web")).unwrap(), device);
+    let file = File::options().write(true).open(&device.segments[0].path).unwrap();
+    // Twice: a file system that writes elsewhere would need space for the second time.
+    for byte in [0x11, 0x22] {
+        for at in (0..device.size).step_by(1 << 16) {
+            file.write_all_at(&[byte; 1 << 16], at).unwrap_or_else(|error| panic!("{kind}, at {at}: {error}"));
+        }
+        file.sync_all().unwrap();
+    }
+    pool.remove(&volume("web")).unwrap();
+    drop(pool);
+    open(&mounted.path().join("pool")).unwrap();
+}
+
+#[test]
+fn a_volume_survives_a_full_ext4() {
+    a_volume_survives_a_full_file_system("ext4", 64 * MIB);
+}
+
+#[test]
+fn a_volume_survives_a_full_xfs() {
+    a_volume_survives_a_full_file_system("xfs", 320 * MIB);
+}
+
+#[test]
+fn a_volume_survives_a_full_btrfs() {
+    a_volume_survives_a_full_file_system("btrfs", 256 * MIB);
+}
+
+/// ext2 knows no way to reserve space: there promises are only accounted for.
+#[test]
+fn where_space_cannot_be_reserved_it_is_not_promised_twice() {
+    if !can_run("mkfs.ext2") {
+        return;
+    }
+    let mounted = Mounted::new("ext2", 64 * MIB);
+    // The root of a file system, with its lost+found.
+    let pool = open(mounted.path()).unwrap();
+    let before = pool.capacity().unwrap().free;
+    let device = pool.create(&volume("web"), 40 * MIB).unwrap();
+    assert_eq!(fs::metadata(&device.segments[0].path).unwrap().blocks(), 0, "the file is sparse, or this test shows nothing");
+    let free = pool.capacity().unwrap().free;
+    assert!(before - free >= 40 * MIB && before - free < 41 * MIB, "{before} {free}");
+    assert!(matches!(pool.create(&volume("db"), 40 * MIB), Err(PoolError::NoSpace { .. })));
+    assert!(matches!(pool.resize(&volume("web"), 80 * MIB), Err(PoolError::NoSpace { .. })));
+
+    // What is written is no longer only promised.
+    let file = File::options().write(true).open(&device.segments[0].path).unwrap();
+    file.write_all_at(&vec![0x11; 8 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    let later = pool.capacity().unwrap().free;
+    assert!(later.abs_diff(free) < MIB, "{free} {later}");
+    pool.remove(&volume("web")).unwrap();
+    drop(file);
+    assert!(pool.capacity().unwrap().free.abs_diff(before) < MIB);
 }

@@ -17,7 +17,7 @@ const PREFIX: &str = "blkrep-pool-test-";
 pub(crate) fn can_run(program: &str) -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
         "they need root".to_owned()
-    } else if !["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|directory| Path::new(directory).join(program).exists()) {
+    } else if !is_installed(program) {
         format!("'{program}' is not installed")
     } else if !Path::new("/dev/loop-control").exists() {
         "there are no loop devices".to_owned()
@@ -27,6 +27,15 @@ pub(crate) fn can_run(program: &str) -> bool {
     assert!(std::env::var_os("BLKREP_TEST_ROOT").is_none_or(|set| set != "1"), "tests on real devices cannot run: {missing}");
     eprintln!("skipped: tests on real devices cannot run: {missing}");
     false
+}
+
+/// Whether a program is installed, for tests that go beyond what every machine has.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let found = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|directory| Path::new(directory).join(program).exists());
+    if !found {
+        eprintln!("'{program}' is not installed");
+    }
+    found
 }
 
 /// Runs a program to its end and answers what it printed.
@@ -86,8 +95,14 @@ impl Drop for Disks {
     }
 }
 
-/// Detaches the loop devices and removes the directories of test processes that are no more.
+/// Unmounts the file systems, detaches the loop devices and removes the directories of test processes that are no more.
 fn remove_leftovers() {
+    for mount in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+        let at = mount.split(' ').nth(4).unwrap_or_default();
+        if owner(Path::new(at)).is_some_and(is_dead) {
+            let _ = duct::cmd!("umount", at).stdin_null().unchecked().run();
+        }
+    }
     for device in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
         let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
         if owner(Path::new(&backing)).is_some_and(is_dead) {
@@ -215,4 +230,32 @@ pub(crate) fn has_device_mapper() -> bool {
 
 pub(crate) fn identity(node: &str) -> Identity {
     Identity::new("c1", node).unwrap()
+}
+
+/// A file system of its own on a disk of its own, mounted while the value lives.
+pub(crate) struct Mounted {
+    disks: Disks,
+    at: PathBuf,
+}
+
+impl Mounted {
+    /// Makes a file system with `mkfs.<kind>`.
+    pub(crate) fn new(kind: &str, size: u64) -> Self {
+        let disks = Disks::new(&[size]);
+        let at = disks.directory().join("mounted");
+        fs::create_dir(&at).unwrap();
+        run(&format!("mkfs.{kind}"), &["-q", disks.path(0)]);
+        run("mount", &["-t", kind, disks.path(0), &at.to_string_lossy()]);
+        Self { disks, at }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.at
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = duct::cmd!("umount", &self.at).stdin_null().unchecked().run();
+    }
 }
