@@ -1,10 +1,10 @@
 //! The command line.
 //!
-//! It is data first: [`verbs`] is one table of verbs with their aliases, arguments, help, examples and handlers. The parser,
+//! It is data first: `verbs` is one table of verbs with their aliases, arguments, help, examples and handlers. The parser,
 //! `--help`, the manual pages and the shell completions are made from it, so that none of them can say something else than the
 //! others.
 //!
-//! A handler asks the daemon through [`crate::api`] and prints through [`Output`](output::Output); it never prints on its own.
+//! A handler asks the daemon through [`crate::api`] and prints through `output::Output`; it never prints on its own.
 //! What a command line means when it ends is decided in [`exit`] alone.
 
 mod ask;
