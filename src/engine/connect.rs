@@ -105,6 +105,13 @@ impl Engine {
     /// Compares records with a peer that has introduced itself and draws the consequences.
     pub(super) fn meet(&mut self, links: &Links, at: usize) {
         let Some(theirs) = self.peers[at].standing.clone() else { return };
+        if let (Some(change), Some(record)) = (&self.change, &theirs.record)
+            && change.record.id == record.id
+        {
+            // The peer has stored this node's own proposal already; it is the record when this node hears that it was granted.
+            self.peers[at].connection = Connection::Connected;
+            return;
+        }
         let relation = relate(self.record.as_ref(), &self.lineage, theirs.record.as_ref(), &theirs.lineage);
         self.peers[at].connection = if relation == Relation::Fork { Connection::SplitBrain } else { Connection::Connected };
         match relation {

@@ -9,7 +9,6 @@ use super::core::{Engine, volume_blocks};
 use super::event::{BufferId, DiskIo, DiskOutcome};
 use super::link::Links;
 use super::ops::Op;
-use super::peerset::PeerSet;
 use super::prefix::Prefix;
 use super::store::Then;
 
@@ -467,10 +466,5 @@ impl Engine {
                 slot.base = Some((record.number, record.id));
             }
         }
-    }
-
-    /// Peers that are replicas of a member of `set` by node.
-    pub(super) fn set_of(&self, nodes: impl Iterator<Item = NodeId>) -> PeerSet {
-        nodes.filter_map(|node| self.peer_at(node)).collect()
     }
 }

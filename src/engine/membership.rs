@@ -16,14 +16,10 @@ impl Engine {
     /// resynced. Whoever is in it must have written, flushed and granted a lease before anything is answered.
     pub(super) fn refresh_ack_set(&mut self) {
         let Some(record) = &self.record else { return };
-        let mut members: Vec<_> = record.in_sync.keys().copied().collect();
-        members.extend(self.change.iter().flat_map(|c| c.record.in_sync.keys().copied()));
-        let mut ack = self.set_of(members.into_iter());
-        for (at, peer) in self.peers.iter().enumerate() {
-            if peer.data && peer.sync.as_ref().is_some_and(Sync::is_running) {
-                ack.insert(at);
-            }
-        }
+        let proposed = self.change.as_ref().map(|c| &c.record.in_sync);
+        let named = |p: &Peer| record.in_sync.contains_key(&p.node) || proposed.is_some_and(|m| m.contains_key(&p.node));
+        let synced = |p: &Peer| p.data && p.sync.as_ref().is_some_and(Sync::is_running);
+        let ack = self.peers_that(|p| named(p) || synced(p));
         let Some(reign) = &mut self.reign else { return };
         let before = std::mem::replace(&mut reign.ack, ack);
         if before == ack {

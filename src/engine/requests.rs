@@ -426,7 +426,10 @@ impl Engine {
         let keys: Vec<u64> = reign.requests.keys().filter(|k| of_client(reign, k) && waiting(reign, k)).collect();
         reign.held.retain(|k| !keys.contains(k));
         for key in keys {
-            self.finish(key, Err(Failure::ShuttingDown));
+            // One that is dropped may let another begin.
+            if self.reign.as_ref().is_some_and(|r| waiting(r, &key)) {
+                self.finish(key, Err(Failure::ShuttingDown));
+            }
         }
     }
 }

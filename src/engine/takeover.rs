@@ -59,6 +59,7 @@ impl Engine {
 
     /// Everything a primary looks after, in order of what the next step may need.
     pub(super) fn consider_reign(&mut self, links: &Links) {
+        self.refresh_ack_set();
         self.open_sessions();
         self.consider_membership();
         self.consider_serving();

@@ -1,0 +1,125 @@
+//! What clients were promised, sector by sector.
+//!
+//! Every write has a number of its own, so that a value read names the write it came from. A read is legal when that write may be the
+//! latest: no other write is known to have happened wholly after it and wholly before the read. A write is known to have happened when it
+//! was acknowledged or when a read has returned it. One that was not acknowledged may happen at any time, or never.
+
+use std::collections::BTreeMap;
+
+/// A moment that never comes.
+const NEVER: u64 = u64::MAX;
+
+#[derive(Debug, Clone)]
+struct Write {
+    value: u64,
+    began: u64,
+    acked: u64,
+    observed: u64,
+    /// Covered by a flush that was acknowledged.
+    durable: bool,
+}
+
+impl Write {
+    fn happened(&self) -> u64 {
+        self.acked.min(self.observed)
+    }
+}
+
+/// The promises.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    sectors: BTreeMap<u64, Vec<Write>>,
+    next: u64,
+    pub reads: u64,
+    pub writes: u64,
+}
+
+impl Oracle {
+    /// A new value, written to the sectors from now on. `zero` writes zeroes, which all zeroing requests share.
+    pub fn begin(&mut self, now: u64, sectors: std::ops::Range<u64>, zero: bool) -> u64 {
+        self.next += 1;
+        let value = if zero { 0 } else { self.next };
+        for sector in sectors {
+            let writes = self.sectors.entry(sector).or_default();
+            writes.push(Write { value, began: now, acked: NEVER, observed: NEVER, durable: false });
+        }
+        self.writes += 1;
+        self.next
+    }
+
+    /// The write that began at `began` with `value` was acknowledged.
+    pub fn acked(&mut self, now: u64, sectors: std::ops::Range<u64>, value: u64, began: u64, durable: bool) {
+        for sector in sectors {
+            let writes = self.sectors.entry(sector).or_default();
+            if let Some(write) = writes.iter_mut().find(|w| w.value == value && w.began == began && w.acked == NEVER) {
+                write.acked = now;
+                write.durable |= durable;
+            }
+            forget(writes);
+        }
+    }
+
+    /// A flush that began then was acknowledged: what was acknowledged before it began is durable.
+    pub fn flushed(&mut self, began: u64) {
+        for writes in self.sectors.values_mut() {
+            for write in writes.iter_mut().filter(|w| w.acked < began) {
+                write.durable = true;
+            }
+        }
+    }
+
+    /// Every replica in sync has lost its power: what no flush covered may be gone.
+    pub fn all_lost_power(&mut self) {
+        for writes in self.sectors.values_mut() {
+            for write in writes.iter_mut().filter(|w| !w.durable) {
+                write.acked = NEVER;
+                write.observed = NEVER;
+            }
+        }
+    }
+
+    /// A read from `began` to `now` returned `value`.
+    pub fn read(&mut self, began: u64, now: u64, sector: u64, value: u64) -> Result<(), String> {
+        self.reads += 1;
+        let writes = self.sectors.entry(sector).or_default();
+        let source = |w: &&Write| w.value == value && w.began <= now;
+        // Zeroes are what a sector holds before any write, and what any zeroing leaves: the latest that fits is the witness.
+        let from: Vec<&Write> = writes.iter().filter(source).collect();
+        let overwritten = |happened: u64| writes.iter().find(|w| w.value != value && w.began > happened && w.happened() < began);
+        let initial = value == 0 && overwritten(0).is_none();
+        let witness = from.iter().find(|w| overwritten(w.happened()).is_none()).map(|w| w.began);
+        if witness.is_none() && !initial {
+            let by = from.first().map_or_else(|| overwritten(0), |w| overwritten(w.happened()));
+            return Err(match (from.is_empty() && value != 0, by) {
+                (true, _) => format!("sector {sector} read as {value}, which was never written there"),
+                (_, Some(by)) => format!(
+                    "sector {sector} read as {value} between {began} and {now}, but {} had been written over it (begun {}, known at {})",
+                    by.value,
+                    by.began,
+                    by.happened()
+                ),
+                (_, None) => format!("sector {sector} read as {value} at {now}"),
+            });
+        }
+        let only = from.len() == 1 && !initial;
+        if let (true, Some(began)) = (only, witness)
+            && let Some(write) = writes.iter_mut().find(|w| w.value == value && w.began == began)
+        {
+            write.observed = write.observed.min(now);
+        }
+        Ok(())
+    }
+
+    /// Sectors that were ever written.
+    pub fn sectors(&self) -> Vec<u64> {
+        self.sectors.keys().copied().collect()
+    }
+}
+
+/// Forgets writes that are certainly overwritten durably.
+fn forget(writes: &mut Vec<Write>) {
+    if writes.len() > 64 {
+        let floor = writes.iter().filter(|w| w.durable).map(|w| w.began).max().unwrap_or(0);
+        writes.retain(|w| w.happened() >= floor || w.acked == NEVER);
+    }
+}
