@@ -47,6 +47,11 @@ impl Engine {
                     reign.admission = None;
                 }
             }
+            Stage::Stored if !self.is_synced(at) => {
+                if let Some(reign) = &mut self.reign {
+                    reign.admission = None;
+                }
+            }
             Stage::Stored if self.change.is_none() => self.propose_member(at),
             _ => {}
         }

@@ -295,7 +295,7 @@ impl Engine {
             Then::AdmitActivity { peer, id } => self.admit_activity_stored(peer, id),
             Then::AdmitStored { peer, id } => self.send(peer, Message::AdmitStored { id }),
             Then::CoolOwn => self.cool_own(),
-            Then::United => self.united(),
+            Then::United { reign } => self.united(reign),
             Then::Unlatch => self.unlatch(),
             Then::LastMaps => self.last_maps_stored(),
             Then::Ended => self.ended(true),

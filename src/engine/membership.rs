@@ -88,7 +88,7 @@ impl Engine {
         self.without(at);
         let peer = &mut self.peers[at];
         peer.session = Session::None;
-        peer.reported = None;
+        peer.reported = false;
     }
 
     /// A replica refuses this node's reign because it goes by a newer record (rule F1): its lease is gone at once. Its standing, which

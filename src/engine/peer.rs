@@ -38,8 +38,8 @@ pub(super) struct Peer {
     /// Primary: the last write that was sent to it in this reign, and what it was to flush last.
     pub(super) sent: u64,
     pub(super) flush_asked: FlushAsked,
-    /// Primary: it has reported in this reign, in this incarnation.
-    pub(super) reported: Option<Incarnation>,
+    /// Primary: it has reported as a member in this reign, and was not evicted since.
+    pub(super) reported: bool,
     /// Blocks that it lacks or may lack.
     pub(super) dirty: Dirty,
     /// Primary: its resync.
@@ -80,7 +80,7 @@ impl Peer {
             durable: 0,
             sent: 0,
             flush_asked: FlushAsked::default(),
-            reported: None,
+            reported: false,
             dirty,
             sync: None,
             written: Vec::new(),

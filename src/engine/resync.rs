@@ -281,11 +281,11 @@ impl Engine {
         self.peers[at].sync = None;
         let Some(reign) = &mut self.reign else { return };
         let keys: Vec<u64> = reign.chunks.keys().filter(|&key| reign.chunks.get(key).is_some_and(|c| c.peer == at)).collect();
-        for key in keys {
+        for &key in &keys {
             let chunk = self.reign.as_mut().and_then(|r| r.chunks.remove(key));
             self.out.extend(chunk.and_then(|c| c.buffer).map(Command::Release));
-            self.leave(order_key(key));
         }
+        keys.into_iter().for_each(|key| self.leave(order_key(key)));
     }
 
     /// Bytes done and in all of a resync.

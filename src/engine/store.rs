@@ -39,7 +39,7 @@ pub(super) enum Then {
     /// The primary's own dirty bits for a cooling are stored.
     CoolOwn,
     /// Blocks that a member reported are in the dirty bitmaps of those who are away.
-    United,
+    United { reign: u64 },
     /// Writing under this record has been noted (rule Q3).
     Unlatch,
     /// The maps are stored at the end of this life.

@@ -30,7 +30,7 @@ impl Engine {
             peer.data = false;
             peer.durable = 0;
             peer.sent = 0;
-            peer.reported = None;
+            peer.reported = false;
             peer.sync = None;
             let member = record.in_sync.contains_key(&peer.node);
             if member {
@@ -128,11 +128,11 @@ impl Engine {
         let peer = &mut self.peers[at];
         peer.session = Session::Ready { since: self.now };
         let incarnation = peer.incarnation();
-        let again = peer.reported.is_some() && peer.reported == incarnation;
-        peer.reported = incarnation;
+        let again = std::mem::replace(&mut peer.reported, true);
         let member = peer.is_member_of(&record);
         if member && again {
-            // A short break: nothing was decided in between, so what it has not acknowledged is all that it may lack (rule W6).
+            // A short break, perhaps with a clean restart: nothing was decided in between, so what it has not acknowledged is all that it
+            // may lack (rule W6).
         } else if member {
             self.lease_until(report.lease_left);
             self.unite(&ranges);
@@ -166,12 +166,13 @@ impl Engine {
             reign.equal = false;
             reign.uniting += 1;
             // The member will forget them when all are equal; those who are away must not depend on this node's memory then.
-            self.store_maps(Then::United);
+            let reign = reign.number;
+            self.store_maps(Then::United { reign });
         }
     }
 
-    pub(super) fn united(&mut self) {
-        if let Some(reign) = &mut self.reign {
+    pub(super) fn united(&mut self, number: u64) {
+        if let Some(reign) = self.reign.as_mut().filter(|r| r.number == number) {
             reign.uniting -= 1;
         }
     }
@@ -311,7 +312,7 @@ impl Engine {
             peer.session = Session::None;
             peer.data = false;
             peer.sync = None;
-            peer.reported = None;
+            peer.reported = false;
         }
     }
 

@@ -568,6 +568,7 @@ impl World {
         if self.nodes[at].engine.is_none() {
             return;
         }
+        self.newest_record();
         self.nodes[at].engine = None;
         let mut rng = self.rng.clone();
         rng.next();
