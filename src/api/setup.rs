@@ -11,45 +11,66 @@ use super::nodes::PoolKind;
 use super::operations::Promise;
 use crate::units::Name;
 
-/// A node's directory: its part of the cluster's state, its keys, its sockets, and its file pool.
+/// The folder that everything a node owns hangs below: `etc/blkrep.toml`, `var/lib/blkrep`, `run/blkrep` and `var/log`. It is `/` for
+/// the machine's one ordinary node, and a folder of its own for each of several nodes on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root(PathBuf);
 
 impl Root {
-    /// Where a node's directory is unless something else is said.
-    pub const DEFAULT: &str = "/var/lib/blkrep";
+    /// The root of a machine's one ordinary node.
+    pub const DEFAULT: &str = "/";
 
-    /// The directory `path`.
+    /// The root `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    /// The directory.
+    /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
+    /// The node's own settings: its name, addresses, ports and pool.
+    pub fn config_file(&self) -> PathBuf {
+        self.0.join("etc/blkrep.toml")
+    }
+
+    /// The node's part of the cluster's state, and its keys.
+    pub fn state(&self) -> PathBuf {
+        self.0.join("var/lib/blkrep")
+    }
+
+    /// The sockets and the process id, gone after a restart of the machine.
+    pub fn run(&self) -> PathBuf {
+        self.0.join("run/blkrep")
+    }
+
     /// The socket of the API; only its owner may open it.
     pub fn api_socket(&self) -> PathBuf {
-        self.0.join("api.sock")
+        self.run().join("api.sock")
     }
 
     /// The socket for NBD clients of this machine.
     pub fn nbd_socket(&self) -> PathBuf {
-        self.0.join("nbd.sock")
+        self.run().join("nbd.sock")
+    }
+
+    /// The process id of the daemon that runs.
+    pub fn pid_file(&self) -> PathBuf {
+        self.run().join("blkrep.pid")
     }
 
     /// Where a daemon that was started in the background writes its log.
     pub fn log_file(&self) -> PathBuf {
-        self.0.join("daemon.log")
+        self.0.join("var/log/blkrep.log")
     }
 
     /// The file pool's directory, where no other pool was named.
     pub fn file_pool(&self) -> PathBuf {
-        self.0.join("pool")
+        self.state().join("pool")
     }
 
-    /// Whether this is the directory of the machine's one ordinary daemon, that a service manager may look after.
+    /// Whether this is the root of the machine's one ordinary daemon, that a service manager may look after.
     pub fn is_default(&self) -> bool {
         self.0 == Path::new(Self::DEFAULT)
     }
@@ -181,7 +202,8 @@ mod tests {
     #[test]
     fn everything_of_a_node_is_in_its_directory() {
         let root = Root::new("/tmp/n");
-        for path in [root.api_socket(), root.nbd_socket(), root.log_file(), root.file_pool()] {
+        for path in [root.config_file(), root.api_socket(), root.nbd_socket(), root.pid_file(), root.log_file(), root.file_pool()]
+        {
             assert!(path.starts_with(root.path()));
         }
         assert!(!root.is_default());

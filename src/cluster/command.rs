@@ -20,7 +20,7 @@ pub enum Command {
     Restore(Box<super::Cluster>),
 
     /// Adds a node that may join with the token until `expires` (seconds since 1970).
-    InviteNode { name: Name, address: IpAddr, kind: NodeKind, token: TokenHash, expires: u64 },
+    InviteNode { name: Name, address: IpAddr, ports: Ports, kind: NodeKind, token: TokenHash, expires: u64 },
     /// Gives a node that has not joined yet another token. The former one is void.
     RenewInvitation { name: Name, token: TokenHash, expires: u64 },
     /// A node joins: its token is used up, its certificate recorded. `now` in seconds since 1970.

@@ -163,7 +163,7 @@ impl fmt::Debug for TokenHash {
 pub struct Certificate {
     /// Its serial number, in hexadecimal.
     pub serial: String,
-    /// The SHA-256 fingerprint of its DER form, in hexadecimal.
+    /// The BLAKE3 hash of its DER form, in hexadecimal.
     pub fingerprint: String,
 }
 
@@ -190,14 +190,14 @@ pub enum PoolKind {
     Lvm,
     /// LVM, volumes of a thin pool.
     LvmThin,
-    /// Sparse files in a directory.
+    /// Files in a directory, allocated in full.
     File,
 }
 
 impl PoolKind {
     /// Whether space is taken when it is written and not when a volume is created.
     pub fn is_thin(self) -> bool {
-        !matches!(self, Self::Lvm)
+        matches!(self, Self::LvmThin)
     }
 }
 
@@ -253,7 +253,7 @@ impl Resource {
 /// A volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// The size that is exported, in bytes.
+    /// The size that is exported, in bytes; 0 until every replica has the volume.
     pub bytes: u64,
     /// The size it grows to once every replica has grown, in bytes.
     pub target: u64,

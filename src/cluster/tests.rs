@@ -28,8 +28,7 @@ fn token(n: u8) -> TokenHash {
 }
 
 fn pool(free: u64, zeroed: bool) -> Option<PoolReport> {
-    let kind = if zeroed { PoolKind::File } else { PoolKind::Lvm };
-    Some(PoolReport { name: "drbdpool".into(), kind, total: 100 * GIB, free, zeroed })
+    Some(PoolReport { name: "drbdpool".into(), kind: PoolKind::Lvm, total: 100 * GIB, free, zeroed })
 }
 
 /// A cluster of storage nodes `n0`, `n1`, … whose pools have `free` bytes each.
@@ -43,7 +42,7 @@ fn cluster_with(free: &[u64], zeroed: bool) -> Cluster {
         let node = name(&format!("n{at}"));
         if at > 0 {
             let expires = NOW + 60;
-            let invite = Command::InviteNode { name: node.clone(), address: address(at), kind, token: token(at), expires };
+            let invite = Command::InviteNode { name: node.clone(), address: address(at), ports, kind, token: token(at), expires };
             cluster.apply(invite).unwrap();
             cluster.apply(redeem(&format!("n{at}"), token(at), address(at), NOW)).unwrap();
         }
@@ -232,7 +231,14 @@ fn a_node_leaves_when_it_has_given_up_what_it_held_and_at_once_when_forced() {
 fn a_token_is_good_once_for_its_node_and_not_for_ever() {
     let mut cluster = cluster_with(&[10 * GIB], true);
     let kind = NodeKind::Storage;
-    let invite = Command::InviteNode { name: name("n1"), address: address(1), kind, token: token(1), expires: NOW + 60 };
+    let invite = Command::InviteNode {
+        name: name("n1"),
+        address: address(1),
+        ports: Ports::default(),
+        kind,
+        token: token(1),
+        expires: NOW + 60,
+    };
     cluster.apply(invite.clone()).unwrap();
     assert_eq!(cluster.apply(invite), Err(Refusal::NodeExists("n1".into())));
     assert_eq!(cluster.apply(redeem("n1", token(2), address(1), NOW)), Err(Refusal::WrongToken("n1".into())));
@@ -252,6 +258,7 @@ fn nodes_with_a_taken_name_or_address_are_refused() {
     let invite = |node: &str, address| Command::InviteNode {
         name: name(node),
         address,
+        ports: Ports::default(),
         kind: NodeKind::Witness,
         token: token(1),
         expires: NOW,
@@ -318,6 +325,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         (node(), 0..5u8).prop_map(|(name, n)| Command::InviteNode {
             name,
             address: address(n),
+            ports: Ports::default(),
             kind: if n == 4 { NodeKind::Witness } else { NodeKind::Storage },
             token: token(n),
             expires: NOW + 1
@@ -481,7 +489,7 @@ impl Seen {
             }
         }
         for volume in resource.volumes.values() {
-            assert!(volume.bytes <= volume.target && volume.bytes > 0);
+            assert!(volume.bytes <= volume.target && volume.target > 0);
         }
     }
 }

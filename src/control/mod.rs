@@ -1,3 +1,40 @@
-//! The control plane's shell.
+//! The control plane's shell: what runs the cluster around the data plane.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`setup`] | `init`, `join`, `recover`: a node comes into being |
+//! | [`daemon`] | a node runs: everything below, started and ended in order |
+//! | [`consensus`] | agreement on the model: Raft over redb |
+//! | [`tls`], [`net`] | who a node is, and requests between nodes |
+//! | [`join`], [`token`] | letting nodes in |
+//! | [`reconciler`] | makes this node what the model says |
+//! | [`authority`] | the cluster's answers about records |
+//! | [`links`] | replication links, proved and handed to the data plane |
+//! | [`nbd`] | NBD clients, negotiated and handed to the data plane |
+//! | [`status`], [`service`] | the API's operations |
+//!
+//! Stopping all of this on every node stops no I/O.
 
+pub mod authority;
+pub mod config;
 pub mod consensus;
+pub mod daemon;
+#[cfg(test)]
+mod daemon_tests;
+mod failure;
+pub mod join;
+pub mod links;
+pub mod local;
+pub mod nbd;
+pub mod net;
+pub mod node;
+pub mod options;
+pub mod reconciler;
+pub mod replica;
+pub mod service;
+pub mod setup;
+pub mod status;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+pub mod token;

@@ -143,7 +143,7 @@ class Node:
 
     def uri(self, export):
         """A volume on the node's unix socket."""
-        return clients.unix_uri(self.root / "nbd.sock", export)
+        return clients.unix_uri(self.root / "run/blkrep/nbd.sock", export)
 
     def tcp_uri(self, export):
         """The same over TCP, for a client on the node."""
@@ -153,7 +153,7 @@ class Node:
         """The pid of the process that listens on the API's socket. Raises OSError if there is none."""
         with socket.socket(socket.AF_UNIX) as one:
             one.settimeout(2)
-            one.connect(str(self.root / "api.sock"))
+            one.connect(str(self.root / "run/blkrep/api.sock"))
             return struct.unpack("iII", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
 

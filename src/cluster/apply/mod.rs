@@ -5,7 +5,7 @@ mod record;
 mod replicas;
 mod resources;
 
-use super::{Applied, Cluster, Command, Refusal};
+use super::{Applied, Cluster, Command, Invitation, Refusal};
 
 impl Cluster {
     /// Takes a command, or refuses it and stays as it was. The same commands in the same order lead to the same model on every
@@ -31,7 +31,9 @@ impl Cluster {
                 *self = Self { revision: self.revision, voters: self.voters.clone(), ..*model };
                 Ok(Applied::Done)
             }
-            Command::InviteNode { name, address, kind, token, expires } => self.invite_node(name, address, kind, token, expires),
+            Command::InviteNode { name, address, ports, kind, token, expires } => {
+                self.invite_node(name, address, ports, kind, Invitation { token, expires })
+            }
             Command::RenewInvitation { name, token, expires } => self.renew_invitation(&name, token, expires),
             Command::RedeemInvitation { name, token, address, ports, certificate, now } => {
                 self.redeem_invitation(&name, token, address, ports, certificate, now)

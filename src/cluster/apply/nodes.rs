@@ -33,9 +33,9 @@ impl Cluster {
         &mut self,
         name: Name,
         address: IpAddr,
+        ports: Ports,
         kind: NodeKind,
-        token: TokenHash,
-        expires: u64,
+        invitation: Invitation,
     ) -> Result<Applied, Refusal> {
         if self.node_named(&name).is_ok() {
             return Err(Refusal::NodeExists(name.into()));
@@ -43,8 +43,8 @@ impl Cluster {
         if self.nodes.len() >= Limits::NODES {
             return Err(Refusal::TooManyNodes(Limits::NODES));
         }
-        self.check_address(address, Ports::default(), None)?;
-        Ok(Applied::Node(self.add_node(name, address, Ports::default(), kind, Some(Invitation { token, expires }))))
+        self.check_address(address, ports, None)?;
+        Ok(Applied::Node(self.add_node(name, address, ports, kind, Some(invitation))))
     }
 
     pub(super) fn renew_invitation(&mut self, name: &Name, token: TokenHash, expires: u64) -> Result<Applied, Refusal> {

@@ -104,7 +104,10 @@ impl Cluster {
         };
         self.check_room(resource, bytes)?;
         let id = resource.id;
-        self.resource_mut(id).volumes.insert(volume, Volume { bytes, target: bytes });
+        let resource = self.resource_mut(id);
+        // On replicas that exist it has yet to be made: it is exported when all of them have it.
+        resource.volumes.insert(volume, Volume { bytes: 0, target: bytes });
+        settle_sizes(resource);
         Ok(Applied::Volume(volume))
     }
 

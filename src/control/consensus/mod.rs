@@ -275,6 +275,18 @@ impl Consensus {
         }
     }
 
+    /// Stops taking part, and waits until the file can be opened again, by this process or another.
+    pub async fn close(self) {
+        self.shutdown().await;
+        let db = Arc::downgrade(&self.inner.db);
+        drop(self);
+        // openraft's tasks let go of the store a moment after they have ended; a reader that hangs must not keep an exit.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while db.strong_count() > 0 && Instant::now() < deadline {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn start(setup: Setup) -> Result<Self, StoreError> {
         let file = setup.file.clone();
         let db = tokio::task::spawn_blocking(move || Db::open(&file)).await.map_err(|error| StoreError::task(&error))??;

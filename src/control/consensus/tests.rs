@@ -91,9 +91,9 @@ impl Group {
         let leader = self.node(0);
         let (node_name, token) = (name(&format!("n{node}")), TokenHash::of(b"t"));
         let (kind, address) = (NodeKind::Storage, address(node));
-        let invite = Command::InviteNode { name: node_name.clone(), address: address.ip(), kind, token, expires: 10 };
-        leader.propose(invite, PATIENCE).await.unwrap();
         let (ports, certificate) = (Ports::default(), certificate());
+        let invite = Command::InviteNode { name: node_name.clone(), address: address.ip(), ports, kind, token, expires: 10 };
+        leader.propose(invite, PATIENCE).await.unwrap();
         let redeem = Command::RedeemInvitation { name: node_name, token, address: address.ip(), ports, certificate, now: 1 };
         leader.propose(redeem, PATIENCE).await.unwrap();
         Consensus::prepare(&self.setup(node).file, leader.epoch()).unwrap();

@@ -1,0 +1,289 @@
+//! Replication links: connections between nodes, proved and handed to the data plane.
+//!
+//! Of two nodes the one with the smaller id dials. After the TLS handshake both say hello; each then knows whether both are willing to go
+//! on in plain text (`peer-tls=off` on everything that the lane carries). If so, the dialler says one byte in plain text, the other one
+//! answers with one, and the TLS session is dropped: each side had received the other's last TLS record before it read the first
+//! plain byte, so none of them can have been swallowed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::net::dial;
+use super::node::Node;
+use super::tls::{Purpose, TlsError};
+use crate::cluster::Cluster;
+use crate::runtime::{LANES, Lane, PeerLink, Socket, lane_of};
+use crate::units::{ClusterId, NodeId};
+
+/// Dials the links that the data plane misses.
+pub struct Dialler {
+    node: Arc<Node>,
+    config: Arc<rustls::ClientConfig>,
+    dialling: BTreeMap<(NodeId, Lane), AbortHandle>,
+    /// Links that were handed over in plain text.
+    plain: BTreeMap<(NodeId, Lane), bool>,
+    tasks: JoinSet<((NodeId, Lane), bool)>,
+}
+
+impl Dialler {
+    /// A dialler with nothing to dial yet.
+    pub fn new(node: Arc<Node>) -> Result<Self, TlsError> {
+        let config = node.gate.tls.client(Purpose::Replication)?;
+        Ok(Self { node, config, dialling: BTreeMap::new(), plain: BTreeMap::new(), tasks: JoinSet::new() })
+    }
+
+    /// The data plane misses a link: dials it, if that is for this node to do, until it is there.
+    pub fn want(&mut self, peer: NodeId, lane: Lane) {
+        self.reap();
+        let key = (peer, lane);
+        if peer <= self.node.me || self.dialling.contains_key(&key) {
+            return;
+        }
+        let (node, config) = (self.node.clone(), self.config.clone());
+        let task = self.tasks.spawn(async move { (key, dial_until_linked(&node, &config, peer, lane).await) });
+        self.dialling.insert(key, task);
+    }
+
+    /// The model has changed: links that are plain and should not be any more, or the other way round, are made anew.
+    pub fn reconsider(&mut self) {
+        self.reap();
+        let model = self.node.model();
+        let changed: Vec<(NodeId, Lane)> = self
+            .plain
+            .iter()
+            .filter(|((peer, lane), plain)| {
+                model.nodes.contains_key(peer) && willing(&model, self.node.me, *peer, *lane) != **plain
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for (peer, lane) in changed {
+            self.plain.remove(&(peer, lane));
+            self.want(peer, lane);
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some(done) = self.tasks.try_join_next() {
+            if let Ok((key, plain)) = done {
+                self.dialling.remove(&key);
+                self.plain.insert(key, plain);
+            }
+        }
+        self.dialling.retain(|_, task| !task.is_finished());
+    }
+}
+
+/// Takes links from nodes with smaller ids, until it is dropped.
+pub async fn serve(listener: TcpListener, node: Arc<Node>) -> Result<(), TlsError> {
+    let acceptor = TlsAcceptor::from(node.gate.tls.server(&[Purpose::Replication])?);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut guests = JoinSet::new();
+    loop {
+        let Ok(permit) = handshakes.clone().acquire_owned().await else { return Ok(()) };
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection on the replication port");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        while guests.try_join_next().is_some() {}
+        let (acceptor, node) = (acceptor.clone(), node.clone());
+        guests.spawn(async move {
+            let accepted = timeout(HANDSHAKE, accept(&node, acceptor, stream)).await;
+            drop(permit);
+            match accepted {
+                Ok(Ok(link)) => node.plane.link(link),
+                Ok(Err(error)) => tracing::debug!(%from, %error, "a connection on the replication port was refused"),
+                Err(_) => tracing::debug!(%from, "a handshake on the replication port took too long"),
+            }
+        });
+    }
+}
+
+/// Dials, at once and then with back-off, until a link was handed over or the peer is no node any more. Answers whether it is plain.
+async fn dial_until_linked(node: &Node, config: &Arc<rustls::ClientConfig>, peer: NodeId, lane: Lane) -> bool {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let model = node.model();
+        let Some(address) = model.nodes.get(&peer).map(crate::cluster::Node::replication) else { return false };
+        let plain = willing(&model, node.me, peer, lane);
+        match timeout(HANDSHAKE, connect(node, config.clone(), peer, address, lane, plain)).await {
+            Ok(Ok(link)) => {
+                let plain = link.socket.tls.is_none();
+                node.plane.link(link);
+                return plain;
+            }
+            Ok(Err(error)) => tracing::debug!(%peer, %address, %error, "a link could not be made"),
+            Err(_) => tracing::debug!(%peer, %address, "a link took too long to be made"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+async fn connect(
+    node: &Node,
+    config: Arc<rustls::ClientConfig>,
+    peer: NodeId,
+    address: SocketAddr,
+    lane: Lane,
+    plain: bool,
+) -> io::Result<PeerLink> {
+    let mut stream = dial(node.config.address, address, config, node.gate.tls.server_name(peer)).await?;
+    let (_, session) = stream.get_ref();
+    node.gate.admit(session.peer_certificates()).map_err(io::Error::other)?;
+    let mine = Hello { cluster: node.cluster, from: node.me, to: peer, lane, plain, boot: boot_id() };
+    mine.send(&mut stream).await?;
+    let theirs = Hello::receive(&mut stream).await?;
+    theirs.check(node, Some(peer), lane)?;
+    let plain = plain && theirs.plain;
+    let (mut socket, session) = stream.into_inner();
+    if plain {
+        socket.write_all(&[PLAIN]).await?;
+        expect_plain(&mut socket).await?;
+    }
+    let tls = (!plain).then(|| Box::new(rustls::Connection::Client(session)));
+    link(socket, tls, peer, lane, theirs.boot == mine.boot)
+}
+
+async fn accept(node: &Node, acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<PeerLink> {
+    stream.set_nodelay(true)?;
+    let mut stream = acceptor.accept(stream).await?;
+    let (_, session) = stream.get_ref();
+    let visitor = node.gate.admit(session.peer_certificates()).map_err(io::Error::other)?;
+    let theirs = Hello::receive(&mut stream).await?;
+    theirs.check(node, Some(visitor.node), theirs.lane)?;
+    let (peer, lane) = (visitor.node, theirs.lane);
+    let willing = willing(&node.gate.model(), node.me, peer, lane);
+    let mine = Hello { cluster: node.cluster, from: node.me, to: peer, lane, plain: willing, boot: boot_id() };
+    mine.send(&mut stream).await?;
+    let plain = willing && theirs.plain;
+    let (mut socket, session) = stream.into_inner();
+    if plain {
+        expect_plain(&mut socket).await?;
+        socket.write_all(&[PLAIN]).await?;
+    }
+    let tls = (!plain).then(|| Box::new(rustls::Connection::Server(session)));
+    link(socket, tls, peer, lane, theirs.boot == mine.boot)
+}
+
+/// Whether a lane to a peer may be plain: it carries something, and nothing of it wants TLS.
+fn willing(model: &Cluster, me: NodeId, peer: NodeId, lane: Lane) -> bool {
+    let carried = model.resources.values().filter(|resource| {
+        lane_of(resource.id) == lane && resource.assignments.contains_key(&me) && resource.assignments.contains_key(&peer)
+    });
+    let mut any = false;
+    for resource in carried {
+        if model.options(resource).peer_tls {
+            return false;
+        }
+        any = true;
+    }
+    any
+}
+
+fn link(
+    socket: TcpStream,
+    tls: Option<Box<rustls::Connection>>,
+    peer: NodeId,
+    lane: Lane,
+    same_host: bool,
+) -> io::Result<PeerLink> {
+    let fd = OwnedFd::from(socket.into_std()?);
+    Ok(PeerLink { peer, lane, socket: Socket { fd, tls, early: Vec::new() }, same_host })
+}
+
+async fn expect_plain(socket: &mut TcpStream) -> io::Result<()> {
+    match socket.read_u8().await? {
+        PLAIN => Ok(()),
+        other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:#x} instead of plain text"))),
+    }
+}
+
+/// What both sides say first.
+#[derive(Debug, PartialEq, Eq)]
+struct Hello {
+    cluster: ClusterId,
+    from: NodeId,
+    to: NodeId,
+    lane: Lane,
+    /// Willing to go on in plain text.
+    plain: bool,
+    /// Tells whether both are processes of one machine.
+    boot: [u8; 16],
+}
+
+/// magic 4 · version 2 · cluster 16 · from 4 · to 4 · lane 2 · plain 1 · boot 16; integers big-endian
+const HELLO_BYTES: usize = 49;
+const MAGIC: &[u8; 4] = b"BLKR";
+const VERSION: u16 = 1;
+const PLAIN: u8 = 0x50;
+
+impl Hello {
+    async fn send(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(HELLO_BYTES);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        bytes.extend_from_slice(&self.cluster.0.to_be_bytes());
+        bytes.extend_from_slice(&self.from.0.to_be_bytes());
+        bytes.extend_from_slice(&self.to.0.to_be_bytes());
+        bytes.extend_from_slice(&self.lane.0.to_be_bytes());
+        bytes.push(u8::from(self.plain));
+        bytes.extend_from_slice(&self.boot);
+        stream.write_all(&bytes).await?;
+        stream.flush().await
+    }
+
+    async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let mut magic = [0; 4];
+        stream.read_exact(&mut magic).await?;
+        let version = stream.read_u16().await?;
+        if &magic != MAGIC || version != VERSION {
+            return Err(bad(format!("the peer speaks version {version} of the replication protocol, this node {VERSION}")));
+        }
+        let cluster = ClusterId(stream.read_u128().await?);
+        let (from, to) = (NodeId(stream.read_u32().await?), NodeId(stream.read_u32().await?));
+        let (lane, plain) = (Lane(stream.read_u16().await?), stream.read_u8().await? != 0);
+        let mut boot = [0; 16];
+        stream.read_exact(&mut boot).await?;
+        Ok(Self { cluster, from, to, lane, plain, boot })
+    }
+
+    /// Whether it is from whom the certificate says, and meant for this node.
+    fn check(&self, node: &Node, peer: Option<NodeId>, lane: Lane) -> io::Result<()> {
+        let fits =
+            self.cluster == node.cluster && Some(self.from) == peer && self.to == node.me && self.lane == lane && lane.0 < LANES;
+        if fits {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("the peer's hello is not for here: {self:?}")))
+        }
+    }
+}
+
+/// The kernel's name for the time since it was started.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    // An unreadable id is nobody's: random, so that it equals no other.
+    u128::from_str_radix(&digits, 16).map_or_else(|_| super::local::random_bytes(), u128::to_be_bytes)
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKES: usize = 256;

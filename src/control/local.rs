@@ -1,0 +1,193 @@
+//! What a node needs of its machine: its directory for itself, its addresses and ports, its pool, random numbers, the time.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use drbdpool::{Pool, PoolSpec};
+use rustix::fs::{FlockOperation, flock};
+
+use super::config::unusable;
+use crate::api::setup::{PoolChoice, Root};
+use crate::api::{ApiError, Code, PoolKind};
+use crate::cluster::{self, PoolReport, Ports, Seed};
+use crate::units::{ClusterId, Name, NodeId};
+
+/// A node's directory, held by this process alone until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _file: fs::File,
+}
+
+/// Makes the node's directory this process's own; refused while another process has it.
+pub fn hold(root: &Root) -> Result<Held, ApiError> {
+    let path = root.state().join("lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| unusable(&path, &e))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Held { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let message = format!("a daemon runs in {} already", root.path().display());
+            Err(ApiError::new(Code::InUse, message).hint("`blkrep shutdown` ends it; `--root` names another directory"))
+        }
+        Err(error) => Err(unusable(&path, &error.into())),
+    }
+}
+
+/// The directories that a node writes to, and which of them are new: those go again when nothing comes of it.
+pub fn make_directories(root: &Root) -> Result<Made, ApiError> {
+    let mut made = Made(Vec::new());
+    let private = [root.state(), root.run()];
+    let public = [root.config_file(), root.log_file()].map(|file| file.parent().expect("files are below the root").to_owned());
+    for (path, mode) in private.into_iter().map(|p| (p, 0o700)).chain(public.into_iter().map(|p| (p, 0o755))) {
+        let missing = path.ancestors().take_while(|ancestor| !ancestor.exists()).map(ToOwned::to_owned);
+        made.0.extend(missing.collect::<Vec<_>>().into_iter().rev());
+        let result = fs::DirBuilder::new().recursive(true).mode(mode).create(&path);
+        if let Err(error) = result {
+            made.undo();
+            return Err(unusable(&path, &error));
+        }
+    }
+    Ok(made)
+}
+
+/// New directories, outermost first.
+#[derive(Debug)]
+pub struct Made(Vec<std::path::PathBuf>);
+
+impl Made {
+    /// Removes those that are empty.
+    pub fn undo(&self) {
+        for path in self.0.iter().rev() {
+            // One that is not empty belongs to somebody else by now.
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// Whether the node can listen on these, said before anything is changed.
+pub fn check_ports(address: IpAddr, ports: Ports, nbd: Option<SocketAddr>) -> Result<(), ApiError> {
+    let peers = [ports.control, ports.replication].map(|port| SocketAddr::new(address, port));
+    for socket in peers.into_iter().chain(nbd) {
+        // Without SO_REUSEADDR this would refuse a port that only has connections of the past.
+        super::net::bind(socket).map_err(|error| cannot_listen(socket, &error))?;
+    }
+    Ok(())
+}
+
+/// Why a port cannot be listened on, in words.
+pub fn cannot_listen(socket: SocketAddr, error: &io::Error) -> ApiError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ApiError::new(Code::Io, format_args!("port {} of {} is in use", socket.port(), socket.ip()))
+            .hint(format_args!("`ss -ltnp 'sport = :{}'` shows by whom; --port chooses another", socket.port())),
+        io::ErrorKind::AddrNotAvailable => {
+            ApiError::new(Code::BadRequest, format_args!("{} is not an address of this machine", socket.ip()))
+                .hint("`ip address` shows those that are")
+        }
+        _ => ApiError::new(Code::Io, format_args!("cannot listen on {socket}: {error}")),
+    }
+}
+
+/// The ports of a node whose control port is this: replication is next to it.
+pub fn ports(control: u16, nbd: Option<SocketAddr>) -> Result<Ports, ApiError> {
+    let replication = control.checked_add(1).filter(|_| control > 0).ok_or_else(|| {
+        ApiError::new(Code::BadRequest, format_args!("{control} cannot be the port: the next one is for replication"))
+            .hint("choose one from 1 to 65534")
+    })?;
+    Ok(Ports { control, replication, nbd: nbd.map_or(Ports::default().nbd, |nbd| nbd.port()) })
+}
+
+/// This machine's name, as the name of a node.
+pub fn host_name() -> Result<Name, ApiError> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.parse().map_err(|error| {
+        ApiError::new(Code::BadRequest, format_args!("the host's name cannot be the node's: {error}"))
+            .hint("give one with --name")
+    })
+}
+
+/// The address that the default route begins at. No packet is sent.
+pub fn default_address() -> Result<IpAddr, ApiError> {
+    let route = || -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    route().map_err(|error| {
+        ApiError::new(Code::BadRequest, format_args!("this machine has no default route to take the address of: {error}"))
+            .hint("give the node's address")
+    })
+}
+
+/// The pool that was named, or the one a node has by default, and why it is that one.
+pub fn choose_pool(choice: Option<&PoolChoice>, root: &Root) -> Result<(PoolSpec, Option<String>), ApiError> {
+    let storage = |error: drbdpool::PoolError| ApiError::new(Code::Storage, error);
+    let Some(choice) = choice else {
+        let found = drbdpool::detect_default(&absolute(root)?).map_err(storage)?;
+        return Ok((found.spec, Some(found.reason)));
+    };
+    let kind = match choice.kind {
+        PoolKind::Lvm => "lvm",
+        PoolKind::LvmThin => "lvm-thin",
+        PoolKind::File => "file",
+    };
+    let spec = format!("{kind}:{}", choice.location);
+    spec.parse().map(|spec| (spec, None)).map_err(|error| ApiError::new(Code::BadRequest, error))
+}
+
+/// Makes a pool this node's.
+pub fn claim_pool(spec: &PoolSpec, cluster: ClusterId, node: NodeId) -> Result<Box<dyn Pool>, ApiError> {
+    let identity = drbdpool::Identity::new(cluster.to_string(), node.to_string());
+    let claim = identity.and_then(|identity| drbdpool::claim(spec, &identity));
+    claim.map_err(|error| ApiError::new(Code::Storage, error))
+}
+
+/// Opens the pool that is this node's.
+pub fn open_pool(spec: &PoolSpec, cluster: ClusterId, node: NodeId) -> Result<Box<dyn Pool>, ApiError> {
+    let identity = drbdpool::Identity::new(cluster.to_string(), node.to_string());
+    let open = identity.and_then(|identity| drbdpool::open(spec, &identity));
+    open.map_err(|error| ApiError::new(Code::Storage, error))
+}
+
+/// Takes a node's mark off its pool again, after nothing came of it.
+pub fn release_pool(pool: Option<(PoolSpec, Box<dyn Pool>)>, cluster: ClusterId, node: NodeId) {
+    let Some((spec, pool)) = pool else { return };
+    drop(pool);
+    let identity = drbdpool::Identity::new(cluster.to_string(), node.to_string());
+    if let Err(error) = identity.and_then(|identity| drbdpool::release(&spec, &identity)) {
+        tracing::warn!(%error, "the pool keeps this node's mark");
+    }
+}
+
+/// A pool as it is announced to the cluster.
+pub fn report(pool: &dyn Pool) -> Result<PoolReport, drbdpool::PoolError> {
+    let capacity = pool.capacity()?;
+    let (name, kind, zeroed) = match pool.spec() {
+        PoolSpec::Lvm { volume_group } => (volume_group.clone(), cluster::PoolKind::Lvm, false),
+        PoolSpec::File { directory } => (directory.display().to_string(), cluster::PoolKind::File, true),
+    };
+    Ok(PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed })
+}
+
+/// Random bits of the system's.
+pub fn random_seed() -> Seed {
+    Seed(u128::from_le_bytes(random_bytes()))
+}
+
+/// Random bytes of the system's.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    bytes
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn absolute(root: &Root) -> Result<std::path::PathBuf, ApiError> {
+    let pool = root.file_pool();
+    std::path::absolute(&pool).map_err(|error| unusable(&pool, &error))
+}

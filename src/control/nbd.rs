@@ -1,0 +1,286 @@
+//! NBD clients: listening, negotiating, and handing over to the data plane.
+//!
+//! Exports are `RESOURCE` (its volume 0) and `RESOURCE/VOLUME`. What a client is *told* comes from the model alone; only when it goes
+//! on to use an export is that attached. Clients come over the node's unix socket or a loopback address, where TLS is offered; on
+//! any other address it is required, with a certificate of the cluster's authority.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::consensus::ProposeError;
+use super::node::{Node, PATIENCE};
+use super::tls::TlsError;
+use crate::cluster::{Command, Refusal as ModelRefusal, Resource};
+use crate::nbd::{Action, BlockSizes, Export, Listed, Negotiation, Purpose, Refusal, TlsPolicy};
+use crate::runtime::{ClientSocket, OpenExport, PlaneError, Socket};
+use crate::units::{Name, ResourceId, VolumeId};
+
+/// Serves clients of this machine at a unix socket, until it is dropped.
+pub async fn serve_unix(listener: UnixListener, node: Arc<Node>) -> Result<(), TlsError> {
+    let door = Arc::new(Door::new(node, TlsPolicy::Off, false)?);
+    let mut guests = JoinSet::new();
+    loop {
+        let permit = door.permit().await;
+        match listener.accept().await {
+            Ok((stream, _)) => drop(guests.spawn(door.clone().host(stream, "unix".to_owned(), permit))),
+            Err(error) => pause_after(&error).await,
+        }
+        while guests.try_join_next().is_some() {}
+    }
+}
+
+/// Serves clients over TCP, until it is dropped.
+pub async fn serve_tcp(listener: TcpListener, node: Arc<Node>) -> Result<(), TlsError> {
+    let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let policy = if loopback { TlsPolicy::Offered } else { TlsPolicy::Required };
+    let door = Arc::new(Door::new(node, policy, !loopback)?);
+    let mut guests = JoinSet::new();
+    loop {
+        let permit = door.permit().await;
+        match listener.accept().await {
+            Ok((stream, from)) => drop(guests.spawn(door.clone().host_tcp(stream, from, permit))),
+            Err(error) => pause_after(&error).await,
+        }
+        while guests.try_join_next().is_some() {}
+    }
+}
+
+/// Binds the unix socket for this node's owner; what a former daemon has left there goes.
+pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The directory is the owner's alone, so nobody gets at the socket before its mode is set.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(listener)
+}
+
+struct Door {
+    node: Arc<Node>,
+    policy: TlsPolicy,
+    acceptor: TlsAcceptor,
+    handshakes: Arc<Semaphore>,
+}
+
+/// A client's stream: a socket that can be handed over.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn into_fd(self) -> io::Result<OwnedFd>;
+}
+
+impl Wire for UnixStream {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.into_std()?.into())
+    }
+}
+
+impl Wire for TcpStream {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.into_std()?.into())
+    }
+}
+
+/// A stream before and after STARTTLS.
+enum Stream<S> {
+    Plain(S),
+    Secured(Box<TlsStream<S>>),
+}
+
+impl<S: Wire> Stream<S> {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Secured(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer).await,
+            Self::Secured(stream) => stream.read(buffer).await,
+        }
+    }
+
+    fn into_socket(self, early: Vec<u8>) -> io::Result<Socket> {
+        match self {
+            Self::Plain(stream) => Ok(Socket { fd: stream.into_fd()?, tls: None, early }),
+            Self::Secured(stream) => {
+                let (stream, session) = stream.into_inner();
+                Ok(Socket { fd: stream.into_fd()?, tls: Some(Box::new(rustls::Connection::Server(session))), early })
+            }
+        }
+    }
+}
+
+impl Door {
+    fn new(node: Arc<Node>, policy: TlsPolicy, with_certificate: bool) -> Result<Self, TlsError> {
+        let tls = node.gate.tls.nbd_server(with_certificate)?;
+        Ok(Self { node, policy, acceptor: TlsAcceptor::from(tls), handshakes: Arc::new(Semaphore::new(HANDSHAKES)) })
+    }
+
+    async fn permit(&self) -> tokio::sync::OwnedSemaphorePermit {
+        self.handshakes.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    async fn host_tcp(self: Arc<Self>, stream: TcpStream, from: SocketAddr, permit: tokio::sync::OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%from, %error, "an NBD client is gone already");
+            return;
+        }
+        self.host(stream, from.to_string(), permit).await;
+    }
+
+    async fn host<S: Wire>(self: Arc<Self>, stream: S, client: String, _permit: tokio::sync::OwnedSemaphorePermit) {
+        match timeout(NEGOTIATION, self.negotiate(stream, &client)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%client, %error, "an NBD client was not served"),
+            Err(_) => tracing::info!(%client, "an NBD client took too long to say what it wants"),
+        }
+    }
+
+    async fn negotiate<S: Wire>(&self, stream: S, client: &str) -> io::Result<()> {
+        let mut talk = Negotiation::new(self.policy);
+        let mut stream = Stream::Plain(stream);
+        let mut buffer = vec![0; 4096];
+        let mut attached: Option<OpenExport> = None;
+        loop {
+            match talk.poll() {
+                Action::Send(bytes) => stream.send(&bytes).await?,
+                Action::Receive => match stream.receive(&mut buffer).await? {
+                    0 => return Ok(()),
+                    count => talk.feed(&buffer[..count]),
+                },
+                Action::List => talk.listed(Ok(&self.list())),
+                Action::Open { name, purpose } => {
+                    let answer = match purpose {
+                        Purpose::Inspect => self.inspect(&name),
+                        Purpose::Serve => self.attach(&name).await.map(|open| {
+                            let export = export(&name, open.bytes, open.read_only);
+                            attached = Some(open);
+                            export
+                        }),
+                    };
+                    if let Err(refusal) = &answer {
+                        tracing::info!(%client, export = %name, refusal = refusal.text(), "an NBD client was refused");
+                    }
+                    talk.opened(answer);
+                }
+                Action::StartTls => {
+                    let Stream::Plain(plain) = stream else { return Err(io::ErrorKind::InvalidData.into()) };
+                    stream = Stream::Secured(Box::new(self.acceptor.accept(plain).await?));
+                    talk.secured();
+                }
+                Action::Done { mode, name, early } => {
+                    let Some(open) = attached.take() else { return Err(io::Error::other("nothing was attached")) };
+                    tracing::info!(%client, export = %name, "an NBD client is served");
+                    let socket = stream.into_socket(early)?;
+                    self.node.plane.serve(open, ClientSocket { socket, mode, name: client.to_owned() });
+                    return Ok(());
+                }
+                Action::Close(reason) => {
+                    tracing::debug!(%client, %reason, "an NBD negotiation ended");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let model = self.node.model();
+        let exports = model.resources.values().flat_map(|resource| {
+            resource.volumes.iter().filter(|(_, volume)| volume.bytes > 0).map(|(id, _)| {
+                let name = if id.0 == 0 { resource.name.to_string() } else { format!("{}/{id}", resource.name) };
+                Listed { name, description: String::new() }
+            })
+        });
+        exports.collect()
+    }
+
+    fn inspect(&self, name: &str) -> Result<Export, Refusal> {
+        let model = self.node.model();
+        let (_, _, bytes) = find(&model, name)?;
+        Ok(export(name, bytes, false))
+    }
+
+    /// Attaches an export, on a node that does not have the resource yet as a diskless user of it.
+    async fn attach(&self, name: &str) -> Result<OpenExport, Refusal> {
+        let (resource, volume, _) = find(&self.node.model(), name)?;
+        if !resource.assignments.contains_key(&self.node.me) {
+            self.assign(&resource).await?;
+        }
+        let deadline = tokio::time::Instant::now() + ATTACH;
+        loop {
+            match self.node.plane.attach(resource.id, volume, false).await {
+                Ok(open) => return Ok(open),
+                // Just assigned, or the daemon has just started: it comes up in a moment.
+                Err(PlaneError::NotOpen(_)) if tokio::time::Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+                Err(PlaneError::ShuttingDown) => return Err(Refusal::shutdown("the daemon is shutting down")),
+                Err(error) => return Err(Refusal::unknown(self.explain(&error, resource.id))),
+            }
+        }
+    }
+
+    async fn assign(&self, resource: &Resource) -> Result<(), Refusal> {
+        let node: Name = self.node.config.name.clone();
+        let seed = super::local::random_seed();
+        let command = Command::Assign { resource: resource.name.clone(), node, diskless: true, seed };
+        match self.node.consensus.propose(command, PATIENCE).await {
+            Ok(_) | Err(ProposeError::Refused(ModelRefusal::Assigned(..))) => Ok(()),
+            Err(error) => Err(Refusal::unknown(format!("'{}' cannot be used on this node: {error}", resource.name))),
+        }
+    }
+
+    /// The error, with what is known of its cause.
+    fn explain(&self, error: &PlaneError, resource: ResourceId) -> String {
+        let failure = self.node.board.failures().remove(&resource);
+        match (error, failure) {
+            (PlaneError::Busy(node), _) => format!("in use on node '{}'", self.node.model().node_name(*node)),
+            (_, Some(failure)) => format!("{error}: {failure}"),
+            (_, None) => error.to_string(),
+        }
+    }
+}
+
+fn find(model: &crate::cluster::Cluster, name: &str) -> Result<(Arc<Resource>, VolumeId, u64), Refusal> {
+    let unknown = || Refusal::unknown(format!("there is no volume '{name}'"));
+    let (resource, volume) = match name.split_once('/') {
+        Some((resource, volume)) => (resource, volume.parse().map(VolumeId).map_err(|_| unknown())?),
+        None => (name, VolumeId(0)),
+    };
+    let resource = resource.parse().ok().and_then(|name: Name| model.resource_named(&name).ok()).ok_or_else(unknown)?;
+    match resource.volumes.get(&volume) {
+        Some(present) if present.bytes > 0 => Ok((resource.clone(), volume, present.bytes)),
+        Some(_) => Err(Refusal::unknown(format!("volume '{name}' is still being made"))),
+        None => Err(unknown()),
+    }
+}
+
+fn export(name: &str, size: u64, read_only: bool) -> Export {
+    Export { name: name.to_owned(), description: String::new(), size, read_only, blocks: BlockSizes::default() }
+}
+
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept an NBD client");
+    sleep(Duration::from_millis(100)).await;
+}
+
+/// Clients that negotiate at once; those that are served do not count.
+const HANDSHAKES: usize = 256;
+const NEGOTIATION: Duration = Duration::from_secs(60);
+const ATTACH: Duration = Duration::from_secs(15);

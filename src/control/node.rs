@@ -1,0 +1,101 @@
+//! What the parts of a running node share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use drbdpool::Pool;
+use tokio::sync::Notify;
+
+use super::config::Config;
+use super::consensus::Consensus;
+use super::net::{Gate, Peers};
+use super::replica::ReplicaMaker;
+use crate::api::setup::Root;
+use crate::cluster::Cluster;
+use crate::runtime::DataPlane;
+use crate::units::{ClusterId, NodeId, ResourceId};
+
+/// A running node.
+pub struct Node {
+    /// Its directories.
+    pub root: Root,
+    /// Its own settings.
+    pub config: Config,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub me: NodeId,
+    /// The agreement on the model.
+    pub consensus: Consensus,
+    /// Who may come in.
+    pub gate: Gate,
+    /// The ways to the other nodes.
+    pub peers: Arc<Peers>,
+    /// The data plane.
+    pub plane: Arc<dyn DataPlane>,
+    /// Its pool; `None` on a node without storage, and while it cannot be opened.
+    pub pool: Mutex<Option<Arc<dyn Pool>>>,
+    /// Makes metadata.
+    pub maker: Arc<dyn ReplicaMaker>,
+    /// What could not be done, the last time it was tried.
+    pub board: Board,
+}
+
+impl Node {
+    /// The model as this node knows it.
+    pub fn model(&self) -> Arc<Cluster> {
+        self.consensus.model()
+    }
+
+    /// The pool, if it is open.
+    pub fn pool(&self) -> Option<Arc<dyn Pool>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets the pool that was opened.
+    pub fn set_pool(&self, pool: Arc<dyn Pool>) {
+        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool);
+    }
+}
+
+/// What could not be done on this node, for its status; and the wish to have something tried soon.
+#[derive(Default)]
+pub struct Board {
+    failures: Mutex<BTreeMap<ResourceId, String>>,
+    pool: Mutex<Option<String>>,
+    /// Wakes the reconciler.
+    pub kick: Notify,
+}
+
+impl Board {
+    /// Notes why something of a resource could not be done, or that it was; whether that is news.
+    pub fn note(&self, resource: ResourceId, failure: Option<String>) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(failure) => failures.insert(resource, failure.clone()).is_none_or(|before| before != failure),
+            None => failures.remove(&resource).is_some(),
+        }
+    }
+
+    /// Everything that could not be done.
+    pub fn failures(&self) -> BTreeMap<ResourceId, String> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why the pool cannot be used, or that it can; whether that is news.
+    pub fn note_pool(&self, failure: Option<String>) -> bool {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *pool != failure;
+        *pool = failure;
+        news
+    }
+
+    /// Why the pool cannot be used.
+    pub fn pool_failure(&self) -> Option<String> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How long a change of the model may take that nobody waits for.
+pub const PATIENCE: Duration = Duration::from_secs(10);

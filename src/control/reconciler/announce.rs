@@ -1,0 +1,91 @@
+//! Tells the cluster of this node: that it is there, and how much room its pool has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cluster::{Command, NodeKind, NodeState, PoolReport};
+use crate::control::local;
+use crate::control::node::{Node, PATIENCE};
+
+/// When the node was announced last.
+#[derive(Default)]
+pub(super) struct Announcer {
+    /// Storage was created or removed: the figures are news.
+    pub(super) due: bool,
+    last: Option<Instant>,
+}
+
+impl Announcer {
+    pub(super) async fn announce(&mut self, node: &Arc<Node>) {
+        let model = node.model();
+        // A node that has just joined does not find itself in its empty model; the cluster knows it.
+        let known = model.nodes.get(&node.me);
+        let joining = known.is_none_or(|known| known.state == NodeState::Joining || known.version != env!("CARGO_PKG_VERSION"));
+        let waited = self.last.is_none_or(|last| last.elapsed() >= INTERVAL);
+        if !(self.due || waited) && !(joining && self.last.is_none_or(|last| last.elapsed() >= RETRY)) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let pool = look(node).await;
+        let before = known.and_then(|known| known.pool.as_ref());
+        if !joining && !is_news(before, pool.as_ref(), self.due) {
+            self.due = false;
+            return;
+        }
+        let command = Command::Announce { node: node.me, version: env!("CARGO_PKG_VERSION").to_owned(), pool };
+        match node.consensus.propose(command, PATIENCE).await {
+            Ok(_) => self.due = false,
+            Err(error) => tracing::debug!(%error, "this node could not be announced"),
+        }
+    }
+}
+
+/// The pool as it is; opens it where that failed before.
+async fn look(node: &Arc<Node>) -> Option<PoolReport> {
+    if node.config.kind != NodeKind::Storage {
+        return None;
+    }
+    let node = node.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let report = open(&node).and_then(|pool| local::report(&*pool).map_err(|error| error.to_string()));
+        let failure = report.as_ref().err().cloned();
+        if node.board.note_pool(failure)
+            && let Err(failure) = &report
+        {
+            tracing::warn!(%failure, "the pool cannot be used");
+        }
+        report.ok()
+    });
+    looked.await.unwrap_or(None)
+}
+
+fn open(node: &Node) -> Result<Arc<dyn drbdpool::Pool>, String> {
+    if let Some(pool) = node.pool() {
+        return Ok(pool);
+    }
+    let spec = node.config.pool.as_deref().ok_or("no pool is named in the node's settings")?;
+    let spec = spec.parse().map_err(|error: drbdpool::PoolError| error.to_string())?;
+    let pool: Arc<dyn drbdpool::Pool> = local::open_pool(&spec, node.cluster, node.me).map_err(|error| error.to_string())?.into();
+    node.set_pool(pool.clone());
+    // What waited for the pool need not wait any longer.
+    node.board.kick.notify_one();
+    Ok(pool)
+}
+
+/// Whether the cluster should hear of it. A file system's free space moves all the time; that alone is news only when it is much.
+fn is_news(before: Option<&PoolReport>, now: Option<&PoolReport>, own_doing: bool) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => {
+            let threshold = if own_doing { 1 } else { (now.total / 100).max(64 << 20) };
+            let same = PoolReport { free: now.free, ..before.clone() } == *now;
+            !same || before.free.abs_diff(now.free) >= threshold
+        }
+        (None, None) => false,
+        _ => true,
+    }
+}
+
+const INTERVAL: Duration = Duration::from_secs(20);
+const RETRY: Duration = Duration::from_millis(500);

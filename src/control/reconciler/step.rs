@@ -1,0 +1,224 @@
+//! One resource's name on this node: from what is there to what shall be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::storage::{self, blocking};
+use super::{Open, Opened};
+use crate::cluster::{Assignment, Cluster, Command, Leftover, LeftoverId, Resource};
+use crate::control::consensus::ProposeError;
+use crate::control::node::{Node, PATIENCE};
+use crate::control::replica::ReplicaPlan;
+use crate::runtime::{Peer, PlaneError, ReplicaStorage, ResourceSettings, ResourceSpec, Timeouts};
+use crate::units::{Name, ResourceId, VolumeId};
+
+pub(super) struct Step<'a> {
+    pub(super) node: &'a Arc<Node>,
+    pub(super) open: &'a Opened,
+    pub(super) model: &'a Cluster,
+    /// Whether storage was created or removed on the way.
+    pub(super) storage_changed: bool,
+}
+
+impl Step<'_> {
+    /// Does what there is to do for a name; an error says why it could not be done.
+    pub(super) async fn take(&mut self, name: &Name) -> Result<(), String> {
+        let resource = self.model.names.get(name).and_then(|id| self.model.resources.get(id)).cloned();
+        let assigned = resource.as_ref().filter(|resource| resource.assignments.contains_key(&self.node.me));
+        for stranger in self.open.of_name(name) {
+            if assigned.is_none_or(|resource| resource.id != stranger) {
+                self.close(stranger).await?;
+            }
+        }
+        let leftovers: Vec<(LeftoverId, Leftover)> = self
+            .model
+            .leftovers_of(self.node.me)
+            .filter(|(_, leftover)| leftover.name == *name)
+            .map(|(id, leftover)| (id, leftover.clone()))
+            .collect();
+        if let Some(resource) = assigned
+            && let Some(assignment) = resource.assignments.get(&self.node.me)
+            && (assignment.is_diskless() || assignment.created)
+        {
+            // Before single volumes are removed, the data plane has to let go of them.
+            self.serve(resource, assignment, &leftovers).await?;
+        }
+        for (id, leftover) in &leftovers {
+            self.remove(*id, leftover).await?;
+        }
+        match assigned {
+            // When the leftovers' confirmation is in the model, there is a next step.
+            Some(resource) if leftovers.is_empty() => self.provide(resource).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates or grows a replica.
+    async fn provide(&mut self, resource: &Arc<Resource>) -> Result<(), String> {
+        let assignment = &resource.assignments[&self.node.me];
+        let Some(replica) = assignment.replica else { return Ok(()) };
+        let wanted: BTreeMap<VolumeId, u64> = resource.volumes.iter().map(|(&id, volume)| (id, volume.target)).collect();
+        let name = resource.name.clone();
+        let node = self.node.clone();
+        if !assignment.created {
+            let fresh = self.confirmed(resource.id, |present| !present.created && present.replica == Some(replica)).await?;
+            let plan = self.plan(&fresh, wanted.clone());
+            // Where several are in sync from the start, or none was ever written, they have to be equal from the first byte.
+            let zero = plan.up_to_date && fresh.record.as_ref().is_some_and(|record| record.in_sync.len() > 1);
+            self.storage_changed = true;
+            blocking(move || storage::create(&node, &name, &plan, zero)).await?;
+        } else if wanted.iter().any(|(volume, bytes)| assignment.volumes.get(volume).is_none_or(|has| has < bytes)) {
+            let fresh = self.confirmed(resource.id, |present| present.replica == Some(replica)).await?;
+            let present = fresh.assignments[&self.node.me].volumes.clone();
+            let wanted = wanted.clone();
+            self.storage_changed = true;
+            blocking(move || storage::grow(&node, &name, &present, &wanted)).await?;
+        } else {
+            return Ok(());
+        }
+        let confirm = Command::ConfirmReplica { node: self.node.me, resource: resource.id, replica, volumes: wanted };
+        self.propose(confirm).await
+    }
+
+    fn plan(&self, resource: &Resource, volumes: BTreeMap<VolumeId, u64>) -> ReplicaPlan {
+        let assignment = &resource.assignments[&self.node.me];
+        let record = resource.record.clone().filter(|_| assignment.initially_in_sync);
+        ReplicaPlan {
+            cluster: self.node.cluster,
+            resource: resource.id,
+            node: self.node.me,
+            replica: assignment.replica.expect("the caller saw it"),
+            incarnation: assignment.incarnation,
+            up_to_date: assignment.initially_in_sync,
+            record,
+            volumes,
+            peers: resource.replicas().filter(|&peer| peer != self.node.me).collect(),
+        }
+    }
+
+    /// Opens a resource, or changes it to what it shall be.
+    async fn serve(
+        &mut self,
+        resource: &Arc<Resource>,
+        assignment: &Assignment,
+        leftovers: &[(LeftoverId, Leftover)],
+    ) -> Result<(), String> {
+        // The storage of a former replica under this name is still there: nothing may be opened beside it.
+        if leftovers.iter().any(|(_, leftover)| Some(leftover.replica) != assignment.replica) {
+            return Ok(());
+        }
+        let settings = self.settings(resource);
+        let storage = match assignment.replica {
+            Some(_) => {
+                let (node, name, volumes) = (self.node.clone(), resource.name.clone(), assignment.volumes.clone());
+                Some(blocking(move || storage::find(&node, &name, &volumes)).await?)
+            }
+            None => None,
+        };
+        match self.open.get(resource.id) {
+            Some(open) if open.storage.is_some() != storage.is_some() => {
+                // From or to diskless: another kind of engine.
+                self.close(resource.id).await?;
+                self.open(resource, settings, storage).await
+            }
+            Some(open) if open.settings == settings && open.storage == storage => Ok(()),
+            Some(open) => {
+                let new_storage = storage.clone().filter(|_| open.storage != storage);
+                let configured = self.node.plane.configure(resource.id, settings.clone(), new_storage).await;
+                if let Err(PlaneError::NotOpen(_)) = configured {
+                    self.open.set(resource.id, None);
+                }
+                configured.map_err(|error| format!("it cannot be changed: {error}"))?;
+                self.open.set(resource.id, Some(Open { name: resource.name.clone(), settings, storage }));
+                Ok(())
+            }
+            None => self.open(resource, settings, storage).await,
+        }
+    }
+
+    async fn open(
+        &mut self,
+        resource: &Resource,
+        settings: ResourceSettings,
+        storage: Option<ReplicaStorage>,
+    ) -> Result<(), String> {
+        let spec = ResourceSpec {
+            cluster: self.node.cluster,
+            resource: resource.id,
+            name: resource.name.clone(),
+            me: self.node.me,
+            settings: settings.clone(),
+            storage: storage.clone(),
+        };
+        self.node.plane.open(spec).await.map_err(|error| format!("it cannot be started: {error}"))?;
+        self.open.set(resource.id, Some(Open { name: resource.name.clone(), settings, storage }));
+        Ok(())
+    }
+
+    /// Takes a resource down that is not this node's any more. Its clients were asked about when that was decided.
+    async fn close(&mut self, resource: ResourceId) -> Result<(), String> {
+        match self.node.plane.close(resource, true).await {
+            Ok(()) | Err(PlaneError::NotOpen(_)) => {
+                self.open.set(resource, None);
+                self.node.board.note(resource, None);
+                Ok(())
+            }
+            Err(error) => Err(format!("it cannot be stopped: {error}")),
+        }
+    }
+
+    /// Deletes what is left over, if the cluster still says so.
+    async fn remove(&mut self, id: LeftoverId, leftover: &Leftover) -> Result<(), String> {
+        let now = self.node.consensus.read(PATIENCE).await.map_err(|error| error.to_string())?;
+        if now.leftovers.get(&id) != Some(leftover) {
+            return Ok(());
+        }
+        let (node, gone) = (self.node.clone(), leftover.clone());
+        self.storage_changed = true;
+        blocking(move || storage::remove(&node, &gone.name, &gone.volumes, gone.metadata)).await?;
+        self.propose(Command::ConfirmLeftover { node: self.node.me, leftover: id }).await
+    }
+
+    /// The resource as the cluster knows it now, if its assignment to this node is still `as_seen`.
+    async fn confirmed(&self, resource: ResourceId, as_seen: impl Fn(&Assignment) -> bool) -> Result<Arc<Resource>, String> {
+        let now = self.node.consensus.read(PATIENCE).await.map_err(|error| error.to_string())?;
+        let present = now.resources.get(&resource).filter(|r| r.assignments.get(&self.node.me).is_some_and(&as_seen));
+        let clash = |r: &Resource| now.leftovers_of(self.node.me).any(|(_, leftover)| leftover.name == r.name);
+        match present {
+            Some(resource) if !clash(resource) => Ok(resource.clone()),
+            _ => Err("the cluster has changed its mind meanwhile".to_owned()),
+        }
+    }
+
+    async fn propose(&self, command: Command) -> Result<(), String> {
+        match self.node.consensus.propose(command, PATIENCE).await {
+            // What was confirmed is not asked for any more.
+            Ok(_) | Err(ProposeError::Refused(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn settings(&self, resource: &Resource) -> ResourceSettings {
+        let options = self.model.options(resource);
+        let others = resource.assignments.iter().filter(|(node, a)| **node != self.node.me && !a.leaving);
+        let peers = others.filter_map(|(node, assignment)| {
+            let name = self.model.nodes.get(node)?.name.clone();
+            Some((*node, Peer { name, diskful: !assignment.is_diskless() }))
+        });
+        let volumes = resource.volumes.iter().filter(|(_, volume)| volume.bytes > 0).map(|(&id, volume)| (id, volume.bytes));
+        ResourceSettings {
+            peers: peers.collect(),
+            volumes: volumes.collect(),
+            protocol: options.protocol,
+            authority: options.quorum,
+            on_no_quorum: options.on_no_quorum,
+            resync_max: options.resync_max,
+            timeouts: Timeouts {
+                heartbeat: options.heartbeat,
+                lease: options.lease,
+                reconnect: options.reconnect,
+                peer_silent: options.peer_timeout,
+            },
+        }
+    }
+}

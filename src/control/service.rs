@@ -1,0 +1,382 @@
+//! The operations of the API, on any node: reads from the model and the nodes' reports, changes as commands to the cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::join::Doorkeeper;
+use super::node::{Node, PATIENCE};
+use super::status::{self, Reports};
+use super::{local, options};
+use crate::api::{
+    AddNode, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, ClusterStatus, Code,
+    DeployResource, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListFreeSpace, ListNodes, ListOptions,
+    ListResources, ListVolumes, OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode, RemoveResource, RemoveVolume,
+    Resource, ResourceStatus, Service, SetOptions, Shutdown, UnassignResource, UndeployResource, Volume, state,
+};
+use crate::cluster::{
+    Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
+};
+use crate::units::{Authority, BLOCK, DiskState, Name, NodeId};
+
+/// Answers the API's operations.
+pub struct Operations {
+    node: Arc<Node>,
+    doorkeeper: Arc<Doorkeeper>,
+    stop: watch::Sender<bool>,
+}
+
+impl Operations {
+    /// Operations of a running node; `stop` ends its daemon.
+    pub fn new(node: Arc<Node>, doorkeeper: Arc<Doorkeeper>, stop: watch::Sender<bool>) -> Self {
+        Self { node, doorkeeper, stop }
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, ApiError> {
+        Ok(self.node.consensus.propose(command, PATIENCE).await?)
+    }
+
+    /// The model for a decision.
+    async fn agreed(&self) -> Result<Arc<Cluster>, ApiError> {
+        Ok(self.node.consensus.read(PATIENCE).await?)
+    }
+
+    async fn statuses(&self, only: Option<&Name>) -> Result<Vec<ResourceStatus>, ApiError> {
+        let model = self.node.model();
+        let only = only.map(|name| model.resource_named(name)).transpose()?;
+        let reports = status::gather(&self.node, &model, only.map(|resource| resource.id)).await;
+        let tell = |resource: &Arc<Modelled>| status::resource(&model, resource, &reports);
+        Ok(only.map_or_else(|| model.resources.values().map(tell).collect(), |resource| vec![tell(resource)]))
+    }
+
+    /// Refuses what would pull a resource from under its clients, unless forced. The model knows a primary only where a majority
+    /// decides; the nodes know their clients.
+    async fn refuse_in_use(&self, name: &Name, at: Option<NodeId>, force: bool) -> Result<(), ApiError> {
+        let model = self.agreed().await?;
+        let resource = model.resource_named(name)?;
+        if force {
+            return Ok(());
+        }
+        let reports = status::gather(&self.node, &model, Some(resource.id)).await;
+        let users = status::clients(&reports, resource.id);
+        match users.iter().find(|(node, _)| at.is_none_or(|at| at == *node)) {
+            Some((node, clients)) => {
+                let node = model.node_name(*node);
+                Err(ApiError::new(Code::InUse, format_args!("resource '{name}' is in use: {clients} client(s) on node '{node}'"))
+                    .hint("unmount it and disconnect its clients first, or cut them off with --force"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to take away what may be the last up-to-date data. Where a majority decides the model knows; else the replicas do.
+    fn refuse_last(model: &Cluster, reports: &Reports, resource: &Modelled, leaving: NodeId) -> Result<(), ApiError> {
+        let holds = resource.assignments.get(&leaving).is_some_and(|a| a.replica.is_some() && a.created);
+        if !holds || model.options(resource).quorum == Authority::Majority {
+            return Ok(());
+        }
+        let good = |node: NodeId| {
+            let status = reports.get(&node).and_then(|report| report.resources.get(&resource.id));
+            status.is_some_and(|status| status.disk == DiskState::UpToDate)
+        };
+        if resource.replicas().any(|other| other != leaving && good(other)) {
+            return Ok(());
+        }
+        let (resource, node) = (resource.name.to_string(), model.node_name(leaving));
+        Err(crate::cluster::Refusal::LastUpToDate(resource, node).into())
+    }
+
+    fn placed(model: &Cluster, name: &Name) -> Vec<Name> {
+        let replicas = model.resource_named(name).map(|resource| resource.replicas().collect::<Vec<_>>()).unwrap_or_default();
+        replicas.iter().filter_map(|id| model.nodes.get(id)).map(|node| node.name.clone()).collect()
+    }
+
+    async fn add(&self, asked: AddVolume) -> Result<AddedVolume, ApiError> {
+        let model = self.agreed().await?;
+        let bytes = asked.bytes.checked_next_multiple_of(BLOCK).ok_or_else(|| {
+            ApiError::new(Code::BadRequest, format_args!("{} bytes are more than a volume can have", asked.bytes))
+        })?;
+        let mut commands = Vec::new();
+        if model.resource_named(&asked.resource).is_err() {
+            commands.push(Command::CreateResource {
+                name: asked.resource.clone(),
+                options: options::changes(&asked.options, &[]),
+                properties: BTreeMap::new(),
+                now: local::now(),
+            });
+        } else if asked.options != OptionValues::default() {
+            let message = format!("resource '{}' exists: its options are not set by adding a volume", asked.resource);
+            return Err(ApiError::new(Code::AlreadyExists, message).hint("`blkrep resource-options` sets them"));
+        }
+        commands.push(Command::AddVolume { resource: asked.resource.clone(), volume: asked.volume, bytes });
+        if let Some(count) = asked.deploy {
+            commands.push(deploy(asked.resource.clone(), count));
+        }
+        let Applied::All(applied) = self.propose(Command::All(commands)).await? else { return Err(strange()) };
+        let volume = applied.iter().find_map(|one| if let Applied::Volume(volume) = one { Some(*volume) } else { None });
+        let model = self.agreed().await?;
+        Ok(AddedVolume { volume: volume.ok_or_else(strange)?, bytes, nodes: Self::placed(&model, &asked.resource) })
+    }
+
+    async fn deploy(&self, asked: DeployResource) -> Result<Placement, ApiError> {
+        let model = self.agreed().await?;
+        let resource = model.resource_named(&asked.resource)?;
+        let fewer = usize::try_from(asked.count).is_ok_and(|count| count < resource.replicas().count());
+        if fewer && model.options(resource).quorum == Authority::Off {
+            let reports = status::gather(&self.node, &model, Some(resource.id)).await;
+            let (state, detail) = status::resource(&model, resource, &reports).state();
+            if state != state::ResourceState::Ok {
+                let message =
+                    format!("resource '{}' is {state} ({detail}): a replica less could be the wrong one", asked.resource);
+                return Err(
+                    ApiError::new(Code::InUse, message).hint("wait until it is ok, or name the node: `blkrep unassign-resource`")
+                );
+            }
+        }
+        let mut commands = vec![deploy(asked.resource.clone(), asked.count)];
+        self.propose(commands.remove(0)).await?;
+        let model = self.agreed().await?;
+        if asked.with_clients {
+            let resource = model.resource_named(&asked.resource)?;
+            let others =
+                model.nodes.values().filter(|n| n.state == NodeState::Member && !resource.assignments.contains_key(&n.id));
+            for node in others {
+                let (resource, node, seed) = (asked.resource.clone(), node.name.clone(), local::random_seed());
+                self.propose(Command::Assign { resource, node, diskless: true, seed }).await?;
+            }
+        }
+        Ok(Placement { nodes: Self::placed(&model, &asked.resource) })
+    }
+
+    async fn unassign(&self, asked: UnassignResource) -> Result<Done, ApiError> {
+        let model = self.agreed().await?;
+        let (resource, node) = (model.resource_named(&asked.resource)?, model.node_named(&asked.node)?);
+        if !asked.force {
+            self.refuse_in_use(&asked.resource, Some(node.id), false).await?;
+            let reports = status::gather(&self.node, &model, Some(resource.id)).await;
+            Self::refuse_last(&model, &reports, resource, node.id)?;
+        }
+        let (resource, node, force) = (asked.resource, asked.node, asked.force);
+        let notes = self.away(&model, &[node.clone()]).await;
+        self.propose(Command::Unassign { resource, node, force, seed: local::random_seed() }).await?;
+        Ok(Done { notes })
+    }
+
+    async fn remove_member(&self, asked: RemoveNode) -> Result<Done, ApiError> {
+        let model = self.agreed().await?;
+        let node = model.node_named(&asked.node)?;
+        if !asked.force {
+            let reports = status::gather(&self.node, &model, None).await;
+            for resource in model.resources.values().filter(|resource| resource.assignments.contains_key(&node.id)) {
+                if let Some((_, clients)) = status::clients(&reports, resource.id).iter().find(|(at, _)| *at == node.id) {
+                    let message = format!("resource '{}' is in use: {clients} client(s) on node '{}'", resource.name, node.name);
+                    return Err(ApiError::new(Code::InUse, message).hint("disconnect them first, or cut them off with --force"));
+                }
+                Self::refuse_last(&model, &reports, resource, node.id)?;
+            }
+        }
+        let (name, force) = (asked.node, asked.force);
+        let mut notes = self.away(&model, &[name.clone()]).await;
+        if force {
+            notes.push(format!("what '{name}' holds stays on it: `blkrep init --force` or `join --force` there forget it"));
+        }
+        self.propose(Command::RemoveNode { name, force, seed: local::random_seed() }).await?;
+        Ok(Done { notes })
+    }
+
+    /// What the one who removes something should know of nodes that are away.
+    async fn away(&self, model: &Cluster, nodes: &[Name]) -> Vec<String> {
+        let reports = status::gather(&self.node, model, None).await;
+        let gone = nodes.iter().filter(|name| model.node_named(name).is_ok_and(|node| !reports.contains_key(&node.id)));
+        gone.map(|name| format!("node '{name}' is offline; its replicas are removed when it returns")).collect()
+    }
+
+    async fn remove(&self, asked: RemoveResource) -> Result<Done, ApiError> {
+        self.refuse_in_use(&asked.resource, None, asked.force).await?;
+        let model = self.agreed().await?;
+        let notes = self.away(&model, &Self::placed(&model, &asked.resource)).await;
+        // Nobody uses it, the nodes say: a primary that the record still names is one that has not stepped down yet.
+        self.propose(Command::RemoveResource { resource: asked.resource, force: true }).await?;
+        Ok(Done { notes })
+    }
+
+    fn is_busy(&self) -> usize {
+        self.node.plane.status().iter().map(|status| status.clients).sum()
+    }
+}
+
+fn deploy(resource: Name, count: u32) -> Command {
+    let total = usize::try_from(count).unwrap_or(usize::MAX);
+    Command::Deploy { resource, placement: Place::Count(DeployCount::Total(total)), seed: local::random_seed() }
+}
+
+fn strange() -> ApiError {
+    ApiError::new(Code::Internal, "the cluster's answer is not of the kind that was asked for")
+}
+
+impl Service for Operations {
+    fn ping(&self, _: Ping) -> Promise<'_, Pong> {
+        let pong = Pong {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.config.name.clone(),
+            pid: std::process::id(),
+            nbd: self.node.config.nbd,
+        };
+        Box::pin(async { Ok(pong) })
+    }
+
+    fn status(&self, asked: AskStatus) -> Promise<'_, ClusterStatus> {
+        Box::pin(async move {
+            let model = self.node.model();
+            let only = asked.resource.as_ref().map(|name| model.resource_named(name)).transpose()?;
+            let reports = status::gather(&self.node, &model, only.map(|resource| resource.id)).await;
+            Ok(status::cluster(&self.node, &model, &reports, only))
+        })
+    }
+
+    fn shutdown(&self, asked: Shutdown) -> Promise<'_, Done> {
+        Box::pin(async move {
+            match self.is_busy() {
+                clients if clients > 0 && !asked.force => {
+                    Err(ApiError::new(Code::InUse, format_args!("{clients} client(s) are connected to this node"))
+                        .hint("disconnect them first, or cut them off with --force"))
+                }
+                _ => {
+                    self.stop.send_replace(true);
+                    Ok(Done::default())
+                }
+            }
+        })
+    }
+
+    fn list_nodes(&self, _: ListNodes) -> Promise<'_, Vec<crate::api::Node>> {
+        Box::pin(async move {
+            let model = self.node.model();
+            let reports = status::gather(&self.node, &model, None).await;
+            Ok(status::nodes(&model, &reports, self.node.consensus.leader()))
+        })
+    }
+
+    fn add_node(&self, asked: AddNode) -> Promise<'_, JoinTicket> {
+        Box::pin(self.doorkeeper.invite(asked))
+    }
+
+    fn howto_join(&self, asked: HowtoJoin) -> Promise<'_, JoinTicket> {
+        Box::pin(self.doorkeeper.invite_again(asked.node))
+    }
+
+    fn remove_node(&self, asked: RemoveNode) -> Promise<'_, Done> {
+        Box::pin(self.remove_member(asked))
+    }
+
+    fn list_free_space(&self, asked: ListFreeSpace) -> Promise<'_, FreeSpace> {
+        Box::pin(async move {
+            let model = self.node.model();
+            let redundancy = usize::try_from(asked.redundancy).unwrap_or(usize::MAX);
+            let largest = largest_volume(&model, redundancy).ok_or_else(|| {
+                ApiError::new(Code::NoSpace, format_args!("there are not {redundancy} nodes with a storage pool"))
+                    .hint("ask for another redundancy; `blkrep list-nodes` shows the nodes")
+            })?;
+            let total = model.nodes.values().filter_map(|node| node.pool.as_ref()).map(|pool| pool.total).sum();
+            Ok(FreeSpace { largest, total })
+        })
+    }
+
+    fn list_resources(&self, asked: ListResources) -> Promise<'_, Vec<Resource>> {
+        Box::pin(
+            async move { Ok(self.statuses(asked.resource.as_ref()).await?.iter().map(ResourceStatus::to_resource).collect()) },
+        )
+    }
+
+    fn add_resource(&self, asked: AddResource) -> Promise<'_, Done> {
+        Box::pin(async move {
+            let options = options::changes(&asked.options, &[]);
+            let (name, properties, now) = (asked.name, BTreeMap::new(), local::now());
+            self.propose(Command::CreateResource { name, options, properties, now }).await?;
+            Ok(Done::default())
+        })
+    }
+
+    fn remove_resource(&self, asked: RemoveResource) -> Promise<'_, Done> {
+        Box::pin(self.remove(asked))
+    }
+
+    fn deploy_resource(&self, asked: DeployResource) -> Promise<'_, Placement> {
+        Box::pin(self.deploy(asked))
+    }
+
+    fn undeploy_resource(&self, asked: UndeployResource) -> Promise<'_, Done> {
+        Box::pin(async move {
+            self.refuse_in_use(&asked.resource, None, asked.force).await?;
+            let model = self.agreed().await?;
+            let notes = self.away(&model, &Self::placed(&model, &asked.resource)).await;
+            self.propose(Command::Undeploy { resource: asked.resource, force: true }).await?;
+            Ok(Done { notes })
+        })
+    }
+
+    fn list_volumes(&self, asked: ListVolumes) -> Promise<'_, Vec<Volume>> {
+        Box::pin(async move {
+            Ok(self.statuses(asked.resource.as_ref()).await?.iter().flat_map(ResourceStatus::to_volumes).collect())
+        })
+    }
+
+    fn add_volume(&self, asked: AddVolume) -> Promise<'_, AddedVolume> {
+        Box::pin(self.add(asked))
+    }
+
+    fn remove_volume(&self, asked: RemoveVolume) -> Promise<'_, Done> {
+        Box::pin(async move {
+            self.refuse_in_use(&asked.resource, None, asked.force).await?;
+            let (resource, volume) = (asked.resource, asked.volume);
+            self.propose(Command::RemoveVolume { resource, volume, force: true }).await?;
+            Ok(Done::default())
+        })
+    }
+
+    fn list_assignments(&self, asked: ListAssignments) -> Promise<'_, Vec<Assignment>> {
+        Box::pin(async move {
+            if let Some(node) = &asked.node {
+                self.node.model().node_named(node)?;
+            }
+            let all = self.statuses(asked.resource.as_ref()).await?;
+            let all = all.iter().flat_map(ResourceStatus::to_assignments);
+            Ok(all.filter(|assignment| asked.node.as_ref().is_none_or(|node| assignment.node == *node)).collect())
+        })
+    }
+
+    fn assign_resource(&self, asked: AssignResource) -> Promise<'_, Done> {
+        Box::pin(async move {
+            let (resource, node, diskless) = (asked.resource, asked.node, asked.diskless);
+            self.propose(Command::Assign { resource, node, diskless, seed: local::random_seed() }).await?;
+            Ok(Done::default())
+        })
+    }
+
+    fn unassign_resource(&self, asked: UnassignResource) -> Promise<'_, Done> {
+        Box::pin(self.unassign(asked))
+    }
+
+    fn list_options(&self, asked: ListOptions) -> Promise<'_, Options> {
+        Box::pin(async move {
+            let model = self.node.model();
+            let common = options::values(&model.common);
+            let Some(name) = asked.resource else {
+                let effective = model.common.over(&crate::cluster::Options::default());
+                return Ok(Options { common, resource: OptionValues::default(), effective: options::effective(&effective) });
+            };
+            let resource = model.resource_named(&name)?;
+            let effective = options::effective(&model.options(resource));
+            Ok(Options { common, resource: options::values(&resource.options), effective })
+        })
+    }
+
+    fn set_options(&self, asked: SetOptions) -> Promise<'_, Done> {
+        Box::pin(async move {
+            let options = options::changes(&asked.set, &asked.unset);
+            self.propose(Command::SetOptions { resource: asked.resource, options }).await?;
+            Ok(Done::default())
+        })
+    }
+}

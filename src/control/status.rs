@@ -1,0 +1,223 @@
+//! How everything is: the model, and what each node's data plane says of itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::net::Service;
+use super::node::Node;
+use super::options;
+use crate::api::{self, Membership, Pending};
+use crate::cluster::{self, Cluster, NodeState, Resource};
+use crate::engine::{self, ResourceStatus as EngineStatus};
+use crate::units::{Authority, Name, NodeId, ResourceId, Role};
+
+/// What a node is asked by another for its status.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// One resource only; all when absent.
+    pub resource: Option<ResourceId>,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// What its data plane has open.
+    pub resources: BTreeMap<ResourceId, EngineStatus>,
+    /// What could not be done there, the last time it was tried.
+    pub failures: BTreeMap<ResourceId, String>,
+    /// Why its pool cannot be used.
+    #[serde(default)]
+    pub pool_failure: Option<String>,
+}
+
+/// The reports of the nodes that answer.
+pub type Reports = BTreeMap<NodeId, Report>;
+
+impl Report {
+    /// This node's.
+    pub fn of(node: &Node, question: &Question) -> Self {
+        let wanted = |id: ResourceId| question.resource.is_none_or(|only| only == id);
+        let open = node.plane.status().into_iter().filter(|status| wanted(status.resource));
+        let failures = node.board.failures().into_iter().filter(|(id, _)| wanted(*id));
+        Self {
+            resources: open.map(|status| (status.resource, status)).collect(),
+            failures: failures.collect(),
+            pool_failure: node.board.pool_failure(),
+        }
+    }
+}
+
+/// Asks all nodes at once; those that do not answer at once count as offline.
+pub async fn gather(node: &Arc<Node>, model: &Cluster, resource: Option<ResourceId>) -> Reports {
+    let question = Question { resource };
+    let mut reports = Reports::from([(node.me, Report::of(node, &question))]);
+    let request: Arc<[u8]> = serde_json::to_vec(&question).expect("a question can be written as JSON").into();
+    let mut asked = JoinSet::new();
+    for peer in model.nodes.values().filter(|peer| peer.id != node.me && peer.certificate.is_some()) {
+        let (peers, request, id, address) = (node.peers.clone(), request.clone(), peer.id, peer.control());
+        asked.spawn(async move {
+            let answer = peers.ask(id, address, Service::Node, &request, PATIENCE).await;
+            (id, answer.map_err(|error| error.to_string()).and_then(|a| serde_json::from_slice(&a).map_err(|e| e.to_string())))
+        });
+    }
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok((id, Ok(report))) => drop(reports.insert(id, report)),
+            Ok((id, Err(error))) => tracing::debug!(node = %id, %error, "no status"),
+            Err(error) => tracing::error!(%error, "asking for a status failed"),
+        }
+    }
+    reports
+}
+
+/// The whole status.
+pub fn cluster(node: &Node, model: &Cluster, reports: &Reports, only: Option<&Arc<Resource>>) -> api::ClusterStatus {
+    let leader = node.consensus.leader();
+    let told = |resource: &Arc<Resource>| self::resource(model, resource, reports);
+    api::ClusterStatus {
+        cluster: node.cluster.to_string(),
+        node: node.config.name.clone(),
+        leader: leader.and_then(|id| model.nodes.get(&id)).map(|node| node.name.clone()),
+        nodes: nodes(model, reports, leader),
+        resources: only.map_or_else(|| model.resources.values().map(told).collect(), |resource| vec![told(resource)]),
+    }
+}
+
+/// Every node.
+pub fn nodes(model: &Cluster, reports: &Reports, leader: Option<NodeId>) -> Vec<api::Node> {
+    let tell = |node: &cluster::Node| {
+        let membership = match node.state {
+            _ if leader == Some(node.id) => Membership::Leader,
+            _ if model.voters.contains(&node.id) => Membership::Voter,
+            NodeState::Joining => Membership::Expected,
+            NodeState::Member | NodeState::Leaving => Membership::Learner,
+        };
+        api::Node {
+            name: node.name.clone(),
+            id: node.id,
+            address: node.address,
+            port: node.ports.control,
+            membership,
+            online: reports.contains_key(&node.id),
+            removing: node.state == NodeState::Leaving,
+            pool: node.pool.as_ref().map(pool),
+            version: Some(node.version.clone()).filter(|version| !version.is_empty()),
+        }
+    };
+    model.nodes.values().map(tell).collect()
+}
+
+/// A resource on all its nodes.
+pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api::ResourceStatus {
+    let chosen = model.options(resource);
+    let replicas = resource.assignments.iter().filter_map(|(node, assignment)| {
+        let name = model.nodes.get(node)?.name.clone();
+        Some(replica(model, resource, *node, name, assignment, reports.get(node)))
+    });
+    api::ResourceStatus {
+        name: resource.name.clone(),
+        id: resource.id,
+        port: resource.assignments.keys().find_map(|node| model.nodes.get(node)).map_or(7000, |node| node.ports.replication),
+        options: options::effective(&chosen),
+        majority: chosen.quorum == Authority::Majority,
+        primary: primary(resource, reports).and_then(|id| model.nodes.get(&id)).map(|node| node.name.clone()),
+        removing: false,
+        volumes: volumes(resource),
+        replicas: replicas.collect(),
+    }
+}
+
+/// A resource's volumes.
+pub fn volumes(resource: &Resource) -> Vec<api::VolumeInfo> {
+    let tell = |(&id, volume): (_, &cluster::Volume)| {
+        let bytes = if volume.bytes == 0 { volume.target } else { volume.bytes };
+        api::VolumeInfo { volume: id, bytes, minor: None }
+    };
+    resource.volumes.iter().map(tell).collect()
+}
+
+/// How many clients use a resource, node by node.
+pub fn clients(reports: &Reports, resource: ResourceId) -> Vec<(NodeId, usize)> {
+    let counts = reports.iter().map(|(&node, report)| (node, report.resources.get(&resource).map_or(0, |status| status.clients)));
+    counts.filter(|(_, clients)| *clients > 0).collect()
+}
+
+/// The primary, as the primary says; else as the model does.
+fn primary(resource: &Resource, reports: &Reports) -> Option<NodeId> {
+    let claims = |report: &Report| report.resources.get(&resource.id).is_some_and(|status| status.role == Role::Primary);
+    reports.iter().find(|(_, report)| claims(report)).map(|(&node, _)| node).or_else(|| resource.known_primary())
+}
+
+fn replica(
+    model: &Cluster,
+    resource: &Resource,
+    id: NodeId,
+    node: Name,
+    assignment: &cluster::Assignment,
+    report: Option<&Report>,
+) -> api::ReplicaStatus {
+    let status = report.and_then(|report| report.resources.get(&resource.id));
+    let diskless = assignment.is_diskless();
+    let pending = if assignment.leaving {
+        Some(Pending::Remove)
+    } else {
+        let made = diskless || (assignment.created && (report.is_none() || status.is_some()));
+        (!made).then_some(Pending::Deploy)
+    };
+    let named = |id: &NodeId| model.nodes.get(id).map(|node| node.name.clone());
+    let own = report.and_then(|report| report.failures.get(&resource.id).cloned());
+    let failure = own.or_else(|| report.filter(|_| !diskless).and_then(|report| report.pool_failure.clone()));
+    api::ReplicaStatus {
+        node,
+        node_id: id,
+        diskless,
+        pending,
+        failure,
+        online: report.is_some(),
+        role: status.map(|status| status.role),
+        disk: status.map(|status| status.disk),
+        clients: status.map_or(0, |status| status.clients),
+        suspended: status.map(|status| status.suspended.iter().map(|why| suspension(why, named)).collect()).unwrap_or_default(),
+        peers: status.map(|status| status.peers.iter().filter_map(|peer| view(peer, named)).collect()).unwrap_or_default(),
+    }
+}
+
+fn view(peer: &engine::PeerStatus, named: impl Fn(&NodeId) -> Option<Name>) -> Option<api::PeerView> {
+    let connection = match peer.connection {
+        engine::Connection::Connecting => api::Connection::Connecting,
+        engine::Connection::Connected => api::Connection::Connected,
+        engine::Connection::SplitBrain => api::Connection::SplitBrain,
+        engine::Connection::Refused => api::Connection::Refused,
+    };
+    let resync = peer.resync.map(|r| api::Resync { source: r.source, total: r.total, done: r.done });
+    Some(api::PeerView { node: named(&peer.node)?, connection, disk: peer.disk, out_of_sync: peer.dirty, resync })
+}
+
+fn suspension(why: &engine::Suspension, named: impl Fn(&NodeId) -> Option<Name>) -> api::Suspension {
+    match why {
+        engine::Suspension::Waiting(node) => match named(node) {
+            Some(node) => api::Suspension::Waiting { node },
+            None => api::Suspension::Authority,
+        },
+        engine::Suspension::Authority => api::Suspension::Authority,
+        engine::Suspension::Lease(milliseconds) => api::Suspension::Lease { milliseconds: *milliseconds },
+        engine::Suspension::NoData(nodes) => api::Suspension::NoData { nodes: nodes.iter().filter_map(named).collect() },
+        engine::Suspension::TakingOver => api::Suspension::TakingOver,
+    }
+}
+
+fn pool(pool: &cluster::PoolReport) -> api::Pool {
+    let kind = match pool.kind {
+        cluster::PoolKind::Lvm => api::PoolKind::Lvm,
+        cluster::PoolKind::LvmThin => api::PoolKind::LvmThin,
+        cluster::PoolKind::File => api::PoolKind::File,
+    };
+    api::Pool { kind, location: pool.name.clone(), size: pool.total, free: pool.free }
+}
+
+/// A node that takes longer is shown as offline: a listing is not worth more waiting.
+const PATIENCE: Duration = Duration::from_secs(1);
