@@ -202,9 +202,9 @@ def changes_say_that_they_succeeded_or_why_not(scene):
     check(rows["protocol"]["Value"] == "C" and rows["resync-max"]["Value"] == "10 MiB/s", "list-options", rows)
 
     before = cluster.model()
-    one.refuses("add-resource", "db", naming=["db", "exist"])
-    one.refuses("add-volume", "db/1", "8MiB", naming=["1", "exist"])
-    one.refuses("add-volume", "db", "900000T", naming=["space"])
+    one.refuses("add-resource", "db", naming=["db", "already"])
+    one.refuses("add-volume", "db/1", "8MiB", naming=["1", "already"])
+    one.refuses("add-volume", "db", "900T", naming=["space"])
     one.refuses("deploy-resource", "db", "9", naming=["9"])
     one.refuses("deploy-resource", "nothing", "1", naming=["nothing"])
     one.refuses("assign-resource", "db", "nobody", naming=["nobody"])

@@ -128,7 +128,9 @@ async fn daemon(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> 
 /// Sends what the daemon tells to standard error.
 fn log(given: Given<'_>) -> Result<(), Failure> {
     let wanted: String = given.one("log");
-    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+    // Raft's own library tells every refused connection, again and again; what matters of it the control plane tells.
+    let whole = if wanted.contains("openraft") { wanted.clone() } else { format!("{wanted},openraft=off") };
+    let filter = EnvFilter::try_new(whole).map_err(|error| {
         Failure::usage(format_args!("'{wanted}' is no log filter: {error}"), "write error, warn, info or debug")
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -8,7 +8,7 @@ use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::units::Name;
 
-use super::resources::single;
+use super::resources::{or_none, single};
 
 /// The verbs.
 pub(super) const VERBS: &[Verb] = &[
@@ -130,7 +130,7 @@ async fn unassign(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
 async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let (resources, nodes): (Vec<Name>, Vec<Name>) = (given.many("resources"), given.many("nodes"));
     let request = ListAssignments { resource: single(&resources), node: single(&nodes) };
-    let mut assignments = session.client.list_assignments(request).await?;
+    let mut assignments = or_none(session.client.list_assignments(request).await)?;
     assignments.retain(|one| resources.is_empty() || resources.contains(&one.resource));
     assignments.retain(|one| nodes.is_empty() || nodes.contains(&one.node));
     ASSIGNMENTS.print(&session.output, given, &assignments)

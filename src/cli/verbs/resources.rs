@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::api::state::ResourceState;
 use crate::api::{
-    AddResource, AddVolume, Done, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume, Resource, Service,
+    AddResource, AddVolume, ApiError, Code, Done, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
+    Resource, Service,
 };
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
@@ -170,7 +171,7 @@ async fn remove_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Fa
 
 async fn list_volumes(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let only: Vec<Name> = given.many("resources");
-    let mut volumes = session.client.list_volumes(ListVolumes { resource: single(&only) }).await?;
+    let mut volumes = or_none(session.client.list_volumes(ListVolumes { resource: single(&only) }).await)?;
     volumes.retain(|volume| only.is_empty() || only.contains(&volume.resource));
     VOLUMES.print(&session.output, given, &volumes)
 }
@@ -195,9 +196,17 @@ async fn remove_resource(session: &Session<'_>, given: Given<'_>) -> Result<(), 
 
 async fn list_resources(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let only: Vec<Name> = given.many("resources");
-    let mut resources = session.client.list_resources(ListResources { resource: single(&only) }).await?;
+    let mut resources = or_none(session.client.list_resources(ListResources { resource: single(&only) }).await)?;
     resources.retain(|resource| only.is_empty() || only.contains(&resource.name));
     RESOURCES.print(&session.output, given, &resources)
+}
+
+/// Of a name that there is not, a list tells nothing, as drbdmanage's do: scripts wait for that after a removal.
+pub(super) fn or_none<T>(all: Result<Vec<T>, ApiError>) -> Result<Vec<T>, Failure> {
+    match all {
+        Err(error) if error.code == Code::NotFound => Ok(Vec::new()),
+        all => Ok(all?),
+    }
 }
 
 /// The one name that the daemon shall look for; of many, it tells all and the rest is left out here.
