@@ -30,7 +30,7 @@ const GROUP: u64 = ALIGN / PAGE as u64;
 pub struct Span {
     /// The first byte.
     pub at: u64,
-    /// How many; at least 1.
+    /// How many.
     pub len: u64,
 }
 

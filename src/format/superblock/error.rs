@@ -74,9 +74,9 @@ pub enum SlotsError {
     },
     /// They speak of different replicas, or say different things at the same time.
     #[error(
-        "the two superblocks contradict each other: replica {} of resource {} and replica {} of resource {}, both at version {} or of \
-         different identity; one of them was copied here, and which one cannot be told: create the replica again",
-        first.0, first.1, second.0, second.1, version
+        "the two superblocks of the metadata area contradict each other (replica {} of resource {} at version {version}, and replica {} of \
+         resource {}): one was copied here from elsewhere, and which one cannot be told; create the replica again",
+        first.0, first.1, second.0, second.1
     )]
     Conflict {
         /// The first one's replica and resource.
