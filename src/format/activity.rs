@@ -172,6 +172,8 @@ mod tests {
             assert_eq!(hot(&stranger.bytes, &good).count(), PAGE_BITS);
         }
         assert_eq!(hot(&good, &page(0, 1, &[])).count(), PAGE_BITS, "the copies are in each other's place");
+        let out_of_turn = seal(&place(REPLICA, &REGION, 0, 0), 4, |_| {});
+        assert_eq!(hot(&out_of_turn, &good).count(), PAGE_BITS, "an even number in copy 0");
     }
 
     #[test]

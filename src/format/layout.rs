@@ -168,7 +168,7 @@ pub fn grow(regions: &[Region], volumes: &BTreeMap<VolumeId, u64>, slots: u16) -
     growth
 }
 
-/// The first place for `len` bytes that meets none of `taken`, which is sorted on the way.
+/// The first place for `len` bytes that meets none of `taken`, which do not meet each other and are sorted on the way.
 fn first_gap(taken: &mut [Span], len: u64) -> u64 {
     taken.sort_unstable();
     let mut at = REGIONS_AT;
@@ -176,7 +176,7 @@ fn first_gap(taken: &mut [Span], len: u64) -> u64 {
         if span.at >= at + len {
             break;
         }
-        at = at.max(span.end().next_multiple_of(ALIGN));
+        at = span.end().next_multiple_of(ALIGN);
     }
     at
 }

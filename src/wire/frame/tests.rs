@@ -100,6 +100,19 @@ proptest! {
         prop_assert_eq!(error.blame(), if at < 16 { Blame::Stranger } else { Blame::Network });
     }
 
+    /// Lengths are right or wrong; nothing is cut off or made up.
+    #[test]
+    fn a_body_with_a_byte_more_or_less_is_refused((frame, payload) in frame(), more in any::<u8>()) {
+        let bytes = encoded(&frame, &payload);
+        let (head, body) = bytes.split_first_chunk::<HEADER>().unwrap();
+        for body in [&[body, &[more]].concat()[..], &body[..body.len() - 1]] {
+            let header = Header::decode(head).unwrap();
+            let header = Header { body_len: u32::try_from(body.len()).unwrap(), body_checksum: crc32fast::hash(body), ..header };
+            let error = CODEC.parse(&[&header.encode()[..], body].concat()).unwrap_err();
+            prop_assert!(matches!(error, FrameError::Malformed { .. }), "{}", error);
+        }
+    }
+
     #[test]
     fn no_bytes_are_too_strange_to_be_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), ours in any::<bool>()) {
         let mut bytes = bytes;
