@@ -127,9 +127,10 @@ impl Engine {
         self.propose(next, Purpose::Admit(at));
     }
 
-    /// The record names it.
+    /// The record names it. If its session was broken while the answer was on its way, a resync has begun anew: what that still holds for
+    /// dirty is made equal as on any member.
     pub(super) fn admitted(&mut self, at: usize) {
-        self.peers[at].sync = None;
+        self.abort_sync(at);
         if let Some(reign) = &mut self.reign {
             reign.admission = None;
         }

@@ -189,7 +189,11 @@ impl Engine {
     /// A peer has opened its session, and its place in the record is clear: it gets everything it has not acknowledged, in order, before
     /// anything new (rule W6).
     pub(super) fn resume(&mut self, at: usize) {
-        self.peers[at].data = true;
+        let peer = &mut self.peers[at];
+        peer.data = true;
+        // The replica has drained: what it acknowledged before is written, and it counts anew what this session sends.
+        peer.sent = 0;
+        peer.flush_asked = super::flush::FlushAsked::default();
         self.refresh_ack_set();
         let Some(reign) = &mut self.reign else { return };
         let owed: Vec<u64> = {
