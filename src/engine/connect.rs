@@ -54,9 +54,9 @@ impl Engine {
     }
 
     fn introduce(&mut self, at: usize) {
-        let standing = self.standing();
+        let (standing, gist) = (self.standing(), self.gist());
         let peer = &mut self.peers[at];
-        peer.told = Some(standing.clone());
+        peer.told = Some(gist);
         let introduction = Introduction {
             cluster: self.id.cluster,
             resource: self.id.resource,

@@ -44,12 +44,17 @@ impl Engine {
         let over = store.activity.hot().saturating_sub(limit * 3 / 4);
         let want = if all {
             BATCH
-        } else if store.activity.hot() > limit {
+        } else if store.activity.hot() > limit && reign.cooling_tried != reign.settled {
             usize::try_from(over).unwrap_or(BATCH).min(BATCH)
         } else {
             return;
         };
         let extents = store.activity.coolable(reign.settled, want);
+        let settled = reign.settled;
+        if let Some(reign) = &mut self.reign {
+            // Nothing more becomes coolable before more is settled.
+            reign.cooling_tried = settled;
+        }
         if extents.is_empty() {
             return;
         }

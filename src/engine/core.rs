@@ -354,24 +354,39 @@ impl Engine {
             replica,
             record: self.record.clone(),
             lineage: self.lineage.clone(),
-            role: if self.reign.is_some() { Role::Primary } else { Role::Secondary },
-            in_use: !self.clients.is_empty() || !self.wanting.is_empty(),
+            role: self.role(),
+            in_use: self.is_in_use(),
         }
     }
 
     /// Tells every peer that has introduced itself where this node stands, when that has changed.
     fn announce(&mut self) {
-        if self.peers.iter().all(|p| p.their_token == 0) {
-            return;
-        }
-        let standing = self.standing();
+        let gist = self.gist();
         for peer in 0..self.peers.len() {
             let p = &mut self.peers[peer];
-            if p.link && p.their_token != 0 && p.told.as_ref() != Some(&standing) {
-                p.told = Some(standing.clone());
-                self.send(peer, Message::Standing(Box::new(standing.clone())));
+            if p.link && p.their_token != 0 && p.told != Some(gist) {
+                p.told = Some(gist);
+                let standing = self.standing();
+                self.send(peer, Message::Standing(Box::new(standing)));
             }
         }
+    }
+
+    /// What can change in the standing, small enough to be compared after every event.
+    pub(super) fn gist(&self) -> Gist {
+        let superblock = self.store.as_ref().map(|s| &s.superblock);
+        Gist {
+            record: self.record.as_ref().map(|r| (r.id, r.unwritten)),
+            continues: superblock.map(|s| s.continues),
+            synced: superblock.and_then(|s| s.synced),
+            disk: self.disk_state(),
+            role: self.role(),
+            in_use: self.is_in_use(),
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        !self.clients.is_empty() || !self.wanting.is_empty()
     }
 
     /// Whether this node's replica is in the in-sync set in this life (rule M3).
@@ -429,6 +444,17 @@ impl Engine {
         }
         self.out.push(Command::Attached { client, result });
     }
+}
+
+/// The changing part of a [`Standing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gist {
+    record: Option<(RecordId, bool)>,
+    continues: Option<crate::units::Incarnation>,
+    synced: Option<(u64, RecordId)>,
+    disk: DiskState,
+    role: Role,
+    in_use: bool,
 }
 
 /// Bitmaps as they were read from disk, by slot and volume.

@@ -38,6 +38,7 @@ pub(super) struct Follow {
 #[derive(Debug)]
 struct Opening {
     peer: usize,
+    session: u64,
     stored: bool,
     storing: bool,
 }
@@ -72,7 +73,7 @@ impl Engine {
             _ if !introduced => self.out.extend(payload.map(super::Command::Release)),
             Message::Standing(standing) => self.stands(links, at, *standing),
             Message::Fenced { record } => self.fenced(at, &record),
-            Message::Open { record } => self.open(links, at, record),
+            Message::Open { session, record } => self.open(links, at, session, record),
             Message::Leaving => self.peers[at].hopeless = true,
             Message::StepDown => self.asked_to_step_down(at),
             Message::InUse => self.in_use_elsewhere(at),
@@ -121,7 +122,7 @@ impl Engine {
     }
 
     /// A primary wants to be followed. Its record was compared when it introduced itself; here it can only be the same or newer.
-    fn open(&mut self, links: &Links, at: usize, record: Record) {
+    fn open(&mut self, links: &Links, at: usize, session: u64, record: Record) {
         let lineage = self.peers[at].standing.as_ref().map(|s| s.lineage.clone()).unwrap_or_default();
         match super::connect::relate(self.record.as_ref(), &self.lineage, Some(&record), &lineage) {
             super::connect::Relation::Same => {}
@@ -137,16 +138,16 @@ impl Engine {
             return;
         }
         self.stop_following();
-        self.follow.opening = Some(Opening { peer: at, stored: false, storing: false });
+        self.follow.opening = Some(Opening { peer: at, session, stored: false, storing: false });
     }
 
     /// Goes on with an opening when everything submitted before has ended (rule F4) and the record is stored.
     pub(super) fn consider_follow(&mut self) {
         let Some(opening) = &mut self.follow.opening else { return };
-        let peer = opening.peer;
+        let (peer, session) = (opening.peer, opening.session);
         if opening.stored {
             self.follow.opening = None;
-            self.report(peer);
+            self.report(peer, session);
         } else if !opening.storing && self.ops.disk_is_idle() && self.reign.is_none() {
             opening.storing = true;
             if !self.has_disk() || !self.store_record(Then::Follow { peer }) {
@@ -163,7 +164,7 @@ impl Engine {
     }
 
     /// Says where this replica may differ from others (rules M5, P2, R5) and follows.
-    fn report(&mut self, peer: usize) {
+    fn report(&mut self, peer: usize, session: u64) {
         let record = self.record.clone().expect("what is followed is a record");
         let same_reign = self.follow.reign == record.reign;
         if !same_reign {
@@ -177,13 +178,13 @@ impl Engine {
         let mut ranges: Vec<BlockRange> = self.unsettled.all().chain(self.peers[peer].dirty.runs()).collect();
         ranges = self.cut_off(ranges);
         for part in ranges.chunks(RANGES_MAX) {
-            self.send(peer, Message::ReportRanges { ranges: part.to_vec() });
+            self.send(peer, Message::ReportRanges { session, ranges: part.to_vec() });
         }
         self.follow.applied = Prefix::default();
         self.follow.latched = false;
         self.follow.primary = Some(peer);
         let lease_left = self.lease_left();
-        self.send(peer, Message::Report(Report { record: record.id, seen: self.follow.seen, lease_left }));
+        self.send(peer, Message::Report(Report { session, record: record.id, seen: self.follow.seen, lease_left }));
     }
 
     /// Ranges within the volumes; more of them than is sensible to send become whole extents.

@@ -67,26 +67,35 @@ impl Engine {
     /// When the engine wants to be handed [`Event::Timeout`](super::Event::Timeout): something may be due then. `None` when only events
     /// can change anything.
     pub fn timeout(&self) -> Option<Instant> {
-        let mut due: Vec<Option<Instant>> = vec![self.read_again, self.stop_by.filter(|by| *by > self.now)];
-        due.extend(self.wanting.values().map(|until| Some(*until)));
-        due.push(self.asked_elsewhere.filter(|until| *until > self.now && !self.wanting.is_empty()));
-        due.push(self.change.as_ref().and_then(|c| c.again));
-        if let Some(reign) = &self.reign {
-            due.push(reign.flush_due);
-            due.push(self.linger_until());
-            due.push(self.cooling_due());
-            if reign.phase == Phase::TakingOver {
-                due.push(self.follow.lease_until.filter(|until| *until > self.now));
+        let later = |at: Option<Instant>| at.filter(|at| *at > self.now);
+        let mut due = [
+            self.read_again,
+            later(self.stop_by),
+            self.wanting.values().min().copied(),
+            later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty()),
+            self.change.as_ref().and_then(|c| c.again),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        let Some(reign) = &self.reign else { return due };
+        let lease = self.follow.lease_until.filter(|_| reign.phase == Phase::TakingOver);
+        for at in [reign.flush_due, self.linger_until(), self.cooling_due(), later(lease)].into_iter().flatten() {
+            due = earlier(due, at);
+        }
+        for peer in &self.peers {
+            let named = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&peer.node));
+            if named && !peer.is_connected() && self.change.is_none() {
+                due = earlier(due, self.overdue_at(peer));
             }
-            let record = self.record.as_ref();
-            for peer in &self.peers {
-                let named = record.is_some_and(|r| r.in_sync.contains_key(&peer.node));
-                if named && !peer.is_connected() && self.change.is_none() {
-                    due.push(Some(self.overdue_at(peer)));
-                }
-                due.push(peer.sync.as_ref().map(super::resync::Sync::paced).filter(|paced| *paced > self.now));
+            if let Some(paced) = later(peer.sync.as_ref().map(super::resync::Sync::paced)) {
+                due = earlier(due, paced);
             }
         }
-        due.into_iter().flatten().min()
+        due
     }
+}
+
+fn earlier(due: Option<Instant>, at: Instant) -> Option<Instant> {
+    Some(due.map_or(at, |due| due.min(at)))
 }

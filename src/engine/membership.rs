@@ -127,12 +127,18 @@ impl Engine {
         if self.change.is_some() {
             return;
         }
-        let Some(record) = self.record.clone() else { return };
-        if !self.has_disk() && record.in_sync.contains_key(&self.id.node) {
+        let Some(record) = &self.record else { return };
+        let lost_disk = !self.has_disk() && record.in_sync.contains_key(&self.id.node);
+        let overdue = self.overdue_members(record);
+        let renewed = self.peers.iter().position(|p| p.is_ready() && !p.data && self.recorded_before(p, record).is_some());
+        if !lost_disk && overdue.is_empty() && renewed.is_none() {
+            return;
+        }
+        let record = record.clone();
+        if lost_disk {
             self.drop_self(&record);
             return;
         }
-        let overdue = self.overdue_members(&record);
         if !overdue.is_empty() {
             let mut next = record.next(self.ids.record());
             next.in_sync.retain(|node, _| !overdue.iter().any(|at| self.peers[at].node == *node));
@@ -144,7 +150,6 @@ impl Engine {
             }
             return;
         }
-        let renewed = self.peers.iter().position(|p| p.is_ready() && !p.data && self.recorded_before(p, &record).is_some());
         if let Some(at) = renewed {
             let incarnation = self.recorded_before(&self.peers[at], &record).expect("just found");
             let mut next = record.next(self.ids.record());

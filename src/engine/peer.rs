@@ -3,6 +3,7 @@
 use crate::units::{BlockRange, DiskState, Incarnation, Instant, NodeId, Record, Role};
 use crate::wire::Standing;
 
+use super::core::Gist;
 use super::dirty::Dirty;
 use super::flush::FlushAsked;
 use super::resync::Sync;
@@ -22,7 +23,7 @@ pub(super) struct Peer {
     /// What the peer has said of itself in this session.
     pub(super) standing: Option<Standing>,
     /// The standing that was last sent to it in this session.
-    pub(super) told: Option<Standing>,
+    pub(super) told: Option<Gist>,
     pub(super) connection: Connection,
     pub(super) session: Session,
     /// It is sent writes. Set when its session is ready and its membership clear, so that nothing overtakes what it missed.
@@ -56,7 +57,7 @@ pub(super) enum Session {
     #[default]
     None,
     /// Asked to follow; its report so far.
-    Opening { report: Vec<BlockRange> },
+    Opening { name: u64, report: Vec<BlockRange> },
     /// Open since then: a lease that was asked for later covers it.
     Ready { since: Instant },
 }

@@ -57,6 +57,8 @@ pub(super) struct Reign {
     pub(super) settled_told: u64,
     /// When the periodic flush is due (rule P4).
     pub(super) flush_due: Option<Instant>,
+    /// What was settled when extents to be cooled were last looked for.
+    pub(super) cooling_tried: u64,
     /// Cooling under way.
     pub(super) cooling: Option<super::cooling::Cooling>,
     /// Admission under way.
@@ -137,6 +139,7 @@ impl Reign {
             step_down_from: 0,
             settled_told: 0,
             flush_due: None,
+            cooling_tried: 0,
             cooling: None,
             admission: None,
             idle_since: None,

@@ -77,15 +77,17 @@ impl Engine {
 
     /// Asks every connected replica that goes by the same record to follow.
     fn open_sessions(&mut self) {
-        let Some(record) = self.record.clone() else { return };
+        let id = self.record.as_ref().map(|r| r.id);
         for at in 0..self.peers.len() {
             let peer = &mut self.peers[at];
-            let same = peer.standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id) == Some(record.id);
             let idle = matches!(peer.session, Session::None);
+            let same = idle && peer.standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id) == id;
             let able = peer.disk() > Some(crate::units::DiskState::Failed) && !peer.is_primary();
-            if peer.is_connected() && same && idle && able {
-                peer.session = Session::Opening { report: Vec::new() };
-                self.send(at, Message::Open { record: record.clone() });
+            if same && peer.is_connected() && able {
+                let session = self.ids.draw();
+                peer.session = Session::Opening { name: session, report: Vec::new() };
+                let record = self.record.clone().expect("a primary has a record");
+                self.send(at, Message::Open { session, record });
             }
         }
     }
@@ -98,8 +100,10 @@ impl Engine {
             return;
         }
         match message {
-            Message::ReportRanges { ranges } => {
-                if let Session::Opening { report } = &mut self.peers[at].session {
+            Message::ReportRanges { session, ranges } => {
+                if let Session::Opening { name, report } = &mut self.peers[at].session
+                    && *name == session
+                {
                     report.extend(ranges);
                 }
             }
@@ -120,7 +124,10 @@ impl Engine {
     /// A replica follows. What it said decides what it lacks (rules M5, P2, M6).
     fn reported(&mut self, at: usize, report: Report) {
         let Some(record) = self.record.clone() else { return };
-        let Session::Opening { report: ranges } = std::mem::take(&mut self.peers[at].session) else { return };
+        let ranges = match &mut self.peers[at].session {
+            Session::Opening { name, report: ranges } if *name == report.session => std::mem::take(ranges),
+            _ => return,
+        };
         if record.reign != self.reign.as_ref().map_or(0, |r| r.number) {
             return;
         }

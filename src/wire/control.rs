@@ -38,12 +38,12 @@ fn check(message: &Message) -> Result<(), Fault> {
     match message {
         Message::Hello(introduction) => check_introduction(introduction),
         Message::Standing(standing) => check_standing(standing),
-        Message::Open { record }
+        Message::Open { record, .. }
         | Message::Fenced { record }
         | Message::Record { record }
         | Message::Propose { record, .. }
         | Message::Rejected { record: Some(record), .. } => check_record(record),
-        Message::ReportRanges { ranges } => check_ranges(ranges),
+        Message::ReportRanges { ranges, .. } => check_ranges(ranges),
         Message::Hash { range, .. } => {
             at_most(range.count, RANGES_MAX as u64)?;
             check_range(range)
@@ -159,7 +159,7 @@ mod tests {
         let dirty: Vec<_> = (0..32).map(|node| (NodeId(u32::MAX - node), vec![range; RANGES_MAX / 32])).collect();
         for message in [
             Message::Record { record },
-            Message::ReportRanges { ranges: vec![range; RANGES_MAX] },
+            Message::ReportRanges { session: 1, ranges: vec![range; RANGES_MAX] },
             Message::Cool { id: u64::MAX, extents: vec![extent; RANGES_MAX], dirty },
             Message::Hashes { id: u64::MAX, hashes: vec![super::super::BlockHash([0xff; 16]); RANGES_MAX] },
         ] {
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_list_that_claims_to_be_endless_is_refused() {
         let mut body = Vec::new();
-        encode(&Message::ReportRanges { ranges: vec![] }, &mut body).unwrap();
+        encode(&Message::ReportRanges { session: 1, ranges: vec![] }, &mut body).unwrap();
         assert_eq!(body.pop(), Some(0));
         body.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
         assert_eq!(decode(&body), Err("its encoding is broken"));
@@ -182,9 +182,9 @@ mod tests {
     #[test]
     fn a_message_beyond_its_bounds_is_neither_sent_nor_taken() {
         let range = BlockRange { volume: VolumeId(0), first: 5, count: 1 };
-        let long = Message::ReportRanges { ranges: vec![range; RANGES_MAX + 1] };
-        let empty = Message::ReportRanges { ranges: vec![BlockRange { count: 0, ..range }] };
-        let beyond = Message::ReportRanges { ranges: vec![BlockRange { first: u64::MAX, ..range }] };
+        let long = Message::ReportRanges { session: 1, ranges: vec![range; RANGES_MAX + 1] };
+        let empty = Message::ReportRanges { session: 1, ranges: vec![BlockRange { count: 0, ..range }] };
+        let beyond = Message::ReportRanges { session: 1, ranges: vec![BlockRange { first: u64::MAX, ..range }] };
         let hot = Message::Flush { id: 1 };
         for message in [long, empty, beyond, hot] {
             let mut body = Vec::new();

@@ -21,11 +21,15 @@ pub enum Message {
     Standing(Box<Standing>),
     /// Primary to replica: follow me under this record. The replica drains, stores the record, and answers by a report.
     Open {
+        /// Names the session; a report for another one is of the past.
+        session: u64,
         /// The primary's record.
         record: Record,
     },
     /// Part of a report: blocks in which the sender may differ from others (rules M5, P2, R5).
     ReportRanges {
+        /// The session.
+        session: u64,
         /// At most [`RANGES_MAX`] ranges.
         ranges: Vec<BlockRange>,
     },
@@ -239,6 +243,8 @@ pub struct ReplicaStanding {
 /// The end of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// The session that is open now.
+    pub session: u64,
     /// The record that the replica has stored and follows.
     pub record: RecordId,
     /// The newest write of this reign that the replica has seen in this incarnation, 0 for none: with the primary's own memory it

@@ -77,9 +77,10 @@ fn session() -> impl Strategy<Value = Message> {
     prop_oneof![
         introduction().prop_map(|introduction| Message::Hello(Box::new(introduction))),
         standing().prop_map(|standing| Message::Standing(Box::new(standing))),
-        record().prop_map(|record| Message::Open { record }),
-        vec(range(BLOCKS_MAX), 0..40).prop_map(|ranges| Message::ReportRanges { ranges }),
-        any::<(u64, u64, u64)>().prop_map(|(record, seen, lease_left)| Message::Report(Report {
+        (any::<u64>(), record()).prop_map(|(session, record)| Message::Open { session, record }),
+        (any::<u64>(), vec(range(BLOCKS_MAX), 0..40)).prop_map(|(session, ranges)| Message::ReportRanges { session, ranges }),
+        any::<(u64, u64, u64, u64)>().prop_map(|(session, record, seen, lease_left)| Message::Report(Report {
+            session,
             record: RecordId(record),
             seen,
             lease_left

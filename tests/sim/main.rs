@@ -4,6 +4,8 @@
 //!     cargo test --release --test sim -- --seeds 2000 --from 1     # many seeds
 //!     cargo test --release --test sim -- --seed 17 --trace         # one, with a readable trace
 
+#![expect(unreachable_pub, reason = "a test program has no users; pub says what its modules share")]
+
 mod authority;
 mod client;
 mod disk;
