@@ -51,7 +51,7 @@ fn codec(c: &mut Criterion) {
         both_ways(c, &format!("written, {count}"), plain, &frame(Message::Written { seqs }), &[]);
     }
     let ranges = (0..4096).map(|n| BlockRange { volume: VolumeId(0), first: n * 1000, count: 3 }).collect();
-    both_ways(c, "report of 4096 ranges", plain, &frame(Message::ReportRanges { ranges }), &[]);
+    both_ways(c, "report of 4096 ranges", plain, &frame(Message::ReportRanges { session: 1, ranges }), &[]);
     c.bench_function("ask for the rest of a header", |b| b.iter(|| plain.parse(black_box(&b"bk\x01\x10"[..]))));
     assert_eq!(plain.parse(b"bk"), Ok(Parsed::More(HEADER)));
 }
