@@ -122,6 +122,7 @@ impl Buffers {
     }
 
     /// How many buffers are held.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

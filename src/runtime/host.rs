@@ -16,7 +16,7 @@ use super::client::usher;
 use super::counters::Counters;
 use super::inbox::{Mailbox, Opening, ReplyTo, Request};
 use super::io::Io;
-use super::memory::Memory;
+use super::memory::{LEAST, Memory};
 use super::plane::{
     Answer, ClientSocket, DataPlane, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply, ResourceSettings,
     ResourceSpec, Ticket, lane_of,
@@ -29,7 +29,7 @@ use super::storage;
 pub struct PlaneOptions {
     /// How many shards; at most [`LANES`](super::LANES).
     pub shards: usize,
-    /// The memory for data on its way, in bytes and for each shard. It becomes resident as it is used.
+    /// The memory for data on its way, in bytes and for each shard; at least 128 MiB. It becomes resident as it is used.
     pub memory: usize,
 }
 
@@ -240,7 +240,7 @@ impl Handle {
 
 fn make_io(memory: usize) -> Result<Io, PlaneStartError> {
     let mut ring = Ring::new(RingOptions::default())?;
-    let memory = Memory::new(memory)?;
+    let memory = Memory::new(memory.max(LEAST))?;
     // A part of the memory is enough for what is usually in flight; all of it would be resident for ever.
     ring.register(memory.pool(), REGISTERED);
     Ok(Io::new(ring, memory))

@@ -16,7 +16,15 @@ pub(super) struct Memory {
     buffers: Buffers,
     shares: Shares,
     accounts: Slab<Account>,
+    /// Whom memory is kept free for, and how much.
+    reserved: Option<(Key, usize)>,
 }
+
+/// Of this much memory is kept free for a client that waits for it.
+const LARGE: usize = 4 << 20;
+
+/// The least memory of a shard: a client's longest request must fit in what is shared by clients.
+pub(super) const LEAST: usize = 128 << 20;
 
 /// What a client holds. It outlives the client until the last of its writes is done.
 #[derive(Debug)]
@@ -26,7 +34,7 @@ struct Account {
 }
 
 impl Memory {
-    /// Reserves `bytes`.
+    /// Reserves `bytes`; at least [`LEAST`] where clients' requests may have any length.
     ///
     /// # Errors
     ///
@@ -34,7 +42,7 @@ impl Memory {
     pub(super) fn new(bytes: usize) -> io::Result<Self> {
         let pool = Pool::new(bytes)?;
         let shares = Shares::of(pool.capacity());
-        Ok(Self { pool, buffers: Buffers::default(), shares, accounts: Slab::default() })
+        Ok(Self { pool, buffers: Buffers::default(), shares, accounts: Slab::default(), reserved: None })
     }
 
     /// The pool.
@@ -52,28 +60,37 @@ impl Memory {
         if let Some(of) = self.accounts.get_mut(account) {
             of.open = false;
         }
+        self.reserved = self.reserved.filter(|(whose, _)| *whose != account);
         self.charge(account, 0);
     }
 
     /// A buffer of `len` bytes with one holder for a client's request, if it may have it now.
     pub(super) fn allocate_for(&mut self, account: Key, len: usize) -> Option<BufferId> {
-        let bytes = Pool::footprint(len)?;
-        let holding = &mut self.accounts.get_mut(account)?.holding;
-        if !self.shares.take(holding, bytes) {
-            return None;
-        }
-        match self.pool.try_allocate(len) {
-            Some(buffer) => Some(self.buffers.insert(buffer, Some(Charge { account, bytes }))),
-            None => {
-                self.shares.give(holding, bytes);
-                None
-            }
-        }
+        let admitted = self.admits(account, Pool::footprint(len)?);
+        if admitted { self.allocate_admitted(account, len) } else { None }
     }
 
-    /// Whether a client may have `bytes` more now.
-    pub(super) fn admits(&self, account: Key, bytes: usize) -> bool {
-        self.accounts.get(account).is_some_and(|account| self.shares.admits(account.holding, bytes))
+    /// As [`allocate_for`](Self::allocate_for), for a part of what was [admitted](Self::admits) as a whole.
+    pub(super) fn allocate_admitted(&mut self, account: Key, len: usize) -> Option<BufferId> {
+        let holding = &mut self.accounts.get_mut(account)?.holding;
+        let buffer = self.pool.try_allocate(len)?;
+        let bytes = Pool::footprint(len)?;
+        self.shares.add(holding, bytes);
+        Some(self.buffers.insert(buffer, Some(Charge { account, bytes })))
+    }
+
+    /// Whether a client may have `bytes` more now. One that may not, and needs more than clients usually do, is kept free for: others
+    /// do not get it first.
+    pub(super) fn admits(&mut self, account: Key, bytes: usize) -> bool {
+        let Some(of) = self.accounts.get(account) else { return false };
+        let others = self.reserved.filter(|(whose, _)| *whose != account).map_or(0, |(_, bytes)| bytes);
+        let admitted = self.shares.admits(of.holding, bytes, others);
+        match self.reserved {
+            Some((whose, _)) if whose == account && admitted => self.reserved = None,
+            None if !admitted && bytes >= LARGE => self.reserved = Some((account, bytes)),
+            _ => {}
+        }
+        admitted
     }
 
     /// A buffer for what a peer sends; `None` when there is no room at all.
@@ -125,6 +142,19 @@ impl Memory {
         self.settle(charge);
     }
 
+    /// Copies `len` bytes from one buffer to another.
+    ///
+    /// # Panics
+    ///
+    /// If they are not in both, or the other buffer is in use.
+    pub(super) fn copy(&mut self, from: BufferId, from_at: u64, into: BufferId, into_at: u64, len: u64) {
+        let place = |at: u64| usize::try_from(at).expect("a place in a buffer");
+        let bytes = self.buffers.share(from).slice(place(from_at)..place(from_at + len));
+        let mut target = self.buffers.lend(into);
+        target[place(into_at)..place(into_at + len)].copy_from_slice(&bytes);
+        self.restore(into, target);
+    }
+
     /// Charges an account for bytes that it has in no buffer of its own: replies that it has not read.
     pub(super) fn charge(&mut self, account: Key, bytes: usize) {
         if let Some(of) = self.accounts.get_mut(account) {
@@ -139,6 +169,7 @@ impl Memory {
     }
 
     /// How many buffers are held.
+    #[cfg(test)]
     pub(super) fn buffers(&self) -> usize {
         self.buffers.len()
     }
@@ -169,6 +200,24 @@ mod tests {
         assert_eq!((memory.shares.held(), memory.accounts.len()), (8192, 1));
         memory.release(buffer);
         assert_eq!((memory.shares.held(), memory.accounts.len(), memory.buffers()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_long_request_gets_its_memory_though_others_want_a_little_all_the_time() {
+        let mut memory = Memory::new(LEAST).unwrap();
+        let (long, short) = (memory.open_account(), memory.open_account());
+        let mut held: Vec<_> = std::iter::from_fn(|| memory.allocate_for(short, 1 << 20)).collect();
+        assert!(!memory.admits(long, 33 << 20));
+        let mut waited = 0;
+        while !memory.admits(long, 33 << 20) {
+            memory.release(held.pop().expect("it is admitted before all is free"));
+            held.extend(memory.allocate_for(short, 1 << 20));
+            waited += 1;
+        }
+        assert!(waited < 30, "it waited {waited} times");
+        assert!((0..33).all(|_| memory.allocate_admitted(long, 1 << 20).is_some()));
+        let third = memory.open_account();
+        assert!(memory.allocate_for(third, 4096).is_some(), "everybody has a floor");
     }
 
     #[test]

@@ -32,7 +32,6 @@ mod resource;
 mod shard;
 mod shares;
 mod slab;
-mod standin;
 mod storage;
 mod stream;
 
@@ -44,7 +43,7 @@ pub use plane::{
 };
 pub use storage::create_metadata;
 
-use standin::Engine;
+use crate::engine::Engine;
 
 #[cfg(test)]
 mod tests;

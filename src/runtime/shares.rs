@@ -38,23 +38,14 @@ impl Shares {
         pool / 4 / FLOOR
     }
 
-    /// Whether a client that is `holding` so much may have `need` bytes more now.
-    pub(super) fn admits(&self, holding: usize, need: usize) -> bool {
+    /// Whether a client that is `holding` so much may have `need` bytes more now, while so much is `reserved` for others.
+    pub(super) fn admits(&self, holding: usize, need: usize, reserved: usize) -> bool {
         let before = holding.saturating_sub(FLOOR);
         let after = (holding + need).saturating_sub(FLOOR);
-        let free = self.limit.saturating_sub(self.shared);
+        let free = self.limit.saturating_sub(self.shared).saturating_sub(reserved);
         let allowed = after == before || (after - before <= free && (before == 0 || after <= free));
         // More clients than there are floors for must not take what is the peers'.
         allowed && self.held + need <= self.all
-    }
-
-    /// Takes `need` bytes for a client, if it may have them now, and adds them to what it is `holding`.
-    pub(super) fn take(&mut self, holding: &mut usize, need: usize) -> bool {
-        let granted = self.admits(*holding, need);
-        if granted {
-            self.add(holding, need);
-        }
-        granted
     }
 
     /// Adds `bytes` to what a client is `holding`, asked for or not.
@@ -74,6 +65,7 @@ impl Shares {
     }
 
     /// What clients hold.
+    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.held
     }
@@ -89,6 +81,16 @@ mod tests {
     use super::*;
 
     const POOL: usize = 256 << 20;
+
+    impl Shares {
+        fn take(&mut self, holding: &mut usize, need: usize) -> bool {
+            let granted = self.admits(*holding, need, 0);
+            if granted {
+                self.add(holding, need);
+            }
+            granted
+        }
+    }
 
     #[test]
     fn clients_that_never_give_back_leave_every_other_its_floor() {

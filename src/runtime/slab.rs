@@ -72,16 +72,9 @@ impl<T> Slab<T> {
 
     /// Every value with its key.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        (0_u32..).zip(&self.places).filter_map(|(index, place)| {
-            place.value.as_ref().map(|value| (Key { index, generation: place.generation }, value))
-        })
-    }
-
-    /// Every value with its key, to change them.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
-        (0_u32..).zip(&mut self.places).filter_map(|(index, place)| {
-            place.value.as_mut().map(|value| (Key { index, generation: place.generation }, value))
-        })
+        (0_u32..)
+            .zip(&self.places)
+            .filter_map(|(index, place)| place.value.as_ref().map(|value| (Key { index, generation: place.generation }, value)))
     }
 
     /// How many values there are.

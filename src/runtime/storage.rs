@@ -117,10 +117,7 @@ pub(super) fn identity(spec: &ResourceSpec) -> Result<Identity, PlaneError> {
     Ok(Identity { cluster: spec.cluster, resource: spec.resource, node: spec.me, seed })
 }
 
-fn open_volumes(
-    storage: &ReplicaStorage,
-    sizes: &BTreeMap<VolumeId, u64>,
-) -> Result<BTreeMap<VolumeId, OpenDisk>, PlaneError> {
+fn open_volumes(storage: &ReplicaStorage, sizes: &BTreeMap<VolumeId, u64>) -> Result<BTreeMap<VolumeId, OpenDisk>, PlaneError> {
     if let Some(missing) = sizes.keys().find(|volume| !storage.volumes.contains_key(volume)) {
         return Err(PlaneError::Storage(format!("volume {missing} has no storage on this node")));
     }

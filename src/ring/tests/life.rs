@@ -143,7 +143,7 @@ fn older_kinds_of_rings_do_the_same() {
         assert!(received(read) == pattern(1, 8192));
         let (socket, _other) = UnixStream::pair().unwrap();
         let socket = Fd::socket(OwnedFd::from(socket)).unwrap();
-        let poll = |bench: &mut Bench, token| bench.push(Op::Poll { fd: socket.clone(), writable: false }, token);
+        let poll = |bench: &mut Bench, token| bench.push(Op::Poll { fd: socket.clone(), until: PollFor::Readable }, token);
         let first = poll(&mut bench, 1);
         poll(&mut bench, 2);
         bench.submit();

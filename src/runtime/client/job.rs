@@ -36,10 +36,20 @@ pub(in crate::runtime) struct Job {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// The pieces in order, for the reply.
-    Read { offset: u64, length: u32, first: Option<Key>, last: Option<Key> },
+    Read {
+        offset: u64,
+        length: u32,
+        first: Option<Key>,
+        last: Option<Key>,
+    },
     Write,
     /// The blocks that are still to be zeroed.
-    Zero { next: u64, end: u64, unmap: bool, fua: bool },
+    Zero {
+        next: u64,
+        end: u64,
+        unmap: bool,
+        fua: bool,
+    },
     Flush,
 }
 
@@ -105,7 +115,7 @@ impl Shard {
         }
         let job = self.add_job(key, tag, Kind::Read { offset, length, first: None, last: None });
         for part in cut(offset, length.into()) {
-            let Some(buffer) = self.io.memory.allocate_for(account, part.blocks()) else {
+            let Some(buffer) = self.io.memory.allocate_admitted(account, part.blocks()) else {
                 self.take_back_read(job);
                 return false;
             };
@@ -260,7 +270,8 @@ impl Shard {
         let Some(&Job { kind: Kind::Read { first, .. }, .. }) = self.jobs.get(id) else { return };
         let mut next = first;
         while let Some(key) = next
-            && let Some(&Piece { part: Part { offset, length: len }, buffer: Some(buffer), next: after, .. }) = self.pieces.get(key)
+            && let Some(&Piece { part: Part { offset, length: len }, buffer: Some(buffer), next: after, .. }) =
+                self.pieces.get(key)
         {
             // One reference is the engine's, one is kept for the reply.
             self.io.memory.hold(buffer);

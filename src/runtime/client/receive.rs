@@ -1,8 +1,8 @@
 //! Bytes become requests, within budgets.
 
 use crate::engine::BufferId;
-use crate::nbd::request::{COMPACT_LENGTH, Decoded, EXTENDED_LENGTH, decode};
 use crate::nbd::Request;
+use crate::nbd::request::{COMPACT_LENGTH, Decoded, EXTENDED_LENGTH, decode};
 use crate::ring::Completion;
 
 use super::job::{PIECES, Part, Zeroes};

@@ -16,7 +16,7 @@ impl Shard {
     pub(super) fn block_status(&mut self, key: Key, tag: Tag, offset: u64, length: u64, one: bool) -> bool {
         let Some(client) = self.clients.get(key) else { return true };
         let Some(resource) = self.resources.get(client.resource) else { return true };
-        let status = resource.engine.status(self.io.now, self.peers.links(resource.lane));
+        let status = resource.engine.status();
         let disks = resource.disks.as_ref().filter(|_| status.disk == DiskState::UpToDate);
         let disk = disks.and_then(|disks| disks.volumes.get(&client.volume));
         let most = if one { 2 } else { EXTENTS };

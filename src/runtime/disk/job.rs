@@ -34,15 +34,29 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) enum Work {
     /// Read into the buffer that was given, or into one that is handed over.
-    Read { buffer: Option<BufferId>, detect_zeroes: bool },
+    Read {
+        buffer: Option<BufferId>,
+        detect_zeroes: bool,
+    },
     /// Read a block and copy a part of it.
-    Edge { buffer: BufferId, block: usize, from: usize, len: usize },
+    Edge {
+        buffer: BufferId,
+        block: usize,
+        from: usize,
+        len: usize,
+    },
     Write,
     Meta,
     /// Zero; then, for FUA, make it durable.
-    Zero { zeroing: Zeroing, fua: bool },
+    Zero {
+        zeroing: Zeroing,
+        fua: bool,
+    },
     /// Wait for so many syncs, of which one may have failed.
-    Sync { left: usize, failed: bool },
+    Sync {
+        left: usize,
+        failed: bool,
+    },
     Hash(Hashing),
 }
 

@@ -192,7 +192,8 @@ impl Shard {
 
     /// The resources that use a connection.
     fn users(&self, lane: Lane, peer: NodeId) -> impl Iterator<Item = Key> {
-        let uses = move |resource: &super::resource::Resource| resource.lane == lane && resource.settings.peers.contains_key(&peer);
+        let uses =
+            move |resource: &super::resource::Resource| resource.lane == lane && resource.settings.peers.contains_key(&peer);
         self.resources.iter().filter(move |(_, resource)| uses(resource)).map(|(key, _)| key)
     }
 

@@ -40,6 +40,7 @@ impl Shard {
             Command::Complete { id, result } => self.complete(id, result),
             Command::Send { to, reign, message, payload } => self.say(key, to, reign, message, payload),
             Command::Disk { op, io } => self.start_disk(key, op, io),
+            Command::Copy { from, from_at, into, into_at, len } => self.io.memory.copy(from, from_at, into, into_at, len),
             Command::Release(buffer) => self.io.memory.release(buffer),
             Command::Meta { op, at, bytes } => self.start_meta(key, op, at, bytes),
             Command::AskLease(peer) => self.ask_lease(key, peer),

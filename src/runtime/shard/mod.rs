@@ -105,7 +105,13 @@ impl Shard {
     /// # Errors
     ///
     /// When its memory is too small for anything.
-    pub(super) fn new(io: Io, inbox: Receiver<Request>, mailbox: Mailbox, events: Events, board: Arc<Board>) -> std::io::Result<Self> {
+    pub(super) fn new(
+        io: Io,
+        inbox: Receiver<Request>,
+        mailbox: Mailbox,
+        events: Events,
+        board: Arc<Board>,
+    ) -> std::io::Result<Self> {
         let mut zeroes = io.memory.pool().try_allocate(ZEROES).ok_or(std::io::ErrorKind::OutOfMemory)?;
         zeroes.fill(0);
         Ok(Self {

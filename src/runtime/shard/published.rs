@@ -35,7 +35,7 @@ impl Shard {
     pub(super) fn publish_one(&mut self, key: Key) {
         let Some(resource) = self.resources.get_mut(key) else { return };
         resource.unpublished = false;
-        let status = resource.engine.status(self.io.now, self.peers.links(resource.lane));
+        let status = resource.engine.status();
         let gist = Gist::of(&status);
         let changed = resource.gist.as_ref() != Some(&gist);
         resource.gist = Some(gist);

@@ -87,7 +87,8 @@ impl Inflow {
             _ => {
                 self.compact();
                 let staging = self.staging.take()?;
-                let end = staging.len().min(self.end + self.expected);
+                let missing = self.payload.as_ref().map_or(0, |payload| payload.end - payload.at);
+                let end = staging.len().min(self.end + missing + self.expected);
                 (staging, Span::new(self.end, end), false)
             }
         };

@@ -187,4 +187,3 @@ impl Stream {
         let _gone = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
-

@@ -38,9 +38,8 @@ fn a_client_that_vanishes_in_the_middle_of_a_payload_leaves_nothing_behind() {
         bytes.resize(28 + (8 << 20), 9);
         client.socket.write_all(&bytes[..sent]).unwrap();
         client.socket.shutdown(Shutdown::Both).unwrap();
-        until("its attachment has ended", || node.status().clients == 0);
     }
-    assert_eq!(wait(node.plane.close(RESOURCE, false)), Ok(()));
+    until("all attachments have ended", || wait(node.plane.close(RESOURCE, false)) == Ok(()));
 }
 
 #[test]
@@ -53,7 +52,7 @@ fn a_client_that_is_out_of_step_is_cut() {
 
 #[test]
 fn more_clients_than_memory_are_all_served() {
-    let node = Node::start(0, PlaneOptions { shards: 1, memory: 16 << 20 });
+    let node = Node::start(0, PlaneOptions { shards: 1, memory: 0 });
     let spec = node.spec(RESOURCE, 64 << 20);
     node.create(&spec);
     wait(node.plane.open(spec)).unwrap();

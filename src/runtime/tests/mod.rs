@@ -21,9 +21,7 @@ use crate::engine::ResourceStatus;
 use crate::format::{NewReplica, SLOTS_DEFAULT, area_len};
 use crate::nbd::client::{Body, decode, request};
 use crate::nbd::{Action, BlockSizes, Export, Mode, Negotiation, Purpose, Request, TlsPolicy};
-use crate::units::{
-    Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, VolumeId,
-};
+use crate::units::{Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, VolumeId};
 
 const RESOURCE: ResourceId = ResourceId(1);
 const VOLUME: VolumeId = VolumeId(0);
@@ -50,7 +48,7 @@ impl Node {
 
     /// A node that serves one volume of so many bytes.
     fn serving(bytes: u64) -> Self {
-        let node = Self::start(0, PlaneOptions { shards: 1, memory: 64 << 20 });
+        let node = Self::start(0, PlaneOptions { shards: 1, memory: 0 });
         let spec = node.spec(RESOURCE, bytes);
         node.create(&spec);
         wait(node.plane.open(spec)).unwrap();
@@ -128,6 +126,11 @@ impl Node {
             }
         });
         path
+    }
+
+    /// Whether such an event was told.
+    fn was_told(&self, such: impl FnMut(&PlaneEvent) -> bool) -> bool {
+        self.events.lock().unwrap().iter().any(such)
     }
 
     fn status(&self) -> ResourceStatus {

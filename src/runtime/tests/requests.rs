@@ -82,7 +82,9 @@ fn zeroes_reach_exactly_as_far_as_asked_and_trim_never_further() {
     client.write(0, &before);
     let zeroes = |offset, length, no_hole| Request::WriteZeroes { offset, length, fua: true, no_hole, fast: false };
     let mut expected = before;
-    for (offset, length, no_hole) in [(100_u64, 50_u64, false), (4000, 200, false), (10_000, 100_000, true), (131_072, 8192, false)] {
+    for (offset, length, no_hole) in
+        [(100_u64, 50_u64, false), (4000, 200, false), (10_000, 100_000, true), (131_072, 8192, false)]
+    {
         assert_eq!(client.ask(&zeroes(offset, length, no_hole), &[], 0), Ok(Vec::new()));
         expected[offset as usize..(offset + length) as usize].fill(0);
     }
@@ -136,11 +138,14 @@ fn bytes_that_came_with_the_handshake_are_served_first() {
     all.extend_from_slice(&pattern(4096, 4));
     all.extend_from_slice(&request(&mode, 2, &Request::Flush));
     let early = all[..1000].to_vec();
-    node.plane.serve(export, ClientSocket {
-        socket: Socket { fd: OwnedFd::from(theirs), tls: None, early },
-        mode: mode.clone(),
-        name: "test".to_owned(),
-    });
+    node.plane.serve(
+        export,
+        ClientSocket {
+            socket: Socket { fd: OwnedFd::from(theirs), tls: None, early },
+            mode: mode.clone(),
+            name: "test".to_owned(),
+        },
+    );
     ours.write_all(&all[1000..]).unwrap();
     let mut client = Client { socket: ours, mode, next: 3, inbox: Vec::new() };
     let mut cookies = [client.receive(0).0, client.receive(0).0];
@@ -160,6 +165,7 @@ fn a_client_that_says_goodbye_is_answered_first() {
     assert_eq!(answered, cookies);
     assert!(client.is_cut());
     until("the attachment has ended", || node.status().clients == 0);
+    assert!(node.was_told(|event| matches!(event, PlaneEvent::Changed { resource } if *resource == RESOURCE)));
 }
 
 #[test]

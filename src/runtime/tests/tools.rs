@@ -27,9 +27,22 @@ fn qemu_writes_and_verifies_patterns() {
     let node = Node::serving(64 << 20);
     let uri = format!("nbd+unix:///r1?socket={}", node.listen().display());
     let commands = [
-        "write -P 7 0 1M", "write -P 8 4096 512", "write -P 9 12345 54321", "write -z 1M 1M", "write -zu 2M 64k", "discard 8M 4M",
-        "flush", "aio_write -P 5 16M 2M", "aio_write -f -P 6 20M 4k", "aio_flush", "read -P 8 4096 512", "read -P 9 12345 54321",
-        "read -P 0 1M 1M", "read -P 0 8M 4M", "read -P 5 16M 2M", "read -P 6 20M 4k",
+        "write -P 7 0 1M",
+        "write -P 8 4096 512",
+        "write -P 9 12345 54321",
+        "write -z 1M 1M",
+        "write -zu 2M 64k",
+        "discard 8M 4M",
+        "flush",
+        "aio_write -P 5 16M 2M",
+        "aio_write -f -P 6 20M 4k",
+        "aio_flush",
+        "read -P 8 4096 512",
+        "read -P 9 12345 54321",
+        "read -P 0 1M 1M",
+        "read -P 0 8M 4M",
+        "read -P 5 16M 2M",
+        "read -P 6 20M 4k",
     ];
     let mut arguments = vec!["-f", "raw"];
     commands.iter().for_each(|command| arguments.extend(["-c", command]));
@@ -59,14 +72,4 @@ fn nbdcopy_copies_there_and_back_and_sees_the_holes() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(said.contains("hole,zero"), "{said}");
     }
-}
-
-#[test]
-#[ignore]
-fn debug_serve() {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
-    let node = Node::serving(64 << 20);
-    println!("{}", node.listen().display());
-    std::fs::write("/tmp/rt_sock", node.folder.path().join("nbd.sock").display().to_string()).unwrap();
-    thread::sleep(Duration::from_secs(20));
 }
