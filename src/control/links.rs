@@ -203,7 +203,9 @@ fn link(
     same_host: bool,
 ) -> io::Result<PeerLink> {
     let fd = OwnedFd::from(socket.into_std()?);
-    Ok(PeerLink { peer, lane, socket: Socket { fd, tls, early: Vec::new() }, same_host })
+    // Both sides insist on the one version that there is so far.
+    let version = crate::wire::VERSIONS.newest;
+    Ok(PeerLink { peer, lane, socket: Socket { fd, tls, early: Vec::new() }, same_host, version })
 }
 
 async fn expect_plain(socket: &mut TcpStream) -> io::Result<()> {
