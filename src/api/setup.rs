@@ -2,7 +2,7 @@
 //!
 //! The command line fills in these values and calls the [`Setup`] it was given; the control plane implements it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -106,8 +106,32 @@ pub struct Listen {
     pub address: Option<IpAddr>,
     /// Its port for peers; `None`: `init` takes [`ports::PEERS`], `join` what `add-node` was told.
     pub port: Option<u16>,
-    /// Where NBD clients reach it over TCP; `None` for its unix socket alone. Anything but a loopback address wants TLS.
-    pub nbd: Option<SocketAddr>,
+    /// Where NBD clients reach it.
+    pub nbd: NbdChoice,
+}
+
+/// Where NBD clients reach a node, its unix socket apart, which is always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NbdChoice {
+    /// On the machine itself: 127.0.0.1, or the node's own address when that is a loopback one.
+    #[default]
+    Usual,
+    /// There. Anything but a loopback address wants TLS.
+    At(SocketAddr),
+    /// Nowhere else.
+    SocketOnly,
+}
+
+impl NbdChoice {
+    /// The address to listen on, of a node whose address for peers is `address`.
+    pub fn on(self, address: IpAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Usual if address.is_loopback() => Some(SocketAddr::new(address, ports::NBD)),
+            Self::Usual => Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ports::NBD)),
+            Self::At(socket) => Some(socket),
+            Self::SocketOnly => None,
+        }
+    }
 }
 
 /// A pool, as an operator names it.

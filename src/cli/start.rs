@@ -9,10 +9,14 @@ use std::time::Duration;
 use super::exit::Failure;
 use super::session::Session;
 use super::wait;
-use crate::api::{ApiError, Code, Ping, Pong, Service};
+use crate::api::state::NodeState;
+use crate::api::{ApiError, Code, ListNodes, Node, Ping, Pong, Service};
 
 /// How long a daemon may take until it answers: it waits for its storage, and a member for its cluster.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a new member may take to be known to the cluster with its storage.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How much of a log is shown when a daemon did not start.
 const LOG_TAIL: u64 = 2000;
@@ -43,6 +47,18 @@ pub(super) async fn daemon(session: &Session<'_>) -> Result<Pong, Failure> {
     let answer = answer.await;
     session.output.aside("\n");
     answer.flatten().ok_or_else(|| did_not_start(&session.root.log_file(), child.is_some()))
+}
+
+/// Waits until the cluster knows this node and its storage, so that the next command, here or on another node, can count on it. A node
+/// that needs longer comes later: what it waits for is told by `list-nodes`.
+pub(super) async fn known(session: &Session<'_>, name: &str, has_storage: bool) {
+    wait::until(KNOWN_PATIENCE, async || {
+        let nodes = session.client.list_nodes(ListNodes {}).await.ok()?;
+        let known =
+            |node: &&Node| node.name.as_str() == name && node.state() == NodeState::Ok && (node.pool.is_some() || !has_storage);
+        nodes.iter().find(known).map(|_| ())
+    })
+    .await;
 }
 
 fn spawn(session: &Session<'_>) -> Result<Child, Failure> {

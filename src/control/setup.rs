@@ -52,7 +52,7 @@ async fn init(options: InitOptions) -> Result<Founded, ApiError> {
     let InitOptions { local: node, name, force } = options;
     let name = name.map_or_else(local::host_name, Ok)?;
     let address = node.listen.address.map_or_else(local::default_address, Ok)?;
-    let ports = local::ports(node.listen.port.unwrap_or(ports::PEERS), node.listen.nbd)?;
+    let ports = local::ports(node.listen.port.unwrap_or(ports::PEERS), node.listen.nbd.on(address))?;
     let kind = if node.witness { NodeKind::Witness } else { NodeKind::Storage };
     let place = Place::prepare(&node, force, address, ports, kind)?;
     let cluster = ClusterId(u128::from_le_bytes(local::random_bytes()));
@@ -78,7 +78,7 @@ async fn join(options: JoinOptions) -> Result<Founded, ApiError> {
     let token: Token = token.parse()?;
     let planned = ask_plan(contact, &token).await?;
     let address = node.listen.address.unwrap_or(planned.address);
-    let ports = local::ports(node.listen.port.unwrap_or(planned.ports.control), node.listen.nbd)?;
+    let ports = local::ports(node.listen.port.unwrap_or(planned.ports.control), node.listen.nbd.on(address))?;
     if node.witness && planned.kind == NodeKind::Storage {
         let message = format!("node '{}' was added as one with storage", token.node);
         return Err(ApiError::new(Code::BadRequest, message).hint("leave out --no-storage, or remove it and add it as a witness"));
@@ -138,7 +138,7 @@ impl Place {
             return Err(ApiError::new(Code::BadRequest, format_args!("{address} is not an address that other nodes can reach"))
                 .hint("give the address of one of this machine's network interfaces"));
         }
-        local::check_ports(address, ports, node.listen.nbd)?;
+        local::check_ports(address, ports, node.listen.nbd.on(address))?;
         let (pool, reason) = match kind {
             NodeKind::Storage => {
                 let (spec, reason) = local::choose_pool(node.pool.as_ref(), &node.root)?;
@@ -155,7 +155,7 @@ impl Place {
             address: self.address,
             kind: self.kind,
             pool: self.pool.as_ref().map(ToString::to_string),
-            nbd: node.listen.nbd,
+            nbd: node.listen.nbd.on(self.address),
             docker: node.docker.clone(),
             ports: self.ports,
         }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::daemon::{Daemon, Plane, PlaneFactory, PlaneSetup};
 use super::replica::{FormatMaker, ReplicaMaker};
 use super::setup::Control;
-use crate::api::setup::{InitOptions, JoinOptions, Listen, NodeOptions, PoolChoice, Root, Setup};
+use crate::api::setup::{InitOptions, JoinOptions, Listen, NbdChoice, NodeOptions, PoolChoice, Root, Setup};
 use crate::api::{AddNode, ApiError, Client, JoinTicket, PoolKind, Service};
 use crate::engine::{Connection, PeerStatus, ResourceStatus, VolumeStatus};
 use crate::runtime::{
@@ -192,7 +192,7 @@ impl TestNode {
         let location = self.root.path().join("pool").display().to_string();
         NodeOptions {
             root: self.root.clone(),
-            listen: Listen { address: Some(self.address), port: Some(self.port), nbd: None },
+            listen: Listen { address: Some(self.address), port: Some(self.port), nbd: NbdChoice::SocketOnly },
             pool: Some(PoolChoice { kind: PoolKind::File, location }),
             witness: false,
             docker: None,

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::units::{BlockRange, Extent, NodeId};
-use crate::wire::Message;
+use crate::wire::{Message, RANGES_MAX};
 
 use super::core::{Engine, volume_blocks};
-use super::peerset::PeerSet;
+use super::peerset::{PEERS_MAX, PeerSet};
 use super::reign::Phase;
 use super::store::Then;
 
@@ -17,8 +17,8 @@ const IDLE: Duration = Duration::from_secs(5);
 /// The fewest extents that may be hot before the oldest are cooled: 4 GiB.
 const HOT_MIN: u64 = 1024;
 
-/// The most extents of one batch.
-const BATCH: usize = 2048;
+/// The most extents of one batch: even with every extent dirty for every peer they fit in a message.
+const BATCH: usize = RANGES_MAX / (PEERS_MAX + 1);
 
 /// A batch on its way.
 #[derive(Debug)]
@@ -79,7 +79,10 @@ impl Engine {
         let ack = self.reign.as_ref().map(|r| r.ack).unwrap_or_default();
         let ranges: Vec<_> = extents.iter().filter_map(|e| e.range(volume_blocks(&self.settings, e.volume))).collect();
         let absent = self.peers.iter().enumerate().filter(|(at, p)| p.settings.diskful && !ack.contains(*at));
-        let of = |p: &super::peer::Peer| -> Vec<BlockRange> { ranges.iter().flat_map(|r| p.dirty.runs_in(*r)).collect() };
+        let fine = |p: &super::peer::Peer| -> Vec<BlockRange> { ranges.iter().flat_map(|r| p.dirty.runs_in(*r)).collect() };
+        let coarse = |p: &super::peer::Peer| ranges.iter().copied().filter(|r| p.dirty.meets(*r)).collect();
+        // Too many runs for a message become whole extents, which over-reports.
+        let of = |p| Some(fine(p)).filter(|runs| runs.len() <= BATCH).unwrap_or_else(|| coarse(p));
         absent.map(|(_, p)| (p.node, of(p))).filter(|(_, runs)| !runs.is_empty()).collect()
     }
 

@@ -130,7 +130,8 @@ impl Dirty {
         let mut started = 0;
         for (&id, volume) in &mut self.volumes {
             let Some(region) = volume.region else { continue };
-            let pages = std::mem::take(&mut volume.stale);
+            let mut pages = std::mem::take(&mut volume.stale);
+            pages.extend(pages_of(window, id, volume.bits.len()));
             if pages.is_empty() {
                 continue;
             }
@@ -148,6 +149,12 @@ impl Dirty {
         }
         started
     }
+}
+
+/// The pages that hold blocks of a window.
+fn pages_of(window: &[BlockRange], volume: VolumeId, blocks: u64) -> impl Iterator<Item = u64> {
+    let inside = move |range: &&BlockRange| range.volume == volume && range.first < blocks;
+    window.iter().filter(inside).flat_map(move |r| r.first / PAGE_BITS..=(r.end().min(blocks) - 1) / PAGE_BITS)
 }
 
 /// The bits with a window added; `None` when the window has nothing in this volume.

@@ -346,13 +346,13 @@ impl Engine {
     }
 
     pub(super) fn send_acknowledgements(&mut self, peer: usize) {
-        if !self.peers[peer].received.is_empty() {
-            let seqs = std::mem::take(&mut self.peers[peer].received);
-            self.send(peer, Message::Received { seqs });
+        let received = std::mem::take(&mut self.peers[peer].received);
+        for part in received.chunks(RANGES_MAX) {
+            self.send(peer, Message::Received { seqs: part.to_vec() });
         }
-        if !self.peers[peer].written.is_empty() {
-            let seqs = std::mem::take(&mut self.peers[peer].written);
-            self.send(peer, Message::Written { seqs });
+        let written = std::mem::take(&mut self.peers[peer].written);
+        for part in written.chunks(RANGES_MAX) {
+            self.send(peer, Message::Written { seqs: part.to_vec() });
         }
     }
 

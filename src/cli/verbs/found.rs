@@ -1,10 +1,10 @@
 //! Making a cluster, and becoming a member of one: what no daemon can be asked for.
 
 use std::io::IsTerminal;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::api::setup::{Founded, InitOptions, JoinOptions, Listen, NodeOptions, RecoverOptions, ports};
+use crate::api::setup::{Founded, InitOptions, JoinOptions, Listen, NbdChoice, NodeOptions, RecoverOptions, ports};
 use crate::api::{ApiError, Code};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
@@ -32,7 +32,8 @@ const LOCAL: &[Arg] = &[
         "nbd",
         None,
         Takes::Socket,
-        "Where NBD clients reach it over TCP [default: 127.0.0.1:10809; with another --root: nowhere]",
+        "Where NBD clients reach it over TCP [default: port 10809 of 127.0.0.1, or of the node's address when \
+         that is a loopback one]",
     ),
     Arg::flag("no-nbd", None, "NBD clients reach it through its unix socket alone"),
     Arg::option(
@@ -113,7 +114,7 @@ pub(super) const VERBS: &[Verb] = &[
 ];
 
 async fn init(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    let listen = listen(session, given, given.maybe("address"));
+    let listen = listen(given, given.maybe("address"));
     let force = given.flag("force");
     let options = InitOptions { local: local(session, given, listen)?, name: given.maybe::<Name>("name"), force };
     if force {
@@ -132,7 +133,7 @@ CAUTION! Note that:
 
 async fn join(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let contact: Contact = given.one("contact");
-    let listen = listen(session, given, given.maybe("address"));
+    let listen = listen(given, given.maybe("address"));
     let local = local(session, given, listen)?;
     let force = given.flag("force");
     if force {
@@ -157,6 +158,7 @@ async fn recover(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure>
 async fn finish(session: &Session<'_>, given: Given<'_>, founded: &Founded) -> Result<(), Failure> {
     if !given.flag("no-start") {
         start::daemon(session).await?;
+        start::known(session, founded.node.as_str(), !given.flag("no-storage")).await;
     }
     if session.output.format != Format::Json {
         session.output.note(format_args!("Node {} at {}, storing in {}", founded.node, founded.address, founded.pool));
@@ -164,9 +166,12 @@ async fn finish(session: &Session<'_>, given: Given<'_>, founded: &Founded) -> R
     session.output.done(founded, &founded.notes)
 }
 
-fn listen(session: &Session<'_>, given: Given<'_>, address: Option<std::net::IpAddr>) -> Listen {
-    let usual = session.root.is_default().then_some(SocketAddr::from((Ipv4Addr::LOCALHOST, ports::NBD)));
-    let nbd = given.maybe::<SocketAddr>("nbd").or(usual).filter(|_| !given.flag("no-nbd"));
+fn listen(given: Given<'_>, address: Option<std::net::IpAddr>) -> Listen {
+    let nbd = match given.maybe::<SocketAddr>("nbd") {
+        _ if given.flag("no-nbd") => NbdChoice::SocketOnly,
+        Some(socket) => NbdChoice::At(socket),
+        None => NbdChoice::Usual,
+    };
     Listen { address, port: given.maybe("port"), nbd }
 }
 
