@@ -36,7 +36,7 @@ pub use fd::Fd;
 pub use gather::Gather;
 use memory::Place;
 pub use memory::{Buffer, MAX_BUFFER, PAGE, Pool, Slice};
-pub use op::{Op, Span, ZeroBy};
+pub use op::{Op, PollFor, Span, ZeroBy};
 pub use scatter::Scatter;
 pub use setup::RingError;
 pub use slots::Handle;

@@ -149,14 +149,25 @@ pub enum Op {
     Poll {
         /// What is waited on.
         fd: Fd,
-        /// Wait until it can be written rather than read.
-        writable: bool,
+        /// For what.
+        until: PollFor,
     },
     /// Waits until a moment of CLOCK_BOOTTIME; result ETIME.
     Timeout {
         /// The moment.
         at: Instant,
     },
+}
+
+/// What [`Op::Poll`] waits for. Errors and the end of both directions end every wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PollFor {
+    /// There is something to read.
+    Readable,
+    /// There is room to write.
+    Writable,
+    /// The other side of a stream socket has closed its end, whatever is still to be read.
+    HangUp,
 }
 
 /// How [`Op::Zero`] makes zeroes.
@@ -249,8 +260,12 @@ impl Op {
                 let fd = fd.as_ref().expect("a descriptor is closed once");
                 opcode::Close::new(types::Fd(fd.as_raw_fd())).build()
             }
-            Self::Poll { fd, writable } => {
-                let events = if *writable { libc::POLLOUT } else { libc::POLLIN };
+            Self::Poll { fd, until } => {
+                let events = match until {
+                    PollFor::Readable => libc::POLLIN,
+                    PollFor::Writable => libc::POLLOUT,
+                    PollFor::HangUp => libc::POLLRDHUP,
+                };
                 opcode::PollAdd::new(fd.raw(), u32::from(events.cast_unsigned())).build()
             }
             Self::Timeout { .. } => {

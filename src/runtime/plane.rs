@@ -174,8 +174,10 @@ pub struct PeerLink {
     pub peer: NodeId,
     /// The lane.
     pub lane: Lane,
-    /// The socket.
+    /// The socket; the hellos are exchanged.
     pub socket: Socket,
+    /// The protocol version that they agreed upon ([`Hello::agree`](crate::wire::Hello::agree)).
+    pub version: u8,
     /// Whether both ends are processes of this machine (rule F3: a process known dead has no lease).
     pub same_host: bool,
 }

@@ -2,6 +2,7 @@
 
 mod allocated;
 mod backing;
+mod blocking;
 mod holder;
 mod layout;
 mod mounted;

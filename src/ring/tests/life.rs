@@ -67,7 +67,7 @@ fn a_full_ring_gives_the_operation_back() {
     let mut bench = Bench::new();
     let (socket, _other) = UnixStream::pair().unwrap();
     let socket = Fd::socket(OwnedFd::from(socket)).unwrap();
-    let poll = |token| (Op::Poll { fd: socket.clone(), writable: false }, token);
+    let poll = |token| (Op::Poll { fd: socket.clone(), until: PollFor::Readable }, token);
     for (op, token) in (0..bench.ring.capacity() as u64).map(poll) {
         bench.push(op, token);
     }
@@ -89,7 +89,7 @@ fn more_cancellations_than_the_reserve_all_happen() {
     let (socket, _other) = UnixStream::pair().unwrap();
     let socket = Fd::socket(OwnedFd::from(socket)).unwrap();
     let handles: Vec<_> = (0..bench.ring.capacity() as u64)
-        .map(|token| bench.push(Op::Poll { fd: socket.clone(), writable: false }, token))
+        .map(|token| bench.push(Op::Poll { fd: socket.clone(), until: PollFor::Readable }, token))
         .collect();
     bench.submit();
     handles.into_iter().for_each(|handle| bench.ring.cancel(handle));
@@ -143,7 +143,7 @@ fn older_kinds_of_rings_do_the_same() {
         assert!(received(read) == pattern(1, 8192));
         let (socket, _other) = UnixStream::pair().unwrap();
         let socket = Fd::socket(OwnedFd::from(socket)).unwrap();
-        let poll = |bench: &mut Bench, token| bench.push(Op::Poll { fd: socket.clone(), writable: false }, token);
+        let poll = |bench: &mut Bench, token| bench.push(Op::Poll { fd: socket.clone(), until: PollFor::Readable }, token);
         let first = poll(&mut bench, 1);
         poll(&mut bench, 2);
         bench.submit();

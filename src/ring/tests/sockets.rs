@@ -103,7 +103,7 @@ fn a_receive_says_whether_tcp_has_more() {
     let mut bench = Bench::new();
     let (socket, mut theirs) = tcp_pair();
     theirs.write_all(b"abcdef").unwrap();
-    bench.run(Op::Poll { fd: socket.clone(), writable: false });
+    bench.run(Op::Poll { fd: socket.clone(), until: PollFor::Readable });
     let first = bench.run(receive(&bench, &socket, 4, false));
     assert!(first.more);
     assert_eq!(received(first), b"abcd");
@@ -206,7 +206,7 @@ fn cancelling_all_of_a_socket_leaves_the_others() {
     let mut bench = Bench::new();
     let ((socket, _theirs), (other, mut others)) = (pair(), pair());
     bench.push(receive(&bench, &socket, 10, false), 1);
-    bench.push(Op::Poll { fd: socket.clone(), writable: false }, 2);
+    bench.push(Op::Poll { fd: socket.clone(), until: PollFor::Readable }, 2);
     bench.push(receive(&bench, &other, 10, false), 3);
     bench.ring.cancel_all(&socket);
     drop(socket);

@@ -1,0 +1,55 @@
+//! What is allocated, and what zeroing costs.
+
+use crate::nbd::{Errno, Tag, reply};
+use crate::units::DiskState;
+
+use crate::runtime::shard::Shard;
+use crate::runtime::slab::Key;
+
+/// The longest range that is looked at for one answer, and the most extents of it. The client asks again for the rest; looking
+/// at it waits for the file system.
+const RANGE: u64 = 256 << 20;
+const EXTENTS: usize = 512;
+
+impl Shard {
+    /// Answers BLOCK_STATUS from this node's replica if it is up to date; otherwise everything counts as data.
+    pub(super) fn block_status(&mut self, key: Key, tag: Tag, offset: u64, length: u64, one: bool) -> bool {
+        let Some(client) = self.clients.get(key) else { return true };
+        let Some(resource) = self.resources.get(client.resource) else { return true };
+        let status = resource.engine.status();
+        let disks = resource.disks.as_ref().filter(|_| status.disk == DiskState::UpToDate);
+        let disk = disks.and_then(|disks| disks.volumes.get(&client.volume));
+        let most = if one { 2 } else { EXTENTS };
+        let extents = disk.map_or(Ok(Vec::new()), |disk| disk.extents(offset, length.min(RANGE), most));
+        let extents = extents.unwrap_or_else(|error| {
+            tracing::debug!(resource = %resource.name, %error, "cannot tell what is allocated");
+            Vec::new()
+        });
+        self.scratch.clear();
+        let mut reply = reply::Status::begin(&client.mode, tag, length, one, &mut self.scratch);
+        for extent in extents {
+            let state = if extent.allocated { 0 } else { reply::STATE_HOLE | reply::STATE_ZERO };
+            if !reply.push(extent.length, state) {
+                break;
+            }
+        }
+        reply.finish();
+        if let Some(client) = self.clients.get_mut(key) {
+            client.stream.put(&self.scratch);
+        }
+        self.speak(key);
+        true
+    }
+
+    /// Whether zeroing costs less than writing zeroes, as far as this node knows.
+    pub(super) fn zeroes_fast(&self, key: Key) -> bool {
+        let Some(client) = self.clients.get(key) else { return true };
+        let disks = self.resources.get(client.resource).and_then(|resource| resource.disks.as_ref());
+        disks.and_then(|disks| disks.volumes.get(&client.volume)).is_none_or(|disk| disk.zeroes_fast())
+    }
+
+    pub(super) fn refuse_slow_zeroes(&mut self, key: Key, tag: Tag) -> bool {
+        self.reply_error(key, tag, Errno::NotSupported, "the storage cannot make zeroes faster than by writing them");
+        true
+    }
+}
