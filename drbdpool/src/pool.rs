@@ -40,7 +40,8 @@ pub trait Pool: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`PoolError::Interrupted`] when `progress` broke it off; [`PoolError::InUse`] when `from` is 0 and the volume is open.
+    /// [`PoolError::Interrupted`] when `progress` broke it off; [`PoolError::InUse`] when it is being zeroed already, or when `from` is
+    /// 0 and the volume is open.
     fn zero(&self, volume: &VolumeName, from: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError>;
 
     /// Grows a volume to at least `bytes`, rounded up; it may be in use. Nothing when it is that large. The answer's segments begin
@@ -55,7 +56,8 @@ pub trait Pool: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`PoolError::InUse`] when it is open, where the pool can know: not for segments that share a device.
+    /// [`PoolError::InUse`] when it is open or being zeroed. Users of segments that are not exclusive are not known to the pool, and
+    /// must have closed them.
     fn remove(&self, volume: &VolumeName) -> Result<(), PoolError>;
 
     /// Every volume of the pool in order of names, at the price of asking for one. What was not made here is left out.
@@ -130,8 +132,9 @@ pub struct Segment {
     pub start: u64,
     /// How many bytes, a multiple of 4096.
     pub length: u64,
-    /// Whether the whole file or device belongs to the volume, so that its user may lock it. Where several volumes share a device
-    /// the pool itself holds it for this process.
+    /// Whether the whole file or device belongs to the volume, so that its user can lock it: a file by `flock`, a device by opening
+    /// it with `O_EXCL`. Where several volumes share a device the pool itself holds it with `O_EXCL`, and its users lock it by a shared
+    /// `flock`: a pool that is opened after its process was killed waits for these, and so does not meet late writes.
     pub exclusive: bool,
 }
 

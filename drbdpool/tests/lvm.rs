@@ -319,3 +319,55 @@ fn a_report_that_hangs_ends_in_time() {
     drop(lock);
     group.open(&identity("0")).unwrap();
 }
+
+#[test]
+fn a_volume_that_is_being_zeroed_stays() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[4]);
+    let pool = group.open(&identity("0")).unwrap();
+    let web = volume("web");
+    pool.create(&web, EXTENT).unwrap();
+    let device = pool.zero(&web, 0, &mut |_, _| {
+        assert!(matches!(pool.remove(&web), Err(PoolError::InUse { .. })));
+        assert!(matches!(pool.zero(&web, 0, &mut |_, _| ControlFlow::Continue(())), Err(PoolError::InUse { .. })));
+        pool.create(&volume("db"), EXTENT).unwrap();
+        ControlFlow::Continue(())
+    });
+    assert!(device.unwrap().zeroed);
+    pool.remove(&web).unwrap();
+}
+
+/// The writes of a process that was killed hold its locks until they have ended; here a lock plays them.
+#[test]
+fn without_device_mapper_late_writes_are_waited_for() {
+    if !can_run("lvm") || has_device_mapper() {
+        return;
+    }
+    let group = Group::new(&[4]);
+    let late = File::open(group.disks.path(0)).unwrap();
+    late.lock_shared().unwrap();
+    assert!(matches!(group.open(&identity("0")), Err(PoolError::InUse { by, .. }) if by.contains("killed")));
+    drop(late);
+    let _pool = group.open(&identity("0")).unwrap();
+    // Users of this life are not in each other's way.
+    for _ in 0..2 {
+        File::open(group.disks.path(0)).unwrap().try_lock_shared().unwrap();
+    }
+}
+
+#[test]
+fn the_default_pool_is_what_this_machine_has() {
+    if !can_run("lvm") {
+        return;
+    }
+    let has_group =
+        || duct::cmd!("lvm", "vgs", "drbdpool").stdout_null().stderr_null().unchecked().run().unwrap().status.success();
+    let before = has_group();
+    let found = drbdpool::detect_default(std::path::Path::new("/nonexistent/pool")).unwrap();
+    // Somebody else may be making or removing one.
+    if has_group() == before {
+        assert_eq!(found.spec.to_string(), if before { "lvm:drbdpool" } else { "file:/nonexistent/pool" }, "{}", found.reason);
+    }
+}

@@ -38,7 +38,7 @@ pub trait Connector: Send + Sync + 'static {
     /// Connects, for one call.
     fn connect(&self) -> Connecting<'_>;
 
-    /// What is at the other end, for messages: `the daemon at /var/lib/blkrep/api.sock`.
+    /// What is at the other end, for messages: `the daemon at /run/blkrep/api.sock`.
     fn target(&self) -> String;
 
     /// What to do when it cannot be reached, for this reason.
@@ -147,8 +147,8 @@ impl Connector for UnixSocket {
         if why.kind() == io::ErrorKind::PermissionDenied {
             return "only root may ask the daemon: try sudo".to_owned();
         }
-        let directory = self.0.parent().map(Root::new).filter(|root| !root.is_default());
-        let start = match directory {
+        let own_root = Root::of_api_socket(&self.0).filter(|root| !root.is_default());
+        let start = match own_root {
             Some(root) => format!("`blkrep daemon --root {}`", root.path().display()),
             None => "`systemctl start blkrep` or `blkrep daemon`".to_owned(),
         };

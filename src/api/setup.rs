@@ -50,6 +50,12 @@ impl Root {
         self.run().join("api.sock")
     }
 
+    /// The root whose [`api_socket`](Self::api_socket) this is.
+    pub fn of_api_socket(socket: &Path) -> Option<Self> {
+        let root = Self::new(socket.ancestors().nth(3)?);
+        (root.api_socket() == socket).then_some(root)
+    }
+
     /// The socket for NBD clients of this machine.
     pub fn nbd_socket(&self) -> PathBuf {
         self.run().join("nbd.sock")
@@ -84,10 +90,10 @@ pub mod ports {
     pub const NBD: u16 = 10809;
 }
 
-/// What is a node's own affair; kept in its directory, and read by the daemon.
+/// What is a node's own affair; kept in its [`config_file`](Root::config_file), and read by the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeOptions {
-    /// Its directory.
+    /// Its root.
     pub root: Root,
     /// Where it listens for peers, and NBD clients.
     pub listen: Listen,
@@ -150,7 +156,7 @@ pub struct InitOptions {
     pub local: NodeOptions,
     /// Its name; `None` for the host's name.
     pub name: Option<Name>,
-    /// Whether an earlier cluster's state in the directory is wiped. Volumes of it are kept where they are.
+    /// Whether an earlier cluster's state below the root is wiped. Volumes of it are kept where they are.
     pub force: bool,
 }
 
@@ -163,7 +169,7 @@ pub struct JoinOptions {
     pub contact: SocketAddr,
     /// The token that `add-node` printed.
     pub token: String,
-    /// Whether an earlier cluster's state in the directory is wiped.
+    /// Whether an earlier cluster's state below the root is wiped.
     pub force: bool,
 }
 
@@ -177,14 +183,14 @@ impl std::fmt::Debug for JoinOptions {
 /// Restarts the control plane from this node's state alone, after its other voters are lost for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoverOptions {
-    /// The node's directory.
+    /// The node's root.
     pub root: Root,
 }
 
 /// Runs a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonOptions {
-    /// Its directory.
+    /// Its root.
     pub root: Root,
 }
 
@@ -203,8 +209,8 @@ pub struct Founded {
     pub notes: Vec<String>,
 }
 
-/// What the control plane offers without a daemon. `init`, `join` and `recover` refuse while a daemon runs in the directory,
-/// and leave a directory that a daemon can be started in.
+/// What the control plane offers without a daemon. `init`, `join` and `recover` refuse while a daemon runs below the root,
+/// and leave a root that a daemon can be started on.
 pub trait Setup: Send + Sync {
     /// Makes a new cluster.
     fn init(&self, options: InitOptions) -> Promise<'_, Founded>;
@@ -224,13 +230,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_of_a_node_is_in_its_directory() {
+    fn everything_of_a_node_is_below_its_root() {
         let root = Root::new("/tmp/n");
         for path in [root.config_file(), root.api_socket(), root.nbd_socket(), root.pid_file(), root.log_file(), root.file_pool()]
         {
             assert!(path.starts_with(root.path()));
         }
         assert!(!root.is_default());
+        assert_eq!(Root::of_api_socket(&root.api_socket()), Some(root));
+        assert_eq!(Root::of_api_socket(Path::new("/run/blkrep/api.sock")), Some(Root::new(Root::DEFAULT)));
+        assert_eq!(Root::of_api_socket(Path::new("/api.sock")), None);
         assert!(Root::new(Root::DEFAULT).is_default());
     }
 }

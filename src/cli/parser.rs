@@ -25,7 +25,9 @@ const EVERYWHERE: &str = "Options of every verb";
 
 /// Arguments that every verb takes.
 pub(super) const GLOBAL: &[Arg] = &[
-    Arg::option("root", None, Takes::Path, "The node's directory").default(Root::DEFAULT).env("BLKREP_ROOT"),
+    Arg::option("root", None, Takes::Path, "The folder that the node's files hang below")
+        .default(Root::DEFAULT)
+        .env("BLKREP_ROOT"),
     Arg::option("output", None, Takes::OneOf(&["table", "json"]), "What to print: for people, or JSON for programs")
         .default("table"),
     Arg::flag("quiet", Some('q'), "Answer yes to every question"),

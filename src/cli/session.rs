@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(45);
 
 /// One command line being done.
 pub(super) struct Session<'s> {
-    /// The node's directory.
+    /// The node's root.
     pub(super) root: Root,
     /// Asks the node's daemon.
     pub(super) client: Client,

@@ -22,8 +22,8 @@ const KNOWN_PATIENCE: Duration = Duration::from_secs(15);
 const LOG_TAIL: u64 = 2000;
 
 /// Starts the node's daemon, unless it runs already, and waits until it answers. The service manager does it where the package
-/// installed a unit and this is the machine's ordinary node; else it runs in the background and writes its log into the node's
-/// directory.
+/// installed a unit and this is the machine's ordinary node; else it runs in the background and writes its log below the node's
+/// root.
 pub(super) async fn daemon(session: &Session<'_>) -> Result<Pong, Failure> {
     if let Ok(pong) = session.client.ping(Ping {}).await {
         return Ok(pong);

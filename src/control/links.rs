@@ -25,6 +25,7 @@ use super::tls::{Purpose, TlsError};
 use crate::cluster::Cluster;
 use crate::runtime::{LANES, Lane, PeerLink, Socket, lane_of};
 use crate::units::{ClusterId, NodeId};
+use crate::wire::VERSIONS;
 
 /// Dials the links that the data plane misses.
 pub struct Dialler {
@@ -203,9 +204,7 @@ fn link(
     same_host: bool,
 ) -> io::Result<PeerLink> {
     let fd = OwnedFd::from(socket.into_std()?);
-    // Both sides insist on the one version that there is so far.
-    let version = crate::wire::VERSIONS.newest;
-    Ok(PeerLink { peer, lane, socket: Socket { fd, tls, early: Vec::new() }, same_host, version })
+    Ok(PeerLink { peer, lane, socket: Socket { fd, tls, early: Vec::new() }, version: VERSIONS.newest, same_host })
 }
 
 async fn expect_plain(socket: &mut TcpStream) -> io::Result<()> {

@@ -217,6 +217,22 @@ impl Bitmap {
         self.chunks[number].store(self.capacity(number), out);
     }
 
+    /// As [`store_page`](Self::store_page), with more bits set than the map has; those of other pages are passed over.
+    pub(super) fn store_page_with(&self, page: u64, more: impl Iterator<Item = Range<u64>>, out: &mut [u8; PAGE_BIT_BYTES]) {
+        let number = index(page);
+        let capacity = self.capacity(number);
+        let here = self.page_range(page);
+        let mut chunk = None;
+        for range in more {
+            let (from, to) = (range.start.max(here.start), range.end.min(here.end));
+            if from < to {
+                let chunk = chunk.get_or_insert_with(|| self.chunks[number].clone());
+                chunk.mixed(capacity, &mut Vec::new()).set(index(from - here.start), index(to - here.start));
+            }
+        }
+        chunk.as_ref().unwrap_or(&self.chunks[number]).store(capacity, out);
+    }
+
     /// Replaces a page's bits. Bits beyond the map's end are ignored.
     pub(super) fn load_page(&mut self, page: u64, bytes: &[u8; PAGE_BIT_BYTES]) {
         let number = index(page);

@@ -13,7 +13,7 @@ mod superblock;
 pub use activity::encode_activity_page;
 pub use bitmap::{Bitmap, Runs};
 pub use create::{NewReplica, SLOTS_DEFAULT, Step, create};
-pub use dirty::encode_dirty_page;
+pub use dirty::{encode_dirty_page, encode_dirty_page_with};
 pub use layout::{Growth, PageWrite, SLOTS_MAX, Span, VOLUME_BYTES_MAX, VOLUMES_MAX, area_len, end_of, grow, plan};
 pub use load::{Activity, Damage, LoadError, Loaded, Loader};
 pub use page::{PAGE, PAGE_BITS};

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`plane`] | the border to the control plane |
 //! | [`host`] | a data plane from outside: which shard has what |
-//! | [`storage`] | opening, reading and making a replica's storage, on threads that may block |
+//! | [`storage`] | opening and reading a replica's storage, on threads that may block |
 //! | [`shard`] | the loop, and what belongs to a resource rather than to a connection |
 //! | [`client`] | NBD clients: requests in, replies out |
 //! | [`peer`] | connections to peers: messages and heartbeats |
@@ -41,7 +41,6 @@ pub use plane::{
     Answer, Backing, ClientSocket, DataPlane, LANES, Lane, OnNoQuorum, OpenExport, Peer, PeerLink, PlaneError, PlaneEvent,
     ReplicaStorage, Reply, ResourceSettings, ResourceSpec, Segment, Socket, Ticket, Timeouts, lane_of,
 };
-pub use storage::create_metadata;
 
 use crate::engine::Engine;
 

@@ -84,7 +84,7 @@ def without_a_daemon_every_verb_says_so_and_exits_3(scene):
     for arguments in (["list-nodes"], ["add-volume", "web", "1G"], ["status"], ["ping"], ["remove-resource", "-q", "web"]):
         done = alone("--root", scene.folder, *arguments)
         check(done.returncode == 3 and not done.stdout, "exit status 3", arguments, done)
-        check(f"{scene.folder}/api.sock" in done.stderr and "blkrep daemon" in done.stderr, "message and hint", done.stderr)
+        check(f"{scene.folder}/run/blkrep/api.sock" in done.stderr and "blkrep daemon" in done.stderr, "message and hint", done.stderr)
     told = json.loads(alone("--root", scene.folder, "--output", "json", "list-nodes").stderr)
     check(told["code"] == "unreachable" and told["message"] and told["hint"], "the failure as JSON", told)
     by_environment = alone("list-nodes", env={**os.environ, "BLKREP_ROOT": str(scene.folder)})

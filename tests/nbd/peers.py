@@ -9,6 +9,7 @@ What a server is known to do otherwise is in DIVERGENCES, with the reason: it mu
 
 import argparse
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,11 +17,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "lib")]
+sys.path.insert(0, str(HERE))
 
 import certificates  # noqa: E402
 from case import Target, all_cases  # noqa: E402
-from processes import die_with_parent  # noqa: E402
 from run import run, wanted  # noqa: E402
 from wire import Address  # noqa: E402
 
@@ -148,6 +148,8 @@ def main():
     parser.add_argument("servers", nargs="*", metavar="SERVER", help=", ".join(SERVERS))
     parser.add_argument("--only", action="append", metavar="PART")
     arguments = parser.parse_args()
+    # So that the servers are ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     outcomes = []
     for name in arguments.servers or SERVERS:
         print(f"== {name}", flush=True)
@@ -204,7 +206,7 @@ class Server:
         socket = self.folder / "socket"
         socket.unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(self.argv, stdout=log, stderr=log, preexec_fn=die_with_parent)
+            self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         address = Address(path=str(socket), export="disk", tls="certificates" in self.more)
         deadline = time.monotonic() + 10
         while True:

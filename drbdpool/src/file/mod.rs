@@ -10,7 +10,7 @@
 mod allocate;
 mod marker;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -89,15 +89,36 @@ impl FilePool {
         self.directory.join(volume.to_string())
     }
 
-    /// The size of a volume's file, if there is one.
-    fn size(&self, volume: &VolumeName) -> Result<Option<u64>, PoolError> {
+    /// A volume's file, if there is one.
+    fn examine(&self, volume: &VolumeName) -> Result<Option<Metadata>, PoolError> {
         let path = self.path(volume);
         match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_file() && metadata.len() > 0 && metadata.len() % BLOCK == 0 => Ok(Some(metadata.len())),
+            Ok(metadata) if metadata.is_file() && metadata.len() > 0 && metadata.len().is_multiple_of(BLOCK) => {
+                Ok(Some(metadata))
+            }
             Ok(_) => Err(PoolError::Foreign { what: path.display().to_string() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(PoolError::io("examine", &path)(error)),
         }
+    }
+
+    /// All volumes' files.
+    fn files(&self) -> Result<Vec<(VolumeName, Metadata)>, PoolError> {
+        let mut files = Vec::new();
+        for entry in self.entries()? {
+            let path = entry?;
+            let Some(name) = path.file_name().and_then(|name| name.to_str()?.parse::<VolumeName>().ok()) else { continue };
+            match self.examine(&name) {
+                Ok(Some(metadata)) => files.push((name, metadata)),
+                Ok(None) | Err(PoolError::Foreign { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
+    }
+
+    fn size(&self, volume: &VolumeName) -> Result<Option<u64>, PoolError> {
+        Ok(self.examine(volume)?.map(|file| file.len()))
     }
 
     fn existing_size(&self, volume: &VolumeName) -> Result<u64, PoolError> {
@@ -165,15 +186,9 @@ impl Pool for FilePool {
 
     fn capacity(&self) -> Result<Capacity, PoolError> {
         let space = rustix::fs::fstatvfs(&self.handle).map_err(PoolError::io("examine", &self.directory))?;
-        let mut promised = 0;
-        for volume in self.list()? {
-            let path = self.path(&volume.name);
-            match fs::symlink_metadata(&path) {
-                Ok(metadata) => promised += metadata.len().saturating_sub(metadata.blocks() * 512),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(PoolError::io("examine", &path)(error)),
-            }
-        }
+        // What a file has reserved the file system has counted already.
+        let unreserved = |file: &Metadata| file.len().saturating_sub(file.blocks() * 512);
+        let promised: u64 = self.files()?.iter().map(|(_, file)| unreserved(file)).sum();
         let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
         Ok(Capacity { total: bytes(space.f_blocks), free: bytes(space.f_bavail).saturating_sub(promised) / BLOCK * BLOCK })
     }
@@ -247,19 +262,11 @@ impl Pool for FilePool {
     }
 
     fn list(&self) -> Result<Vec<Volume>, PoolError> {
-        let mut volumes = Vec::new();
-        for entry in self.entries()? {
-            let path = entry?;
-            let Some(name) = path.file_name().and_then(|name| name.to_str()?.parse::<VolumeName>().ok()) else { continue };
-            match self.size(&name) {
-                Ok(Some(size)) => {
-                    let condition = Condition::Ready(self.device_of(&name, size));
-                    volumes.push(Volume { name, size, condition });
-                }
-                Ok(None) | Err(PoolError::Foreign { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let volume = |(name, file): (VolumeName, Metadata)| {
+            let condition = Condition::Ready(self.device_of(&name, file.len()));
+            Volume { name, size: file.len(), condition }
+        };
+        let mut volumes: Vec<_> = self.files()?.into_iter().map(volume).collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(volumes)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -102,11 +102,20 @@ fn claim(path: &Path) -> Result<File, PoolError> {
     let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).custom_flags(exclusive);
+    let in_use = |by| PoolError::InUse { what: format!("the disk {}", path.display()), by };
     let busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
-    patiently(busy, || options.open(path)).map_err(|error| match error.kind() {
-        io::ErrorKind::ResourceBusy => PoolError::InUse { what: format!("the disk {}", path.display()), by: users(path) },
+    let disk = patiently(busy, || options.open(path)).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => in_use(users(path)),
         _ => PoolError::io("open", path)(error),
-    })
+    })?;
+    // When a process is killed its descriptors are closed before the writes that it has submitted have ended. But these writes keep
+    // its users' shared locks.
+    match patiently(|error| matches!(error, TryLockError::WouldBlock), || disk.try_lock()) {
+        Ok(()) => disk.unlock().map_err(PoolError::io("unlock", path))?,
+        Err(TryLockError::WouldBlock) => return Err(in_use(" by what a process that was killed has still to write".to_owned())),
+        Err(TryLockError::Error(error)) => return Err(PoolError::io("lock", path)(error)),
+    }
+    Ok(disk)
 }
 
 /// Who has a disk, as far as the kernel tells.

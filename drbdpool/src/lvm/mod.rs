@@ -20,11 +20,8 @@ mod mapper;
 mod names;
 mod report;
 mod tags;
+mod zeroing;
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::ops::ControlFlow;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,7 +32,6 @@ pub(crate) use names::valid_volume_group;
 use report::{LogicalVolume, VolumeGroup};
 
 use crate::pool::{BLOCK, round_up};
-use crate::zero::{Stretch, zero};
 use crate::{
     Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
     VolumeName,
@@ -51,6 +47,8 @@ pub struct LvmPool {
     mode: Mode,
     /// Held by whoever changes the pool, so that what was read from a report holds until the command that follows from it.
     changes: Mutex<()>,
+    /// The volumes that are being zeroed.
+    zeroing: zeroing::InProgress,
 }
 
 /// How volumes are reached.
@@ -78,7 +76,9 @@ impl LvmPool {
         let lvm = Lvm::new(options, mapper)?;
         let mode = if mapper { Mode::Mapper } else { Mode::Direct(direct::Claims::default()) };
         let identity = identity.clone();
-        let pool = Self { spec, volume_group: volume_group.to_owned(), identity, lvm, mode, changes: Mutex::new(()) };
+        let volume_group = volume_group.to_owned();
+        let (changes, zeroing) = (Mutex::default(), zeroing::InProgress::default());
+        let pool = Self { spec, volume_group, identity, lvm, mode, changes, zeroing };
         let group = pool.report()?;
         group.check_usable()?;
         pool.check_or_claim(&group, unclaimed)?;
@@ -224,38 +224,6 @@ impl LvmPool {
         self.ready(&self.report()?, volume)
     }
 
-    /// The open stretches of a volume from byte `from` on.
-    fn stretches(&self, volume: &VolumeName, device: &Device, from: u64) -> Result<Vec<Stretch>, PoolError> {
-        let mut stretches = Vec::new();
-        let mut at = 0;
-        for segment in &device.segments {
-            let skipped = from.saturating_sub(at).min(segment.length);
-            at += segment.length;
-            if skipped == segment.length {
-                continue;
-            }
-            let file = match &self.mode {
-                Mode::Direct(claims) => claims.file(&segment.path)?,
-                Mode::Mapper => open_to_zero(volume, &segment.path, from == 0)?,
-            };
-            stretches.push(Stretch { file, start: segment.start + skipped, length: segment.length - skipped });
-        }
-        Ok(stretches)
-    }
-
-    /// Notes that a volume reads as zeros up to `size`.
-    fn note_zeroed(&self, volume: &VolumeName, before: Option<u64>, size: u64) -> Result<(), PoolError> {
-        let _changing = self.changing();
-        let group = self.report()?;
-        let lv = self.existing(&group, volume)?;
-        let mut args = vec!["--addtag".to_owned(), tags::zeroed_to(size)];
-        if let Some(before) = before {
-            args.extend(["--deltag".to_owned(), tags::zeroed_to(before)]);
-        }
-        args.extend(["--".to_owned(), self.full_name(lv)]);
-        self.change("lvchange", &args)
-    }
-
     /// Runs a command that changes the group.
     fn change<S: AsRef<str>>(&self, subcommand: &str, args: &[S]) -> Result<(), PoolError> {
         self.lvm.change(subcommand, args).map_err(|error| match error {
@@ -299,23 +267,7 @@ impl Pool for LvmPool {
     }
 
     fn zero(&self, volume: &VolumeName, from: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError> {
-        let group = self.report()?;
-        let device = self.ready(&group, volume)?;
-        let before = tags::zeroed(&self.existing(&group, volume)?.tags);
-        let from = from.max(before.unwrap_or(0));
-        if from >= device.size {
-            return Ok(device);
-        }
-        let stretches = self.stretches(volume, &device, from)?;
-        match zero(&stretches, progress).map_err(PoolError::io("zero", &device.segments[0].path))? {
-            ControlFlow::Break(()) => return Err(PoolError::Interrupted { volume: volume.to_string() }),
-            ControlFlow::Continue(()) => drop(stretches),
-        }
-        // Where something before `from` was never zeroed the volume as a whole was not.
-        if before.is_some_and(|before| before >= from) {
-            self.note_zeroed(volume, before, device.size)?;
-        }
-        self.device(volume)
+        self.zero_from(volume, from, progress)
     }
 
     fn resize(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {
@@ -339,12 +291,15 @@ impl Pool for LvmPool {
         let _changing = self.changing();
         let group = self.report()?;
         let Some(lv) = self.find(&group, volume) else { return Ok(()) };
+        if self.zeroing.includes(volume) {
+            return Err(in_use(volume, " by 'zero'"));
+        }
         // By name and uuid: should the name have passed to another volume since the report, nothing is removed.
         let selection = format!("lv_uuid={}", lv.uuid);
         let answer = self.change("lvremove", &["--yes", "--select", &selection, "--", &self.full_name(lv)]);
         match self.find(&self.report()?, volume) {
             None => Ok(()),
-            Some(lv) if lv.is_open() => Err(PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() }),
+            Some(lv) if lv.is_open() => Err(in_use(volume, "")),
             Some(_) => Err(answer.err().unwrap_or_else(|| PoolError::Unusable {
                 volume: volume.to_string(),
                 why: "it changed while it was being removed; try again".to_owned(),
@@ -378,17 +333,12 @@ impl Pool for LvmPool {
             return Ok(());
         }
         if lv.is_open() {
-            return Err(PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() });
+            return Err(in_use(volume, ""));
         }
         self.change("lvchange", &["--yes", "-an", "--", &self.full_name(lv)])
     }
 }
 
-/// Opens a volume to zero it. A new one must be nobody else's; one that was grown may be in use below what is zeroed.
-fn open_to_zero(volume: &VolumeName, path: &Path, alone: bool) -> Result<File, PoolError> {
-    let flags = if alone { rustix::fs::OFlags::EXCL.bits().cast_signed() } else { 0 };
-    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::ResourceBusy => PoolError::InUse { what: format!("volume '{volume}'"), by: String::new() },
-        _ => PoolError::io("open", path)(error),
-    })
+fn in_use(volume: &VolumeName, by: &str) -> PoolError {
+    PoolError::InUse { what: format!("volume '{volume}'"), by: by.to_owned() }
 }

@@ -1,7 +1,7 @@
 //! `blkrep demo`: three nodes on this machine, a crash in the middle of writes, and a count of what was lost.
 //!
-//! It needs no root, no LVM and no second machine. Each node is a daemon of this same program, in a directory of its own below
-//! the machine's temporary one, on a loopback address of its own and a port that was free; a daemon that runs here already is
+//! It needs no root, no LVM and no second machine. Each node is a daemon of this same program, below a root of its own in the
+//! machine's temporary directory, on a loopback address of its own and a port that was free; a daemon that runs here already is
 //! not disturbed. Data is written and read through NBD, as any client would.
 
 mod ledger;

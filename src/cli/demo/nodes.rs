@@ -1,4 +1,4 @@
-//! Nodes of a demo: each a daemon of this same program, in a directory of its own.
+//! Nodes of a demo: each a daemon of this same program, below a root of its own.
 
 use std::fs::OpenOptions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -31,7 +31,7 @@ pub(super) struct Node {
     daemon: Option<Child>,
 }
 
-/// The nodes, and the directory that holds theirs.
+/// The nodes, and the directory that holds their roots.
 pub(super) struct Nodes {
     pub(super) directory: PathBuf,
     pub(super) all: Vec<Node>,
@@ -135,7 +135,7 @@ impl Node {
         self.run(&["join", &ticket.contact.to_string(), "--no-start"], &ticket.token).await
     }
 
-    /// Runs this program to its end, with the node's directory and `input` on its standard input.
+    /// Runs this program to its end, with the node's root and `input` on its standard input.
     async fn run(&self, arguments: &[&str], input: &str) -> Result<(), Failure> {
         let pool = format!("file:{}", self.root.file_pool().display());
         let mut command = self.program()?;

@@ -25,7 +25,7 @@ const LOCAL: &[Arg] = &[
         None,
         Takes::Pool,
         "Its storage: lvm:GROUP, lvm-thin:GROUP/THINPOOL or file:DIRECTORY [default: the volume \
-         group drbdpool where there is one, else files in its directory]",
+         group drbdpool where there is one, else files in var/lib/blkrep/pool]",
     ),
     Arg::flag("no-storage", Some('s'), "It has no storage: it votes, and uses volumes of others"),
     Arg::option(
@@ -175,7 +175,7 @@ fn listen(given: Given<'_>, address: Option<std::net::IpAddr>) -> Listen {
     Listen { address, port: given.maybe("port"), nbd }
 }
 
-/// A node in a directory of its own leaves alone what there is one of on a machine, unless it is told otherwise.
+/// A node below a root of its own leaves alone what there is one of on a machine, unless it is told otherwise.
 fn local(session: &Session<'_>, given: Given<'_>, listen: Listen) -> Result<NodeOptions, Failure> {
     let usual = session.root.is_default().then(|| PathBuf::from(DOCKER_SOCKET));
     let docker = given.maybe::<PathBuf>("docker-socket").or(usual).filter(|_| !given.flag("no-docker"));

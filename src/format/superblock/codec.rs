@@ -113,7 +113,7 @@ impl Superblock {
         if format > FORMAT {
             return Err(SuperblockError::Newer { format, writer });
         }
-        let length = reader.u32();
+        let _length = reader.u32();
         let superblock = read(&mut reader)?;
         superblock.check()?;
         // Whatever this program would not have written, it does not understand: a reserved byte, an unknown flag, a wrong length.
@@ -121,7 +121,6 @@ impl Superblock {
         let differs = (FROZEN..SUPERBLOCK).find(|&at| again[at] != whole[at]);
         match differs {
             Some(at) => Err(malformed("reserved part at byte", at as u64)),
-            None if reader.at as u64 != u64::from(length) => Err(malformed("length", u64::from(length))),
             None if format != FORMAT => Err(malformed("format", u64::from(format))),
             None => Ok(superblock),
         }

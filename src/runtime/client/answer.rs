@@ -15,7 +15,7 @@ impl Shard {
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.open -= 1;
         if let Err(failure) = result {
-            job.error.get_or_insert(errno(failure));
+            job.error.get_or_insert_with(|| errno(failure));
         }
         match job.kind {
             // They make up the reply.

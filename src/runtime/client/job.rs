@@ -2,7 +2,7 @@
 
 use crate::engine::{BufferId, Event, Request, RequestId};
 use crate::nbd::{Errno, Tag};
-use crate::ring::Pool;
+use crate::ring::{PAGE, Pool};
 use crate::units::{BLOCK, BlockRange, VolumeId};
 
 use super::receive::{Intake, Payload};
@@ -84,7 +84,7 @@ impl Part {
 
     /// The length of that buffer.
     pub(super) fn blocks(&self) -> usize {
-        self.end().next_multiple_of(BLOCK as usize)
+        self.end().next_multiple_of(PAGE)
     }
 
     /// The first part of a longer range, so that its buffer is at most `most` bytes long.

@@ -1,7 +1,7 @@
 //! Hashing blocks, in small portions: a shard has other things to do.
 
 use crate::engine::DiskOutcome;
-use crate::ring::Buffer;
+use crate::ring::{Buffer, PAGE};
 use crate::units::{BLOCK, BlockRange};
 use crate::wire::BlockHash;
 
@@ -48,7 +48,7 @@ impl Hashing {
     fn go_on(&mut self) -> Option<Buffer> {
         let portion = self.portion.as_ref()?;
         let rest = &portion[self.done..];
-        for block in rest.chunks(BLOCK as usize).take(TURN) {
+        for block in rest.chunks(PAGE).take(TURN) {
             let hash = blake3::hash(block);
             let short = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
             self.hashes.push(BlockHash(*short));

@@ -3,8 +3,8 @@
 use rustix::io::Errno;
 
 use crate::engine::{BufferId, DiskOutcome, Event, OpId};
-use crate::ring::{Buffer, Completion, Disk, Op, Progress, Zeroing};
-use crate::units::{BLOCK, BlockRange, VolumeId};
+use crate::ring::{Buffer, Completion, Disk, Op, PAGE, Progress, Zeroing};
+use crate::units::{BlockRange, VolumeId};
 
 use super::hash::Hashing;
 use crate::runtime::io::Token;
@@ -185,7 +185,7 @@ impl Shard {
                 false => DiskOutcome::Done(Some(self.io.memory.hand_over(into))),
             },
             (&mut Work::Edge { buffer, block, from, len }, Op::Read { into, .. }) => {
-                let at = block * BLOCK as usize + from;
+                let at = block * PAGE + from;
                 let mut whole = self.io.memory.lend(buffer);
                 whole[at..at + len].copy_from_slice(&into[from..from + len]);
                 self.io.memory.restore(buffer, whole);

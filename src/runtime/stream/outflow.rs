@@ -18,6 +18,7 @@ const SPARE: usize = 2;
 pub(super) struct Outflow {
     /// What waits, each of at most [`SEND`] bytes and a payload; the last one is being filled.
     waiting: VecDeque<Box<Gather>>,
+    #[expect(clippy::vec_box, reason = "operations lend them by pointer, so they come in boxes")]
     spare: Vec<Box<Gather>>,
     /// When the send in flight was begun, and how much it sends.
     sending: Option<(Instant, usize)>,

@@ -1,13 +1,15 @@
 //! Stories of the whole room: planes in this process, clients on socket pairs, storage in files.
+#![expect(clippy::cast_possible_truncation, reason = "patterns")]
 
 mod limits;
 mod requests;
 mod tools;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::ResourceStatus;
-use crate::format::{NewReplica, SLOTS_DEFAULT, area_len};
+use crate::format::{NewReplica, SLOTS_DEFAULT, Step, area_len, create};
 use crate::nbd::client::{Body, decode, request};
 use crate::nbd::{Action, BlockSizes, Export, Mode, Negotiation, Purpose, Request, TlsPolicy};
 use crate::units::{Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, VolumeId};
@@ -100,7 +102,12 @@ impl Node {
             volumes: spec.settings.volumes.clone(),
             slots: SLOTS_DEFAULT,
         };
-        create_metadata(&storage.metadata, &new).unwrap();
+        let area = OpenOptions::new().write(true).open(&storage.metadata.segments[0].path).unwrap();
+        for step in create(&new).unwrap() {
+            if let Step::Write { at, bytes } = step {
+                area.write_all_at(&bytes, at).unwrap();
+            }
+        }
     }
 
     /// A connected client in a mode, past its negotiation.

@@ -67,6 +67,12 @@ fn each_kind_of_wrong_bytes_has_its_own_answer() {
     let mut bytes = example().encode().unwrap();
     bytes[3000] = 1;
     assert!(matches!(Superblock::decode(&bytes), Err(SuperblockError::Checksum { .. })));
+    for (at, byte) in [(12, 0), (LENGTH, 1), (3000, 1)] {
+        let mut bytes = example().encode().unwrap();
+        bytes[at] = byte;
+        let error = Superblock::decode(&resealed(bytes)).unwrap_err();
+        assert!(matches!(error, SuperblockError::Malformed { .. }), "{error}");
+    }
 }
 
 #[test]
