@@ -14,6 +14,12 @@ use super::reign::Phase;
 /// How long a client waits for the primary role before it is told why not.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a client waits for another node's clients to go.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a primary elsewhere is asked for the role.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How long an empty-handed primary keeps the role, so that a client that comes back at once finds it.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -159,19 +165,20 @@ impl Engine {
     /// Asks a primary that nobody uses to give the role up.
     fn ask_for_role(&mut self, node: crate::units::NodeId) {
         let Some(at) = self.peer_at(node) else { return };
-        let in_use = self.peers[at].standing.as_ref().is_some_and(|s| s.in_use && s.role == crate::units::Role::Primary);
-        if in_use {
-            self.in_use_elsewhere(at);
-        } else if self.asked_elsewhere.is_none_or(|until| until <= self.now) {
-            self.asked_elsewhere = Some(self.now.after(Duration::from_secs(1)));
+        if self.asked_elsewhere.is_none_or(|until| until <= self.now) {
+            self.asked_elsewhere = Some(self.now.after(ASK_AGAIN));
             self.send(at, Message::StepDown);
         }
     }
 
-    /// The primary is in use on another node: the clients here are told.
+    /// The primary is in use on another node. The clients here are told once they have waited for a moment: the last client there may be
+    /// about to go, as when a container moves (DRBD: auto-promote-timeout).
     pub(super) fn in_use_elsewhere(&mut self, at: usize) {
         let node = self.peers[at].node;
-        for client in std::mem::take(&mut self.wanting).into_keys() {
+        let latest = self.now.after(ATTACH_PATIENCE - IN_USE_PATIENCE);
+        let late: Vec<ClientId> = self.wanting.iter().filter(|(_, until)| **until <= latest).map(|(c, _)| *c).collect();
+        for client in late {
+            self.wanting.remove(&client);
             self.attached(client, Err(AttachError::InUse(node)));
         }
     }
