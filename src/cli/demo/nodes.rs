@@ -125,14 +125,14 @@ impl Node {
 
     async fn init(&self) -> Result<(), Failure> {
         let (address, port) = (self.address.ip().to_string(), self.address.port().to_string());
-        self.run(&["init", &address, "--port", &port, "--name", self.name.as_str(), "--no-start"], "").await
+        self.run(&["init", &address, "--port", &port, "--name", self.name.as_str(), "--no-nbd", "--no-start"], "").await
     }
 
     async fn join(&self, member: &Self) -> Result<(), Failure> {
         let (name, address) = (self.name.clone(), self.address.ip());
         let request = AddNode { name, address, port: Some(self.address.port()), witness: false };
         let ticket = member.client.add_node(request).await?;
-        self.run(&["join", &ticket.contact.to_string(), "--no-start"], &ticket.token).await
+        self.run(&["join", &ticket.contact.to_string(), "--no-nbd", "--no-start"], &ticket.token).await
     }
 
     /// Runs this program to its end, with the node's root and `input` on its standard input.
