@@ -174,7 +174,7 @@ pub enum PoolError {
         volumes: usize,
     },
     /// The caller broke it off.
-    #[error("zeroing volume '{volume}' was broken off; it begins again next time")]
+    #[error("zeroing volume '{volume}' was broken off; it goes on when it is asked for again")]
     Interrupted {
         /// The volume.
         volume: String,

@@ -61,8 +61,8 @@ pub fn claim(spec: &PoolSpec, identity: &Identity) -> Result<Box<dyn Pool>, Pool
 /// # Errors
 ///
 /// [`PoolError::Unclaimed`], [`PoolError::OtherOwner`] when it is another cluster's or node's, [`PoolError::InUse`] when another
-/// process has it open or one that was killed is not quite gone (try again), [`PoolError::NoVolumeGroup`], [`PoolError::BadVolumeGroup`], [`PoolError::LvmMissing`], and whatever the
-/// storage answers.
+/// process has it open, or one that was killed is not quite gone (try again), [`PoolError::NoVolumeGroup`],
+/// [`PoolError::BadVolumeGroup`], [`PoolError::LvmMissing`], and whatever the storage answers.
 pub fn open(spec: &PoolSpec, identity: &Identity) -> Result<Box<dyn Pool>, PoolError> {
     open_or_claim(spec, identity, Unclaimed::Refuse)
 }

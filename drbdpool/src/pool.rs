@@ -35,8 +35,9 @@ pub trait Pool: fmt::Debug + Send + Sync {
 
     /// Makes a volume read as zeros from byte `from` to its end, durably; nothing when that is known already.
     ///
-    /// `from` is 0 for a new volume and its old size for one that was grown. **What was there is gone**: only a range that nobody
-    /// has been given may be zeroed. When `progress` breaks it off, or the process dies, it is begun again.
+    /// `from` is 0 for a new volume and its old size for one that was grown; the block that it is in the middle of stays. **What was
+    /// there is gone**: only a range that nobody has been given may be zeroed. When `progress` breaks it off, or the process dies,
+    /// the next call goes on from near where it was.
     ///
     /// # Errors
     ///

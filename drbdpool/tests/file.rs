@@ -3,11 +3,12 @@
 mod real;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, Unclaimed, VolumeName};
 use real::{Mounted, can_run, identity, is_installed};
+use rustix::fs::FallocateFlags;
 
 const MIB: u64 = 1 << 20;
 
@@ -150,17 +151,14 @@ fn a_volume_that_is_locked_by_its_user_is_not_removed() {
     pool.remove(&volume("web")).unwrap();
 }
 
-/// Writes into a new file until the file system is full.
+/// Has a new file take all that is left, in ever smaller pieces.
 fn fill_file_system(directory: &Path) {
     let file = File::create(directory.join("somebody-elses")).unwrap();
     let mut at = 0;
-    // Several times: what is free shows only when what was written has found its place.
-    for piece in [1 << 20, 1 << 16, 4096, 4096] {
-        let bytes = vec![0x55; piece];
-        while file.write_all_at(&bytes, at).is_ok() {
-            at += piece as u64;
+    for piece in [16 * MIB, MIB, 1 << 16, 4096] {
+        while rustix::fs::fallocate(&file, FallocateFlags::empty(), at, piece).is_ok() {
+            at += piece;
         }
-        let _ = file.sync_all();
     }
     assert!(at > 0, "there was nothing to fill");
 }
@@ -187,11 +185,14 @@ fn a_volume_survives_a_full_file_system(kind: &str, size: u64) {
         assert!(matches!(refused, Err(PoolError::NoSpace { .. })), "{refused:?}");
     }
     assert_eq!(pool.device(&volume("web")).unwrap(), device);
-    let file = File::options().write(true).open(&device.segments[0].path).unwrap();
-    // Twice: a file system that writes elsewhere would need space for the second time.
+    // Without the page cache, as the data plane does. Twice: a file system that writes elsewhere would need space for the second time.
+    let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    let file = File::options().write(true).custom_flags(direct).open(&device.segments[0].path).unwrap();
     for byte in [0x11, 0x22] {
-        for at in (0..device.size).step_by(1 << 16) {
-            file.write_all_at(&[byte; 1 << 16], at).unwrap_or_else(|error| panic!("{kind}, at {at}: {error}"));
+        let unaligned = vec![byte; (4 << 20) + 4096];
+        let bytes = &unaligned[unaligned.as_ptr().align_offset(4096)..][..4 << 20];
+        for at in (0..device.size).step_by(4 << 20) {
+            file.write_all_at(bytes, at).unwrap_or_else(|error| panic!("{kind}, at {at}: {error}"));
         }
         file.sync_all().unwrap();
     }

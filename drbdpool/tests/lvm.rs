@@ -321,6 +321,72 @@ fn a_report_that_hangs_ends_in_time() {
 }
 
 #[test]
+fn zeroing_goes_on_where_it_was_broken_off() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[6]);
+    let mut options = group.options();
+    options.zero_lap = EXTENT;
+    let pool = LvmPool::open(&group.name, &identity("0"), Unclaimed::Claim, options).unwrap();
+    let web = volume("web");
+    fill(&pool.create(&web, 6 * EXTENT).unwrap(), 0xee);
+    let mut seen = Vec::new();
+    let error = pool.zero(&web, 0, &mut |done, total| {
+        seen.push((done, total));
+        if done == 3 * EXTENT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(error, Err(PoolError::Interrupted { .. })));
+    assert_eq!(seen, [1, 2, 3].map(|laps| (laps * EXTENT, 6 * EXTENT)));
+
+    drop(pool);
+    let pool = group.open(&identity("0")).unwrap();
+    // Two laps were noted; what they zeroed is not touched again.
+    let device = pool.device(&web).unwrap();
+    let first = &device.segments[0];
+    File::options().write(true).open(&first.path).unwrap().write_all_at(&[0x33; 4096], first.start).unwrap();
+    let device = pool.zero(&web, 0, &mut |_, total| {
+        assert_eq!(total, 4 * EXTENT);
+        ControlFlow::Continue(())
+    });
+    let device = device.unwrap();
+    let bytes = contents(&device);
+    assert!(device.zeroed && bytes[..4096].iter().all(|&byte| byte == 0x33) && bytes[4096..].iter().all(|&byte| byte == 0));
+}
+
+/// LVM writes its metadata so that it can be killed at any time; what this crate makes of that must keep to it.
+#[test]
+fn commands_that_are_killed_leave_a_group_that_works() {
+    if !can_run("lvm") {
+        return;
+    }
+    let group = Group::new(&[20]);
+    group.open(&identity("0")).unwrap();
+    let mut killed = 0;
+    for time in 1..20 {
+        let mut options = group.options();
+        options.change_timeout = Duration::from_millis(2 * time);
+        let pool = LvmPool::open(&group.name, &identity("0"), Unclaimed::Refuse, options).unwrap();
+        let name = volume(&format!("v{time}"));
+        let created = pool.create(&name, EXTENT);
+        let grown = created.is_ok().then(|| pool.resize(&name, 2 * EXTENT));
+        let removed = (time % 2 == 0).then(|| pool.remove(&name));
+        for error in [created.err(), grown.and_then(Result::err), removed.and_then(Result::err)].into_iter().flatten() {
+            assert!(error.to_string().contains("did not end within"), "{error}");
+            killed += 1;
+        }
+    }
+    assert!(killed > 0, "nothing was killed");
+    let pool = group.open(&identity("0")).unwrap();
+    for volume in pool.list().unwrap() {
+        assert!(matches!(volume.condition, Condition::Ready(_) | Condition::Inactive), "{volume:?}");
+        pool.resize(&volume.name, volume.size).unwrap();
+        pool.remove(&volume.name).unwrap();
+    }
+    assert_eq!(pool.capacity().unwrap().free, 20 * EXTENT);
+}
+
+#[test]
 fn a_volume_that_is_being_zeroed_stays() {
     if !can_run("lvm") {
         return;

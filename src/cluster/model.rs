@@ -33,7 +33,7 @@ pub struct Cluster {
     /// Every resource that was created and not removed.
     pub resources: BTreeMap<ResourceId, Arc<Resource>>,
     /// The resources by name.
-    pub names: BTreeMap<Name, ResourceId>,
+    pub names: Arc<BTreeMap<Name, ResourceId>>,
     /// What nodes still have to delete. Nothing else waits for it.
     pub leftovers: BTreeMap<LeftoverId, Leftover>,
 }

@@ -153,13 +153,11 @@ impl Refusal {
     /// What to do next; empty where the message says all there is.
     pub fn hint(&self) -> String {
         match self {
-            Self::AlreadyInitialised => "to start afresh, run `blkrep uninit` on every node first".into(),
+            Self::AlreadyInitialised => "to start afresh on a node, `blkrep init --force` makes it forget this cluster".into(),
             Self::NotInitialised => "run `blkrep init ADDRESS`, or `blkrep join` to join another node's cluster".into(),
             Self::NoSuchNode(_) => "`blkrep list-nodes` shows the nodes; `blkrep add-node NAME ADDRESS` adds one".into(),
             Self::NodeExists(name) => format!("choose another name, or remove the node first: `blkrep remove-node {name}`"),
-            Self::AddressInUse(_, node) => {
-                format!("give the new node's own address; `blkrep modify-node {node} --address` changes the other's")
-            }
+            Self::AddressInUse(..) => "give the new node's own address, or another --port if several nodes share one".into(),
             Self::BadAddress(_) => "give the address of one of the node's network interfaces".into(),
             Self::TooManyNodes(_) => "remove a node that is not needed any more".into(),
             Self::TokenUsed(name) => {
@@ -169,13 +167,13 @@ impl Refusal {
                 format!("a new one is printed by `blkrep howto-join {name}` on any member")
             }
             Self::WrongAddress { name, .. } => {
-                format!("join from the address the node was added with, or change it: `blkrep modify-node {name} --address`")
+                format!("join with the address the node was added with, or remove it (`blkrep remove-node {name}`) and add it anew")
             }
             Self::NotAMember(name) => format!("run the command that `blkrep howto-join {name}` prints on that node"),
             Self::NodeLeaving(name) => {
                 format!("wait until it is gone from `blkrep list-nodes`, or cut it off: `blkrep remove-node --force {name}`")
             }
-            Self::LastNode(_) => "to dissolve the cluster, run `blkrep uninit` on the node".into(),
+            Self::LastNode(_) => "to use the node for another cluster, `blkrep init --force` or `blkrep join --force` there make it forget this one".into(),
             Self::NoPool(name) => {
                 format!("create its volume group or directory pool and restart the daemon on '{name}', or choose another node")
             }
@@ -199,7 +197,7 @@ impl Refusal {
             Self::NotAssigned(resource, node) => format!("assign it with `blkrep assign-resource {resource} {node}`"),
             Self::LastReplica(resource, _) => {
                 format!(
-                    "add a replica elsewhere first (`blkrep deploy-resource -i {resource} 1`), or remove the resource; --force gives the data up"
+                    "add a replica elsewhere first (`blkrep assign-resource {resource} NODE`), or remove the resource; --force gives the data up"
                 )
             }
             Self::LastUpToDate(..) => {

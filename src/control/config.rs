@@ -13,8 +13,8 @@ use crate::api::{ApiError, Code};
 use crate::cluster::{NodeKind, Ports};
 use crate::units::{ClusterId, Name, NodeId};
 
-/// What an operator may change between two starts of the daemon. Name, address and ports are the cluster's business, too: `blkrep
-/// modify-node` tells it.
+/// What an operator may change between two starts of the daemon. Name, address and ports are the cluster's business, too: it goes by
+/// those that the node joined with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

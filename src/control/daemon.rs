@@ -52,7 +52,6 @@ pub type PlaneFactory = Arc<dyn Fn(PlaneSetup) -> Result<Plane, ApiError> + Send
 
 /// Runs the node below `root` until it is told to end, by SIGTERM, SIGINT or the API.
 pub async fn run(root: Root, factory: PlaneFactory) -> Result<(), ApiError> {
-    log_to_stderr();
     let daemon = Daemon::start(root, &factory).await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| ApiError::new(Code::Io, error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| ApiError::new(Code::Io, error))?;
@@ -226,6 +225,7 @@ impl Answers for PeersAnswers {
 
 async fn answer_plane(node: Arc<Node>, mut dialler: Dialler, mut inbox: mpsc::UnboundedReceiver<PlaneEvent>) {
     let mut model = node.consensus.watch();
+    let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             event = inbox.recv() => match event {
@@ -237,9 +237,9 @@ async fn answer_plane(node: Arc<Node>, mut dialler: Dialler, mut inbox: mpsc::Un
                 Some(PlaneEvent::Changed { resource }) => tracing::trace!(%resource, "changed"),
                 None => return,
             },
-            changed = model.changed() => match changed {
-                Ok(()) => dialler.reconsider(),
-                Err(_) => return,
+            _ = look.tick() => if model.has_changed().unwrap_or(false) {
+                model.mark_unchanged();
+                dialler.reconsider();
             },
         }
     }
@@ -279,13 +279,6 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Where a process has no subscriber yet: lines on standard error, as much as `BLKREP_LOG` (by default `info`) wants.
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BLKREP_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn"));
-    // Fails where there is one already, which then is to stay.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
-}
-
+const LOOK: Duration = Duration::from_millis(200);
 const PLANE_END: Duration = Duration::from_secs(30);
 const HAND_OVER: Duration = Duration::from_secs(3);

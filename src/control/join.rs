@@ -98,7 +98,7 @@ impl Doorkeeper {
     /// Announces a node, and draws its token.
     pub async fn invite(&self, asked: AddNode) -> Result<JoinTicket, ApiError> {
         let (token, expires) = self.draw(asked.name.clone())?;
-        let ports = local::ports(asked.port.unwrap_or(self.control.port()), None)?;
+        let ports = local::ports(asked.port.unwrap_or_else(|| self.control.port()), None)?;
         let kind = if asked.witness { NodeKind::Witness } else { NodeKind::Storage };
         let (name, address) = (asked.name, asked.address);
         let command = Command::InviteNode { name, address, ports, kind, token: token.hash(), expires };

@@ -168,7 +168,7 @@ async fn accept(node: &Node, acceptor: TlsAcceptor, stream: TcpStream) -> io::Re
     let theirs = Hello::receive(&mut stream).await?;
     theirs.check(node, Some(visitor.node), theirs.lane)?;
     let (peer, lane) = (visitor.node, theirs.lane);
-    let willing = willing(&node.gate.model(), node.me, peer, lane);
+    let willing = agreed_to(node, peer, lane, theirs.plain).await;
     let mine = Hello { cluster: node.cluster, from: node.me, to: peer, lane, plain: willing, boot: boot_id() };
     mine.send(&mut stream).await?;
     let plain = willing && theirs.plain;
@@ -179,6 +179,14 @@ async fn accept(node: &Node, acceptor: TlsAcceptor, stream: TcpStream) -> io::Re
     }
     let tls = (!plain).then(|| Box::new(rustls::Connection::Server(session)));
     link(socket, tls, peer, lane, theirs.boot == mine.boot)
+}
+
+/// Whether this node is willing, too. It may not have heard yet of the change of options that makes the peer so.
+async fn agreed_to(node: &Node, peer: NodeId, lane: Lane, plain: bool) -> bool {
+    let mut model = node.consensus.watch();
+    let agrees = model.wait_for(|model| willing(model, node.me, peer, lane));
+    // One that is not willing decides for both.
+    plain && timeout(CATCH_UP, agrees).await.is_ok_and(|agreed| agreed.is_ok())
 }
 
 /// Whether a lane to a peer may be plain: it carries something, and nothing of it wants TLS.
@@ -287,4 +295,5 @@ fn boot_id() -> [u8; 16] {
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(5);
+const CATCH_UP: Duration = Duration::from_secs(1);
 const HANDSHAKES: usize = 256;

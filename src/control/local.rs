@@ -95,7 +95,7 @@ pub fn ports(control: u16, nbd: Option<SocketAddr>) -> Result<Ports, ApiError> {
         ApiError::new(Code::BadRequest, format_args!("{control} cannot be the port: the next one is for replication"))
             .hint("choose one from 1 to 65534")
     })?;
-    Ok(Ports { control, replication, nbd: nbd.map_or(Ports::default().nbd, |nbd| nbd.port()) })
+    Ok(Ports { control, replication, nbd: nbd.map_or_else(|| Ports::default().nbd, |nbd| nbd.port()) })
 }
 
 /// This machine's name, as the name of a node.

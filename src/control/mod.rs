@@ -22,6 +22,8 @@ pub mod daemon;
 #[cfg(test)]
 mod daemon_tests;
 mod failure;
+#[cfg(test)]
+mod handover_tests;
 pub mod join;
 pub mod links;
 pub mod local;

@@ -78,17 +78,17 @@ struct Door {
 
 /// A client's stream: a socket that can be handed over.
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    fn into_fd(self) -> io::Result<OwnedFd>;
+    fn hand_over(self) -> io::Result<OwnedFd>;
 }
 
 impl Wire for UnixStream {
-    fn into_fd(self) -> io::Result<OwnedFd> {
+    fn hand_over(self) -> io::Result<OwnedFd> {
         Ok(self.into_std()?.into())
     }
 }
 
 impl Wire for TcpStream {
-    fn into_fd(self) -> io::Result<OwnedFd> {
+    fn hand_over(self) -> io::Result<OwnedFd> {
         Ok(self.into_std()?.into())
     }
 }
@@ -119,10 +119,10 @@ impl<S: Wire> Stream<S> {
 
     fn into_socket(self, early: Vec<u8>) -> io::Result<Socket> {
         match self {
-            Self::Plain(stream) => Ok(Socket { fd: stream.into_fd()?, tls: None, early }),
+            Self::Plain(stream) => Ok(Socket { fd: stream.hand_over()?, tls: None, early }),
             Self::Secured(stream) => {
                 let (stream, session) = stream.into_inner();
-                Ok(Socket { fd: stream.into_fd()?, tls: Some(Box::new(rustls::Connection::Server(session))), early })
+                Ok(Socket { fd: stream.hand_over()?, tls: Some(Box::new(rustls::Connection::Server(session))), early })
             }
         }
     }

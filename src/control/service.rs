@@ -134,8 +134,7 @@ impl Operations {
                 );
             }
         }
-        let mut commands = vec![deploy(asked.resource.clone(), asked.count)];
-        self.propose(commands.remove(0)).await?;
+        self.propose(deploy(asked.resource.clone(), asked.count)).await?;
         let model = self.agreed().await?;
         if asked.with_clients {
             let resource = model.resource_named(&asked.resource)?;
@@ -158,7 +157,7 @@ impl Operations {
             Self::refuse_last(&model, &reports, resource, node.id)?;
         }
         let (resource, node, force) = (asked.resource, asked.node, asked.force);
-        let notes = self.away(&model, &[node.clone()]).await;
+        let notes = self.away(&model, std::slice::from_ref(&node)).await;
         self.propose(Command::Unassign { resource, node, force, seed: local::random_seed() }).await?;
         Ok(Done { notes })
     }
@@ -177,7 +176,7 @@ impl Operations {
             }
         }
         let (name, force) = (asked.node, asked.force);
-        let mut notes = self.away(&model, &[name.clone()]).await;
+        let mut notes = self.away(&model, std::slice::from_ref(&name)).await;
         if force {
             notes.push(format!("what '{name}' holds stays on it: `blkrep init --force` or `join --force` there forget it"));
         }

@@ -28,7 +28,7 @@ pub(super) struct Reign {
     pub(super) local_durable: u64,
     pub(super) flushes: Flushes,
     pub(super) chunks: Slab<Chunk>,
-    /// The replicas whose acknowledgements and leases are needed now (PROTOCOL: the ack set), this node's own not counted.
+    /// The replicas whose acknowledgements and leases are needed now (the ack set), this node's own not counted.
     pub(super) ack: PeerSet,
     /// Requests for blocks that are not equal on every member yet (rule P3).
     pub(super) held: Vec<u64>,

@@ -255,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// Gives the role up when nothing is in flight, all is durable and cold (DESIGN 5).
+    /// Gives the role up when nothing is in flight, all is durable and cold (rules P4 and W5).
     fn consider_step_down(&mut self) {
         let hot = self.store.as_ref().is_some_and(|s| !s.failed && s.activity.hot() > 0);
         let stopping = self.stopping != Stopping::No;

@@ -149,7 +149,7 @@ pub enum Message {
         record: Record,
     },
 
-    /// `quorum=off`: store this record if yours is `expect` (DESIGN: the node is its own authority).
+    /// `quorum=off`: store this record if yours is `expect` (the node is its own authority).
     Propose {
         /// The id that the receiver's record must have.
         expect: RecordId,

@@ -23,6 +23,9 @@ pub struct LvmOptions {
     pub report_timeout: Duration,
     /// How long a change may take. One that is stopped half way is dangerous: this is for what hangs, not for what is slow.
     pub change_timeout: Duration,
+    /// How many bytes of a volume are zeroed between two notes of how far that is, a multiple of 4096. After a restart at most so many
+    /// are zeroed again.
+    pub zero_lap: u64,
 }
 
 impl Default for LvmOptions {
@@ -32,6 +35,8 @@ impl Default for LvmOptions {
             environment: Vec::new(),
             report_timeout: Duration::from_secs(60),
             change_timeout: Duration::from_secs(300),
+            // Minutes of a slow disk.
+            zero_lap: 32 << 30,
         }
     }
 }
@@ -40,7 +45,7 @@ impl Default for LvmOptions {
 #[derive(Debug)]
 pub(super) struct Lvm {
     program: PathBuf,
-    options: LvmOptions,
+    pub(super) options: LvmOptions,
     /// Whether LVM may talk to device-mapper.
     mapper: bool,
     filter: filter::Place,

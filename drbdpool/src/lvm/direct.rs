@@ -28,7 +28,7 @@ pub(super) fn segments(group: &VolumeGroup, lv: &LogicalVolume) -> Result<Vec<Se
             return Err(format!("LVM's report has nothing at byte {at}, but a segment at {}", segment.start));
         }
         for stretch in stretches(group, segment)? {
-            at += stretch.length;
+            at = u64::saturating_add(at, stretch.length);
             match segments.last_mut() {
                 Some(last) if last.path == stretch.path && last.start + last.length == stretch.start => {
                     last.length += stretch.length;
@@ -36,7 +36,7 @@ pub(super) fn segments(group: &VolumeGroup, lv: &LogicalVolume) -> Result<Vec<Se
                 _ => segments.push(stretch),
             }
         }
-        if at != segment.start + segment.size {
+        if at != segment.start.saturating_add(segment.size) {
             return Err(format!("the extents of its segment at byte {} do not add up to the segment's size", segment.start));
         }
     }

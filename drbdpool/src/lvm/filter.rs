@@ -13,29 +13,30 @@ pub(super) struct Place {
     setting: &'static str,
     /// The administrator's patterns of that setting, which come after ours.
     patterns: String,
-    /// Whether the administrator speaks of network block devices himself, and so is left to it.
-    keep_network: bool,
+    /// The kinds of network block devices that are rejected.
+    rejected: Vec<&'static str>,
 }
+
+/// The kinds of network block devices that a volume can be attached as.
+const NETWORK: [&str; 2] = ["nbd", "drbd"];
 
 impl Default for Place {
     fn default() -> Self {
-        Self { setting: "devices/filter", patterns: String::new(), keep_network: false }
+        Self::beside("")
     }
 }
 
 impl Place {
-    /// Finds the place beside what `lvmconfig devices/filter devices/global_filter` shows.
+    /// Finds the place beside what `lvmconfig devices/filter devices/global_filter` shows. Kinds of devices that the administrator
+    /// accepts by name are left to him.
     pub(super) fn beside(configured: &str) -> Self {
-        let patterns = |setting: &str| {
-            let lines = configured.lines().find_map(|line| line.trim().strip_prefix(setting)?.strip_prefix('='));
-            lines.map(|list| list.trim().trim_start_matches('[').trim_end_matches(']').to_owned())
-        };
-        let (filter, global) = (patterns("filter"), patterns("global_filter"));
-        let keep_network = [&filter, &global].into_iter().flatten().any(|list| list.contains("nbd") || list.contains("drbd"));
+        let (filter, global) = (setting(configured, "filter"), setting(configured, "global_filter"));
+        let accepted = |kind: &&str| [filter, global].into_iter().flatten().any(|patterns| accepts(patterns, kind));
+        let rejected = NETWORK.into_iter().filter(|kind| !accepted(kind)).collect();
         match (filter, global) {
-            (None, _) => Self { keep_network, ..Self::default() },
-            (Some(_), None) => Self { setting: "devices/global_filter", patterns: String::new(), keep_network },
-            (Some(patterns), Some(_)) => Self { setting: "devices/filter", patterns, keep_network },
+            (None, _) => Self { setting: "devices/filter", patterns: String::new(), rejected },
+            (Some(_), None) => Self { setting: "devices/global_filter", patterns: String::new(), rejected },
+            (Some(patterns), Some(_)) => Self { setting: "devices/filter", patterns: patterns.to_owned(), rejected },
         }
     }
 
@@ -46,8 +47,7 @@ impl Place {
     }
 
     fn config_with(&self, loops: Vec<String>) -> String {
-        let network = ["nbd", "drbd"].map(|kind| format!("^/dev/{kind}[0-9]"));
-        let network = network.into_iter().filter(|_| !self.keep_network);
+        let network = self.rejected.iter().map(|kind| format!("^/dev/{kind}[0-9]"));
         let loops = loops.into_iter().map(|name| format!("^/dev/{name}(p[0-9]+)?$"));
         let mut list: Vec<_> = network.chain(loops).map(|pattern| format!("\"r|{pattern}|\"")).collect();
         if !self.patterns.is_empty() {
@@ -59,6 +59,18 @@ impl Place {
         }
         format!("{}=[{}]", self.setting, list.join(","))
     }
+}
+
+/// The patterns of a setting, quoted and with commas between them.
+fn setting<'a>(configured: &'a str, name: &str) -> Option<&'a str> {
+    let list = configured.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))?;
+    Some(list.trim().trim_start_matches('[').trim_end_matches(']'))
+}
+
+/// Whether one of the patterns accepts devices of a kind by name: `drbd1` is of the kind `drbd`, the volume group `drbdpool` is not.
+fn accepts(patterns: &str, kind: &str) -> bool {
+    let names_kind = |pattern: &str| pattern.split(kind).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic()));
+    patterns.split('"').any(|pattern| pattern.starts_with('a') && names_kind(pattern))
 }
 
 /// The loop devices over files of FUSE file systems. Nothing but the kernel is asked: the file system itself may not answer.
@@ -107,21 +119,30 @@ mod tests {
         Place::beside(configured).config_with(loops.iter().map(|&name| name.to_owned()).collect())
     }
 
-    const NETWORK: &str = "\"r|^/dev/nbd[0-9]|\",\"r|^/dev/drbd[0-9]|\"";
+    const BOTH: &str = "\"r|^/dev/nbd[0-9]|\",\"r|^/dev/drbd[0-9]|\"";
 
     #[test]
     fn rejections_are_put_where_the_administrator_has_nothing() {
-        assert_eq!(config("", &[]), format!("devices/filter=[{NETWORK}]"));
-        assert_eq!(config("global_filter=[\"a|.*|\"]\n", &[]), format!("devices/filter=[{NETWORK}]"));
-        assert_eq!(config("filter=[\"a|sda|\",\"r|.*|\"]\n", &[]), format!("devices/global_filter=[{NETWORK}]"));
+        assert_eq!(config("", &[]), format!("devices/filter=[{BOTH}]"));
+        assert_eq!(config("global_filter=[\"a|.*|\"]\n", &[]), format!("devices/filter=[{BOTH}]"));
+        assert_eq!(config("filter=[\"a|sda|\",\"r|.*|\"]\n", &[]), format!("devices/global_filter=[{BOTH}]"));
         let both = "filter=[\"a|sda|\",\"r|.*|\"]\nglobal_filter=\"a|.*|\"\n";
-        assert_eq!(config(both, &[]), format!("devices/filter=[{NETWORK},\"a|sda|\",\"r|.*|\"]"));
+        assert_eq!(config(both, &[]), format!("devices/filter=[{BOTH},\"a|sda|\",\"r|.*|\"]"));
     }
 
     #[test]
-    fn who_configures_network_devices_himself_is_left_to_it() {
-        assert_eq!(config("filter=[\"a|/dev/nbd0|\"]\n", &[]), "");
-        assert_eq!(config("filter=[\"a|/dev/nbd0|\"]\n", &["loop3"]), "devices/global_filter=[\"r|^/dev/loop3(p[0-9]+)?$|\"]");
+    fn kinds_that_the_administrator_accepts_by_name_are_left_to_him() {
+        let drbd = "devices/global_filter=[\"r|^/dev/drbd[0-9]|\"]";
+        assert_eq!(config("filter=[\"a|/dev/nbd0|\",\"r|.*|\"]\n", &[]), drbd);
+        assert_eq!(config("filter=[\"a|nbd|\",\"a|drbd.*|\"]\n", &[]), "");
+        assert_eq!(
+            config("filter=[\"a|nbd|\",\"a|drbd.*|\"]\n", &["loop3"]),
+            "devices/global_filter=[\"r|^/dev/loop3(p[0-9]+)?$|\"]"
+        );
+        // To reject them, or to accept a volume group of that name, is something else.
+        for other in ["\"r|^/dev/drbd|\",\"r|/dev/nbd|\"", "\"a|/dev/mapper/drbdpool-.*|\",\"a|.*|\""] {
+            assert_eq!(config(&format!("filter=[{other}]\n"), &[]), format!("devices/global_filter=[{BOTH}]"));
+        }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::{LvmPool, Mode, in_use, tags};
+use crate::pool::BLOCK;
 use crate::zero::{Stretch, zero};
 use crate::{Device, PoolError, Progress, VolumeName};
 
@@ -21,38 +22,44 @@ impl LvmPool {
             (self.report()?, self.zeroing.begin(volume)?)
         };
         let device = self.ready(&group, volume)?;
-        let before = tags::zeroed(&self.existing(&group, volume)?.tags);
-        let from = from.max(before.unwrap_or(0));
-        if from >= device.size {
-            return Ok(device);
-        }
-        let stretches = self.stretches(volume, &device, from)?;
-        match zero(&stretches, progress).map_err(PoolError::io("zero", &device.segments[0].path))? {
-            ControlFlow::Break(()) => return Err(PoolError::Interrupted { volume: volume.to_string() }),
-            ControlFlow::Continue(()) => drop(stretches),
-        }
-        // Where something before `from` was never zeroed the volume as a whole was not.
-        if let Some(before) = before.filter(|&before| before >= from) {
-            self.note_zeroed(volume, before, device.size)?;
+        let mut zeroed = tags::zeroed(&self.existing(&group, volume)?.tags);
+        let from = from.max(zeroed.unwrap_or(0)).next_multiple_of(BLOCK);
+        // A new volume that went on after a restart is one that begins somewhere else, and is as new.
+        let alone = from == 0;
+        let mut at = from;
+        while at < device.size {
+            let end = device.size.min(at.saturating_add(self.lvm.options.zero_lap.max(BLOCK)));
+            let stretches = self.stretches(volume, &device, at..end, alone)?;
+            let mut lap = |done, _| progress(at - from + done, device.size - from);
+            match zero(&stretches, &mut lap).map_err(PoolError::io("zero", &device.segments[0].path))? {
+                ControlFlow::Break(()) => return Err(PoolError::Interrupted { volume: volume.to_string() }),
+                ControlFlow::Continue(()) => drop(stretches),
+            }
+            // Where something before was never zeroed the volume as a whole was not, and nothing is noted.
+            if let Some(before) = zeroed.filter(|&before| before >= at) {
+                self.note_zeroed(volume, before, end)?;
+                zeroed = Some(end);
+            }
+            at = end;
         }
         self.ready(&self.report()?, volume)
     }
 
-    /// The open stretches of a volume from byte `from` on.
-    fn stretches(&self, volume: &VolumeName, device: &Device, from: u64) -> Result<Vec<Stretch>, PoolError> {
+    /// The open stretches of a range of a volume.
+    fn stretches(&self, volume: &VolumeName, device: &Device, range: Range<u64>, alone: bool) -> Result<Vec<Stretch>, PoolError> {
         let mut stretches = Vec::new();
-        let mut at = 0;
+        let mut begin = 0;
         for segment in &device.segments {
-            let skipped = from.saturating_sub(at).min(segment.length);
-            at += segment.length;
-            if skipped == segment.length {
-                continue;
+            let end = begin + segment.length;
+            let (first, last) = (range.start.max(begin), range.end.min(end));
+            if first < last {
+                let file = match &self.mode {
+                    Mode::Direct(claims) => claims.file(&segment.path)?,
+                    Mode::Mapper => open_to_zero(volume, &segment.path, alone)?,
+                };
+                stretches.push(Stretch { file, start: segment.start + (first - begin), length: last - first });
             }
-            let file = match &self.mode {
-                Mode::Direct(claims) => claims.file(&segment.path)?,
-                Mode::Mapper => open_to_zero(volume, &segment.path, from == 0)?,
-            };
-            stretches.push(Stretch { file, start: segment.start + skipped, length: segment.length - skipped });
+            begin = end;
         }
         Ok(stretches)
     }

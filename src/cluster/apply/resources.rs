@@ -26,7 +26,7 @@ impl Cluster {
         options.quorum = options.quorum.or(self.common.quorum).or(Some(by_voters));
         let id = ResourceId(self.next_resource);
         self.next_resource += 1;
-        self.names.insert(name.clone(), id);
+        Arc::make_mut(&mut self.names).insert(name.clone(), id);
         let (volumes, assignments) = (BTreeMap::new(), BTreeMap::new());
         let resource = Resource { id, name, volumes, options, assignments, record: None, created: now, properties };
         self.resources.insert(id, Arc::new(resource));
@@ -84,7 +84,7 @@ impl Cluster {
         let id = self.check_unused(name, force)?;
         self.leave_all(id);
         self.resources.remove(&id);
-        self.names.remove(name);
+        Arc::make_mut(&mut self.names).remove(name);
         self.drop_leavers();
         Ok(Applied::Done)
     }

@@ -42,7 +42,8 @@ impl RaftLogReader<Types> for LogStore {
             Bound::Unbounded => Bound::Unbounded,
         };
         let rows = self.db.entries((owned(range.start_bound()), owned(range.end_bound()))).map_err(|error| read_error(&error))?;
-        rows.iter().map(|row| decode(row).map_err(|error| read_error(&StoreError::Damaged(error)))).collect()
+        let entries: Result<Vec<_>, String> = rows.iter().map(|row| decode(row)).collect();
+        entries.map_err(|error| read_error(&StoreError::Damaged(error)))
     }
 }
 

@@ -54,9 +54,7 @@ type Metrics = RaftMetrics<u64, BasicNode>;
 
 fn next_change(model: &Cluster, metrics: &Metrics) -> Option<(String, ChangeMembers<u64, BasicNode>)> {
     let membership = metrics.membership_config.membership();
-    if model.id.is_none() {
-        return None;
-    }
+    model.id?;
     if let [_, .., last] = membership.get_joint_config().as_slice() {
         // A leader was lost half way: go the rest of it.
         return Some(("a change of voters is finished".into(), ChangeMembers::ReplaceAllVoters(last.clone())));

@@ -278,11 +278,18 @@ impl Consensus {
     /// Stops taking part, and waits until the file can be opened again, by this process or another.
     pub async fn close(self) {
         self.shutdown().await;
-        let db = Arc::downgrade(&self.inner.db);
+        let file = self.inner.setup.file.clone();
         drop(self);
-        // openraft's tasks let go of the store a moment after they have ended; a reader that hangs must not keep an exit.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while db.strong_count() > 0 && Instant::now() < deadline {
+        // openraft's tasks let go of the store a moment after they have ended, and closing it takes a moment, too. Something that
+        // hangs must not keep a process from its exit, though.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let is_free = || {
+            tokio::task::spawn_blocking({
+                let file = file.clone();
+                move || Db::open(&file).is_ok()
+            })
+        };
+        while !is_free().await.unwrap_or(true) && Instant::now() < deadline {
             sleep(Duration::from_millis(5)).await;
         }
     }

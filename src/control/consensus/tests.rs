@@ -123,11 +123,7 @@ impl Group {
     /// Ends a node as a crash does: nobody is told.
     async fn kill(&self, node: u32) {
         let gone = lock(&self.board.nodes).remove(&NodeId(node)).unwrap();
-        gone.shutdown().await;
-        let db = Arc::downgrade(&gone.inner.db);
-        drop(gone);
-        // The file is free for the next opener once the last task has let go of it.
-        self.eventually("the store is closed", || db.strong_count() == 0).await;
+        gone.close().await;
     }
 
     fn cut(&self, node: u32) {

@@ -53,11 +53,6 @@ impl Gate {
         }
     }
 
-    /// The model now.
-    pub(in super::super) fn model(&self) -> Arc<Cluster> {
-        self.model.borrow().clone()
-    }
-
     fn verdict(&self, visitor: &Visitor) -> Result<(), TlsError> {
         let model = self.model.borrow().clone();
         self.tls.verdict(&model, &self.told, visitor.node, &visitor.fingerprint)

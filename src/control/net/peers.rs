@@ -114,7 +114,7 @@ pub async fn ask_to_join(
     let ask = async {
         let config = pinned(fingerprint).map_err(io::Error::other)?;
         let name = ServerName::from(contact.ip());
-        let mut stream = dial(from.unwrap_or(unspecified(contact)), contact, config, name).await?;
+        let mut stream = dial(from.unwrap_or_else(|| unspecified(contact)), contact, config, name).await?;
         match exchange(&mut stream, Service::Node, request).await? {
             (frame::ANSWERED, answer) => Ok(answer),
             (_, message) => Err(io::Error::other(String::from_utf8_lossy(&message).into_owned())),

@@ -24,7 +24,8 @@ impl Announcer {
         let known = model.nodes.get(&node.me);
         let joining = known.is_none_or(|known| known.state == NodeState::Joining || known.version != env!("CARGO_PKG_VERSION"));
         let waited = self.last.is_none_or(|last| last.elapsed() >= INTERVAL);
-        if !(self.due || waited) && !(joining && self.last.is_none_or(|last| last.elapsed() >= RETRY)) {
+        let impatient = joining && self.last.is_none_or(|last| last.elapsed() >= RETRY);
+        if !(self.due || waited || impatient) {
             return;
         }
         self.last = Some(Instant::now());

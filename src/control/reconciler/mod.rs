@@ -33,9 +33,14 @@ pub async fn run(node: Arc<Node>) {
         model.mark_unchanged();
         announcer.announce(&node).await;
         reconciler.start_due(&node.model());
-        let next = reconciler.next_due().unwrap_or(Instant::now() + INTERVAL).min(Instant::now() + INTERVAL);
+        let routine = Instant::now() + INTERVAL;
+        let next = reconciler.next_due().map_or(routine, |due| due.min(routine));
         tokio::select! {
-            changed = model.changed() => if changed.is_err() { return },
+            changed = model.changed() => match changed {
+                // Changes come in bursts, and a look at thousands of resources is not for nothing.
+                Ok(()) => tokio::time::sleep(BURST).await,
+                Err(_) => return,
+            },
             () = node.board.kick.notified() => {}
             () = tokio::time::sleep_until(next) => {}
             Some(done) = reconciler.tasks.join_next() => match done {
@@ -171,10 +176,9 @@ impl Reconciler {
         let Some(progress) = self.names.get_mut(&done.name) else { return };
         progress.busy = false;
         let resource = done.wanted.resource.as_ref().map(|resource| resource.id);
-        if let Some(resource) = resource
-            && self.node.board.note(resource, done.failure.clone())
-            && let Some(failure) = &done.failure
-        {
+        // What is left over of a removed resource has no place in the status: the log has to do.
+        let news = resource.map_or(progress.failures == 0, |id| self.node.board.note(id, done.failure.clone()));
+        if let Some(failure) = done.failure.as_ref().filter(|_| news) {
             tracing::warn!(resource = %done.name, %failure, "not as it should be; it is tried again");
         }
         // Kept also after a failure: when the model changes, there is reason to try at once.
@@ -201,6 +205,7 @@ impl Progress {
     }
 }
 
+const BURST: Duration = Duration::from_millis(5);
 const INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);

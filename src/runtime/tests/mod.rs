@@ -2,7 +2,9 @@
 #![expect(clippy::cast_possible_truncation, reason = "patterns")]
 
 mod limits;
+mod replication;
 mod requests;
+mod secured;
 mod tools;
 
 use std::fs::{File, OpenOptions};
@@ -20,7 +22,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::ResourceStatus;
-use crate::format::{NewReplica, SLOTS_DEFAULT, Step, area_len, create};
+use crate::format::{NewReplica, PeerSlot, SLOTS_DEFAULT, Step, area_len, create};
 use crate::nbd::client::{Body, decode, request};
 use crate::nbd::{Action, BlockSizes, Export, Mode, Negotiation, Purpose, Request, TlsPolicy};
 use crate::units::{Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, VolumeId};
@@ -28,6 +30,8 @@ use crate::units::{Authority, ClusterId, Incarnation, NodeId, Protocol, Record, 
 const RESOURCE: ResourceId = ResourceId(1);
 const VOLUME: VolumeId = VolumeId(0);
 const CLUSTER: ClusterId = ClusterId(77);
+
+const ONE_SHARD: PlaneOptions = PlaneOptions { shards: 1, memory: 0 };
 
 /// The longest that anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,11 +54,22 @@ impl Node {
 
     /// A node that serves one volume of so many bytes.
     fn serving(bytes: u64) -> Self {
-        let node = Self::start(0, PlaneOptions { shards: 1, memory: 0 });
+        let node = Self::start(0, ONE_SHARD);
         let spec = node.spec(RESOURCE, bytes);
         node.create(&spec);
         wait(node.plane.open(spec)).unwrap();
         node
+    }
+
+    /// Two nodes, not connected, that have a replica of one volume each, in sync.
+    fn pair(bytes: u64) -> [Self; 2] {
+        [0, 1].map(|id| {
+            let node = Self::start(id, ONE_SHARD);
+            let spec = node.spec_with_peers(RESOURCE, bytes, &[NodeId(1 - id)]);
+            node.create(&spec);
+            wait(node.plane.open(spec)).unwrap();
+            node
+        })
     }
 
     fn data(&self) -> PathBuf {
@@ -62,6 +77,11 @@ impl Node {
     }
 
     fn spec(&self, resource: ResourceId, bytes: u64) -> ResourceSpec {
+        self.spec_with_peers(resource, bytes, &[])
+    }
+
+    fn spec_with_peers(&self, resource: ResourceId, bytes: u64, peers: &[NodeId]) -> ResourceSpec {
+        let peer = |&node: &NodeId| (node, Peer { name: format!("n{node}").parse().unwrap(), diskful: true });
         let volumes = [(VOLUME, bytes)].into();
         let metadata = self.folder.path().join("metadata");
         let storage = ReplicaStorage {
@@ -69,7 +89,7 @@ impl Node {
             volumes: [(VOLUME, Backing::whole(self.data(), bytes.next_multiple_of(4096)))].into(),
         };
         let settings = ResourceSettings {
-            peers: [].into(),
+            peers: peers.iter().map(peer).collect(),
             volumes,
             protocol: Protocol::C,
             authority: Authority::Off,
@@ -88,17 +108,18 @@ impl Node {
             let segment = &backing.segments[0];
             File::create(&segment.path).unwrap().set_len(segment.length).unwrap();
         }
-        let incarnation = Incarnation(u64::from(spec.me.0) + 100);
-        let members = [(spec.me, incarnation)].into();
+        let incarnation = |node: NodeId| Incarnation(u64::from(node.0) + 100);
+        let peers: Vec<NodeId> = spec.settings.peers.keys().copied().collect();
+        let members = peers.iter().chain([&spec.me]).map(|&node| (node, incarnation(node))).collect();
         let new = NewReplica {
             cluster: spec.cluster,
             resource: spec.resource,
             node: spec.me,
             replica: ReplicaId(u64::from(spec.me.0) + 1),
-            incarnation,
+            incarnation: incarnation(spec.me),
             record: Some(Record::first(RecordId(5), members, Authority::Off)),
             synced: Some((1, RecordId(5))),
-            peers: Vec::new(),
+            peers: peers.into_iter().map(|node| PeerSlot { node, base: Some((1, RecordId(5))) }).collect(),
             volumes: spec.settings.volumes.clone(),
             slots: SLOTS_DEFAULT,
         };

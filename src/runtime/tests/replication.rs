@@ -1,0 +1,177 @@
+//! Two nodes keep one volume.
+
+use std::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::engine::Connection;
+use crate::units::{DiskState, Role};
+use crate::wire::VERSIONS;
+
+const BYTES: u64 = 64 << 20;
+
+/// Hands both ends of a plain connection to two nodes.
+fn connect(one: &Node, other: &Node) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    for (node, peer, socket) in [(one, other, ours), (other, one, theirs)] {
+        socket.set_nodelay(true).unwrap();
+        node.plane.link(plain_link(peer.id, OwnedFd::from(socket)));
+    }
+}
+
+fn plain_link(peer: NodeId, fd: OwnedFd) -> PeerLink {
+    let socket = Socket { fd, tls: None, early: Vec::new() };
+    PeerLink { peer, lane: lane_of(RESOURCE), socket, version: VERSIONS.newest, same_host: false }
+}
+
+fn is_settled(node: &Node) -> bool {
+    let status = node.status();
+    let peers = status.peers.iter().all(|peer| {
+        peer.connection == Connection::Connected
+            && peer.dirty == 0
+            && peer.resync.is_none()
+            && peer.disk == Some(DiskState::UpToDate)
+    });
+    status.disk == DiskState::UpToDate && status.in_sync && status.suspended.is_empty() && peers
+}
+
+fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    (0..length as u64).map(|at| (at.wrapping_mul(seed * 2 + 1) >> 3) as u8 ^ seed as u8).collect()
+}
+
+fn connected_pair() -> [Node; 2] {
+    let [one, other] = Node::pair(BYTES);
+    connect(&one, &other);
+    until("both are connected", || [&one, &other].iter().all(|node| is_settled(node)));
+    [one, other]
+}
+
+fn contents(node: &Node) -> Vec<u8> {
+    std::fs::read(node.data()).unwrap()
+}
+
+#[test]
+fn what_is_written_on_one_node_is_on_both() {
+    let [one, other] = connected_pair();
+    let mut client = one.client(Mode::default());
+    for (at, length) in [(0_u64, 4096), (5000, 100), (1 << 20, 3 << 20), (40 << 20, 65_536), (12_345, 700_001)] {
+        client.write(at, &pattern(at, length));
+    }
+    let zeroes = Request::WriteZeroes { offset: 2 << 20, length: 99_999, fua: true, no_hole: false, fast: false };
+    assert_eq!(client.ask(&zeroes, &[], 0), Ok(Vec::new()));
+    client.flush();
+    assert!(client.read(12_345, 700_001) == pattern(12_345, 700_001));
+    assert!(contents(&one) == contents(&other), "the replicas differ");
+    assert_eq!(&contents(&other)[40 << 20..][..65_536], pattern(40 << 20, 65_536));
+    until("one is primary", || one.status().role == Role::Primary && other.status().primary == Some(one.id));
+}
+
+#[test]
+fn a_queue_of_small_writes_reaches_both() {
+    let [one, other] = connected_pair();
+    let mut client = one.client(Mode::default());
+    let blocks = 2000_u64;
+    let mut answered = 0;
+    for at in 0..blocks {
+        let write = Request::Write { offset: at * 4096, length: 4096, fua: false };
+        client.send(&write, &pattern(at, 4096));
+        if at >= 32 {
+            assert_eq!(client.receive(0).1, Ok(Vec::new()));
+            answered += 1;
+        }
+    }
+    while answered < blocks {
+        assert_eq!(client.receive(0).1, Ok(Vec::new()));
+        answered += 1;
+    }
+    client.flush();
+    let copy = contents(&other);
+    assert!((0..blocks).all(|at| copy[at as usize * 4096..][..4096] == pattern(at, 4096)));
+    assert!(contents(&one) == copy);
+}
+
+#[test]
+fn a_peer_that_is_gone_is_left_behind_and_caught_up() {
+    let [one, other] = connected_pair();
+    let mut client = one.client(Mode::default());
+    client.write(0, &pattern(1, 1 << 20));
+    // The connection ends, and nobody makes another one.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    one.plane.link(plain_link(other.id, OwnedFd::from(ours)));
+    drop(theirs);
+    client.write(4 << 20, &pattern(2, 1 << 20));
+    client.flush();
+    until("it is noted what the peer lacks", || one.status().peers[0].dirty >= 1 << 20);
+    assert!(one.was_told(|event| matches!(event, PlaneEvent::WantLink { peer, .. } if *peer == other.id)));
+    connect(&one, &other);
+    until("the peer has caught up", || is_settled(&one) && is_settled(&other));
+    client.flush();
+    assert!(contents(&one) == contents(&other), "the replicas differ");
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_left_behind_after_its_time() {
+    let [one, other] = connected_pair();
+    let mut client = one.client(Mode::default());
+    client.write(0, &pattern(1, 4096));
+    let (ours, silent) = UnixStream::pair().unwrap();
+    one.plane.link(plain_link(other.id, OwnedFd::from(ours)));
+    let begun = Instant::now();
+    client.write(4096, &pattern(2, 4096));
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_secs(4), "the write took {waited:?}");
+    drop(silent);
+}
+
+#[test]
+fn the_survivor_serves_what_was_written() {
+    let [one, other] = connected_pair();
+    let mut client = one.client(Mode::default());
+    let bytes = pattern(3, 5 << 20);
+    client.write(777, &bytes);
+    // As a crash: nothing is closed.
+    drop(one);
+    let mut client = other.client(Mode::default());
+    assert!(client.read(777, 5 << 20) == bytes);
+    client.write(0, &pattern(4, 4096));
+    client.flush();
+    until("it is primary", || other.status().role == Role::Primary);
+}
+
+#[test]
+fn a_resource_that_is_not_open_at_the_peer_waits_for_it() {
+    let [one, other] = connected_pair();
+    wait(other.plane.close(RESOURCE, false)).unwrap();
+    let mut client = one.client(Mode::default());
+    client.write(0, &pattern(6, 1 << 20));
+    let spec = other.spec_with_peers(RESOURCE, BYTES, &[one.id]);
+    wait(other.plane.open(spec)).unwrap();
+    until("the peer has caught up", || is_settled(&one) && is_settled(&other));
+    client.flush();
+    assert!(contents(&one) == contents(&other), "the replicas differ");
+}
+
+#[test]
+fn the_role_goes_where_the_resource_is_used() {
+    let [one, other] = connected_pair();
+    let bytes = pattern(8, 3 << 20);
+    let mut client = one.client(Mode::default());
+    client.write(1 << 20, &bytes);
+    assert_eq!(wait(other.plane.attach(RESOURCE, VOLUME, false)).err(), Some(PlaneError::Busy(one.id)));
+    drop(client);
+    until("it can be used on the other node", || match wait(other.plane.attach(RESOURCE, VOLUME, false)) {
+        Ok(_) => true,
+        Err(error) => panic_unless_busy(&error, one.id),
+    });
+    let mut client = other.client(Mode::default());
+    assert!(client.read(1 << 20, 3 << 20) == bytes);
+    client.write(9, b"other");
+    client.flush();
+    assert!(contents(&one) == contents(&other), "the replicas differ");
+}
+
+fn panic_unless_busy(error: &PlaneError, node: NodeId) -> bool {
+    assert_eq!(*error, PlaneError::Busy(node));
+    false
+}
