@@ -129,7 +129,10 @@ impl Daemon {
             // What is not there need not go.
             let _ = fs::remove_file(path);
         }
-        self.node.consensus.clone().close().await;
+        let consensus = self.node.consensus.clone();
+        // Whoever waits for the store to be free must not keep it by this.
+        drop(self.node);
+        consensus.close().await;
         tracing::info!("ended");
     }
 

@@ -23,9 +23,9 @@ impl LvmPool {
         };
         let device = self.ready(&group, volume)?;
         let mut zeroed = tags::zeroed(&self.existing(&group, volume)?.tags);
-        let from = from.max(zeroed.unwrap_or(0)).next_multiple_of(BLOCK);
-        // A new volume that went on after a restart is one that begins somewhere else, and is as new.
+        // A new volume is nobody's yet, also where its zeroing goes on after a restart.
         let alone = from == 0;
+        let from = from.max(zeroed.unwrap_or(0)).min(device.size).next_multiple_of(BLOCK);
         let mut at = from;
         while at < device.size {
             let end = device.size.min(at.saturating_add(self.lvm.options.zero_lap.max(BLOCK)));
