@@ -134,6 +134,12 @@ impl Engine {
         if let Some(reign) = &mut self.reign {
             reign.admission = None;
         }
+        let current = self.record.as_ref().and_then(|r| r.in_sync.get(&self.peers[at].node)).copied();
+        if self.peers[at].is_ready() && !self.peers[at].data && self.peers[at].incarnation() == current {
+            self.resume(at);
+        } else {
+            self.tell_equal(at);
+        }
     }
 
     pub(super) fn abort_admission(&mut self, at: usize) {

@@ -82,6 +82,7 @@ impl Engine {
                 self.session_lost(at, false);
             }
             self.peers[at].their_token = hello.token;
+            self.peers[at].hopeless = false;
         }
         if hello.answers != self.peers[at].token {
             self.introduce(at);
@@ -98,7 +99,6 @@ impl Engine {
         peer.standing = Some(standing);
         peer.seen = true;
         peer.lost = None;
-        peer.hopeless = false;
         self.meet(links, at);
     }
 

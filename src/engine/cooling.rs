@@ -62,7 +62,9 @@ impl Engine {
     }
 
     fn begin_cooling(&mut self, extents: Vec<Extent>) {
-        let missing = self.peers_that(|p| p.data);
+        let Some(record) = &self.record else { return };
+        // A target keeps its own hot extents until its admission: they are its report, should it be needed again (rule M5).
+        let missing = self.peers_that(|p| p.data && record.in_sync.contains_key(&p.node));
         let dirty = self.dirty_in(&extents);
         let Some(reign) = &mut self.reign else { return };
         let id = reign.name();
@@ -74,16 +76,16 @@ impl Engine {
         self.store_maps(Then::CoolOwn);
     }
 
-    /// For each replica that is not in the ack set, what is dirty in the extents.
+    /// For each replica that is not in sync, what is dirty in the extents: for a target too, since its resync may end early.
     fn dirty_in(&self, extents: &[Extent]) -> Vec<(NodeId, Vec<BlockRange>)> {
-        let ack = self.reign.as_ref().map(|r| r.ack).unwrap_or_default();
+        let Some(record) = &self.record else { return Vec::new() };
         let ranges: Vec<_> = extents.iter().filter_map(|e| e.range(volume_blocks(&self.settings, e.volume))).collect();
-        let absent = self.peers.iter().enumerate().filter(|(at, p)| p.settings.diskful && !ack.contains(*at));
+        let absent = self.peers.iter().filter(|p| p.settings.diskful && !record.in_sync.contains_key(&p.node));
         let fine = |p: &super::peer::Peer| -> Vec<BlockRange> { ranges.iter().flat_map(|r| p.dirty.runs_in(*r)).collect() };
         let coarse = |p: &super::peer::Peer| ranges.iter().copied().filter(|r| p.dirty.meets(*r)).collect();
         // Too many runs for a message become whole extents, which over-reports.
         let of = |p| Some(fine(p)).filter(|runs| runs.len() <= BATCH).unwrap_or_else(|| coarse(p));
-        absent.map(|(_, p)| (p.node, of(p))).filter(|(_, runs)| !runs.is_empty()).collect()
+        absent.map(|p| (p.node, of(p))).filter(|(_, runs)| !runs.is_empty()).collect()
     }
 
     /// The primary's own bits are durable.
@@ -103,7 +105,17 @@ impl Engine {
         }
     }
 
-    /// A replica that is gone keeps its extents hot; it will be resynced there, and then they are cooled again.
+    /// A member that was away for a moment has to hear of the batch, with the bits that come with it, before it is over.
+    pub(super) fn resend_cool(&mut self, peer: usize) {
+        let Some(cooling) = self.reign.as_ref().and_then(|r| r.cooling.as_ref()) else { return };
+        if cooling.missing.contains(peer) {
+            let (id, extents) = (cooling.id, cooling.extents.clone());
+            let dirty = self.dirty_in(&extents);
+            self.send(peer, Message::Cool { id, extents, dirty });
+        }
+    }
+
+    /// A replica that the record does not name any more keeps its extents hot; it will be resynced there.
     pub(super) fn cooling_lost_peer(&mut self, peer: usize) {
         if let Some(cooling) = self.reign.as_mut().and_then(|r| r.cooling.as_mut()) {
             cooling.missing.remove(peer);

@@ -7,7 +7,7 @@ use crate::units::{Authority, DiskState, Instant, NodeId, Record, RecordId, Reso
 use crate::wire::{Message, RecordPoint, ReplicaStanding, Standing};
 
 use super::activity::Activity;
-use super::change::Change;
+use super::change::{Change, Court};
 use super::dirty::Dirty;
 use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
@@ -177,6 +177,10 @@ impl Engine {
                 continue;
             }
             let slot = self.store.as_mut().and_then(|store| slot_of(&mut store.superblock, &self.settings, node));
+            if slot.is_some() {
+                // A peer that is gone and had the slot before must not write there any more.
+                self.peers.iter_mut().for_each(|peer| peer.dirty.give_up(slot));
+            }
             let mut dirty = Dirty::new(slot);
             for (&volume, &bytes) in &self.settings.volumes {
                 let region = self.store.as_ref().and_then(|s| s.superblock.regions.iter().find(|r| r.volume == volume));
@@ -220,6 +224,7 @@ impl Engine {
     fn consider(&mut self, links: &Links) {
         self.consider_follow();
         self.consider_outdated();
+        self.refuse_impatient();
         if self.reign.is_some() {
             self.consider_reign(links);
         } else {
@@ -306,8 +311,14 @@ impl Engine {
     pub(super) fn store_record(&mut self, then: Then) -> bool {
         let Some(store) = &mut self.store else { return false };
         let superblock = &mut store.superblock;
-        superblock.record.clone_from(&self.record);
-        superblock.lineage.clone_from(&self.lineage);
+        match &self.change {
+            // An own proposal is on its way to this very place: it must not be overtaken by the record that it replaces.
+            Some(Change { record, at: Court::Own { storing: true, .. }, .. }) => superblock.record = Some(record.clone()),
+            _ => {
+                superblock.record.clone_from(&self.record);
+                superblock.lineage.clone_from(&self.lineage);
+            }
+        }
         if let Some(record) = &self.record
             && let Some(&recorded) = record.in_sync.get(&superblock.node)
             && (recorded == superblock.incarnation || recorded == superblock.continues)
@@ -432,7 +443,9 @@ impl Engine {
         if settings.peers.len() > PEERS_MAX {
             return;
         }
-        self.settings = settings;
+        // A volume's maps are made when the resource is opened; until then it is not known here.
+        let volumes = std::mem::take(&mut self.settings.volumes);
+        self.settings = Settings { volumes, ..settings };
         self.make_peers(&mut BTreeMap::new());
         self.drop_removed_peers();
     }

@@ -32,6 +32,13 @@ impl Dirty {
         Self { slot, volumes: BTreeMap::new() }
     }
 
+    /// Another peer has the slot now.
+    pub(super) fn give_up(&mut self, slot: Option<u16>) {
+        if self.slot == slot {
+            self.slot = None;
+        }
+    }
+
     /// A volume, with the bitmap that was read from disk, if any.
     pub(super) fn add(&mut self, volume: VolumeId, bytes: u64, region: Option<Region>, bits: Option<Bitmap>) {
         let bits = bits.unwrap_or_else(|| Bitmap::new(blocks_of(bytes)));

@@ -54,12 +54,31 @@ pub(super) struct Flights {
 impl Flights {
     /// Numbers a write.
     pub(super) fn insert(&mut self, flight: Flight) -> u64 {
-        if self.first == 0 {
-            self.first = 1;
-        }
+        self.first = self.first.max(1);
         self.queue.push_back(Some(flight));
         self.open += 1;
         self.first + self.queue.len() as u64 - 1
+    }
+
+    /// Uses up a number for something that is on its replica already.
+    pub(super) fn skip(&mut self) -> u64 {
+        self.first = self.first.max(1);
+        self.queue.push_back(None);
+        let seq = self.first + self.queue.len() as u64 - 1;
+        self.trim();
+        seq
+    }
+
+    fn trim(&mut self) {
+        while let Some(None) = self.queue.front() {
+            self.queue.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// The lowest number in flight.
+    pub(super) fn first_open(&self) -> Option<u64> {
+        (self.open > 0).then_some(self.first)
     }
 
     pub(super) fn get_mut(&mut self, seq: u64) -> Option<&mut Flight> {
@@ -71,10 +90,7 @@ impl Flights {
         let at = usize::try_from(seq.checked_sub(self.first)?).ok()?;
         let flight = self.queue.get_mut(at)?.take()?;
         self.open -= 1;
-        while let Some(None) = self.queue.front() {
-            self.queue.pop_front();
-            self.first += 1;
-        }
+        self.trim();
         Some(flight)
     }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::units::Protocol;
 use crate::wire::Message;
 
 use super::core::Engine;
@@ -25,6 +26,8 @@ pub(super) struct Flushes {
     /// A round is wanted for the engine's own sake.
     pub(super) wanted: bool,
     running: Option<Round>,
+    /// Protocols A and B: the writes up to here have to be on all disks before the next round begins.
+    barrier: Option<u64>,
     next: u64,
     /// How many rounds have ended.
     pub(super) ended: u64,
@@ -65,7 +68,17 @@ impl Engine {
         let due = reign.flush_due.is_some_and(|due| due <= self.now) || self.unsettled.bytes() >= FLUSH_BYTES;
         let wanted = due || reign.flushes.wanted || !reign.flushes.waiting.is_empty();
         let unequal = reign.phase == Phase::TakingOver || (!reign.equal && self.members_are_unequal());
+        let early = self.settings.protocol != Protocol::C;
         let Some(reign) = self.reign.as_mut().filter(|r| wanted && !unequal && r.flushes.running.is_none()) else { return };
+        if early {
+            // With protocols A and B a write may have been answered that is not on every disk yet: a flush that would overtake it
+            // there waits until it is (rule W1).
+            let barrier = *reign.flushes.barrier.get_or_insert_with(|| reign.flights.last());
+            if reign.flights.first_open().is_some_and(|open| open <= barrier) {
+                return;
+            }
+            reign.flushes.barrier = None;
+        }
         reign.flushes.next += 1;
         reign.flushes.wanted = false;
         reign.flush_due = None;

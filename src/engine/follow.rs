@@ -91,13 +91,13 @@ impl Engine {
             | Message::SyncReady
             | Message::Hashes { .. }
             | Message::Cooled { .. }
-            | Message::AdmitStored { .. } => self.to_primary(at, reign, message, payload),
-            _ => self.to_replica(at, reign, message, payload),
+            | Message::AdmitStored { .. } => self.from_replica(at, reign, message, payload),
+            _ => self.from_primary(at, reign, message, payload),
         }
     }
 
     /// A message that only the primary that this node follows may send (rule F1): from any other it is refused, not answered.
-    fn to_replica(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
+    fn from_primary(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
         let mine = self.record.as_ref().map_or(0, |r| r.reign);
         if self.follow.primary != Some(at) || reign != mine {
             self.out.extend(payload.map(super::Command::Release));
@@ -134,7 +134,7 @@ impl Engine {
             }
             super::connect::Relation::Fork => return,
         }
-        if self.record.as_ref().and_then(|r| r.primary) != Some(self.peers[at].node) {
+        if self.left || self.record.as_ref().and_then(|r| r.primary) != Some(self.peers[at].node) {
             return;
         }
         self.stop_following();
@@ -449,8 +449,12 @@ impl Engine {
     /// A primary steps down only when everything is equal and durable on every member and its map empty: a member's map can be, too.
     fn cool_all(&mut self) {
         let member = self.am_member();
+        if !member {
+            // What a target remembers is its report, until its admission (rule M5).
+            return;
+        }
         self.unsettled = super::unsettled::Unsettled::default();
-        if let Some(store) = self.store.as_mut().filter(|s| member && !s.failed) {
+        if let Some(store) = self.store.as_mut().filter(|s| !s.failed) {
             let hot = store.activity.hot_extents();
             store.activity.cool(&hot, u64::MAX);
         }

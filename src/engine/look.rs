@@ -71,22 +71,23 @@ impl Engine {
         let mut due = [
             self.read_again,
             later(self.stop_by),
-            self.wanting.values().min().copied(),
+            later(self.wanting.values().min().copied()),
             later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty()),
             self.change.as_ref().and_then(|c| c.again),
+            later(self.primary_may_return()).filter(|_| self.reign.is_none()),
         ]
         .into_iter()
         .flatten()
         .min();
         let Some(reign) = &self.reign else { return due };
         let lease = self.follow.lease_until.filter(|_| reign.phase == Phase::TakingOver);
-        for at in [reign.flush_due, self.linger_until(), self.cooling_due(), later(lease)].into_iter().flatten() {
+        for at in [later(reign.flush_due), later(self.linger_until()), self.cooling_due(), later(lease)].into_iter().flatten() {
             due = earlier(due, at);
         }
         for peer in &self.peers {
             let named = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&peer.node));
             if named && !peer.is_connected() && self.change.is_none() {
-                due = earlier(due, self.overdue_at(peer));
+                due = later(Some(self.overdue_at(peer))).map_or(due, |at| earlier(due, at));
             }
             if let Some(paced) = later(peer.sync.as_ref().map(super::resync::Sync::paced)) {
                 due = earlier(due, paced);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::units::{DiskState, Incarnation, Instant, Record};
+use crate::units::{DiskState, Incarnation, Instant, NodeId, Record};
 
 use super::change::Purpose;
 use super::core::{Engine, volume_blocks};
@@ -50,8 +50,8 @@ impl Engine {
         self.abort_sync(at);
         self.abort_admission(at);
         self.reread_from_others(at);
-        self.cooling_lost_peer(at);
         if !self.is_needed_member(at) {
+            self.cooling_lost_peer(at);
             self.without(at);
         }
     }
@@ -85,6 +85,7 @@ impl Engine {
     /// The record does not name it any more: its session begins anew, as that of a replica that lacks something.
     pub(super) fn evicted(&mut self, at: usize) {
         self.abort_sync(at);
+        self.cooling_lost_peer(at);
         self.without(at);
         let peer = &mut self.peers[at];
         peer.session = Session::None;
@@ -131,7 +132,8 @@ impl Engine {
         let lost_disk = !self.has_disk() && record.in_sync.contains_key(&self.id.node);
         let overdue = self.overdue_members(record);
         let renewed = self.peers.iter().position(|p| p.is_ready() && !p.data && self.recorded_before(p, record).is_some());
-        if !lost_disk && overdue.is_empty() && renewed.is_none() {
+        let stranger = record.in_sync.keys().any(|node| *node != self.id.node && self.peer_at(*node).is_none());
+        if !lost_disk && overdue.is_empty() && renewed.is_none() && !stranger {
             return;
         }
         let record = record.clone();
@@ -139,13 +141,13 @@ impl Engine {
             self.drop_self(&record);
             return;
         }
-        if !overdue.is_empty() {
+        if !overdue.is_empty() || stranger {
             let mut next = record.next(self.ids.record());
-            next.in_sync.retain(|node, _| !overdue.iter().any(|at| self.peers[at].node == *node));
+            let stays = |node: NodeId| node == self.id.node || self.peer_at(node).is_some_and(|at| !overdue.contains(at));
+            next.in_sync.retain(|node, _| stays(*node));
             if !next.in_sync.is_empty() {
-                // Nothing that anybody was told is missing on the other side yet: if it turns out to have gone on, this one may
-                // withdraw (rule Q3). What is in flight will be completed without the other side, so then it has been written.
-                next.unwritten = self.reign.as_ref().is_some_and(|r| r.flights.is_empty());
+                // Whatever is in flight when this is granted is completed without the other side: this side has written (rule Q3).
+                next.unwritten = false;
                 self.propose(next, Purpose::Evict(overdue));
             }
             return;
@@ -173,15 +175,19 @@ impl Engine {
         let others = self.peers.iter().any(|p| p.data && next.in_sync.contains_key(&p.node));
         if others {
             self.propose(next, Purpose::DropSelf);
-        } else {
+        } else if next.in_sync.is_empty() {
             self.fail_everything();
         }
+        // Else the others are away, for a moment perhaps: only they can say what is there.
     }
 
     /// A disk that failed is not asked again; others see it in this node's standing.
     pub(super) fn disk_failed(&mut self) {
         let Some(store) = self.store.as_mut().filter(|s| !s.failed) else { return };
         store.failed = true;
+        let left = store.abandon();
+        self.ready.extend(left);
+        (0..self.peers.len()).for_each(|at| self.abort_sync(at));
         let Some(reign) = &mut self.reign else { return };
         for seq in reign.flights.seqs() {
             if let Some(flight) = reign.flights.get_mut(seq) {
@@ -209,6 +215,8 @@ impl Engine {
             self.send_flight(at, seq);
         }
         self.resend_flush(at);
+        self.resend_cool(at);
+        self.tell_equal(at);
     }
 
     /// Blocks of a report, within the volumes.

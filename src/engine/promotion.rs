@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::units::{DiskState, Incarnation, Record};
+use crate::units::{DiskState, Incarnation, Instant, Record};
 use crate::wire::Message;
 
 use super::change::Purpose;
@@ -46,9 +46,9 @@ impl Engine {
         if self.stopping != Stopping::No {
             return;
         }
-        self.refuse_impatient();
         let wanted = !self.wanting.is_empty();
-        if self.change.is_some() || !(wanted || self.has_sync_duty()) {
+        if self.change.is_some() || !(wanted || self.has_sync_duty()) || !self.ops.disk_is_idle() {
+            // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
             return;
         }
         match self.promotable() {
@@ -82,6 +82,9 @@ impl Engine {
         if let Some(peer) = self.follow.primary {
             return Err(AttachError::InUse(self.peers[peer].node));
         }
+        if self.primary_may_return() > Some(self.now) {
+            return no_data("the primary was lost a moment ago and may come back".into());
+        }
         if store.failed || store.superblock.inconsistent {
             return no_data(format!("the replica on this node is {}", store.disk()));
         }
@@ -89,6 +92,18 @@ impl Engine {
             return self.as_member(record);
         }
         self.as_last_of_all(record)
+    }
+
+    /// Until when a primary whose connection has just broken is given the time to come back. Without it every short break would be a
+    /// race for the role, and a live primary with clients could lose it.
+    pub(super) fn primary_may_return(&self) -> Option<Instant> {
+        let primary = self.record.as_ref()?.primary.filter(|p| *p != self.id.node)?;
+        let peer = &self.peers[self.peer_at(primary)?];
+        if peer.hopeless || peer.is_connected() {
+            return None;
+        }
+        let grace = self.settings.timeouts.reconnect * 4;
+        Some(peer.lost.unwrap_or(self.started).after(grace))
     }
 
     /// A member that did not restart uncleanly has everything. One that stopped while others went on does not know whether they
@@ -194,7 +209,7 @@ impl Engine {
     }
 
     /// Tells clients that have waited long enough why they cannot attach.
-    fn refuse_impatient(&mut self) {
+    pub(super) fn refuse_impatient(&mut self) {
         let late: Vec<ClientId> = self.wanting.iter().filter(|(_, until)| **until <= self.now).map(|(c, _)| *c).collect();
         if late.is_empty() {
             return;
@@ -232,7 +247,7 @@ impl Engine {
     }
 
     /// When the role is given up unless somebody comes.
-    pub(super) fn linger_until(&self) -> Option<crate::units::Instant> {
+    pub(super) fn linger_until(&self) -> Option<Instant> {
         let reign = self.reign.as_ref()?;
         let syncing = self.peers.iter().any(|p| p.sync.is_some());
         (!syncing && reign.phase == Phase::Serving).then(|| reign.idle_since.map(|since| since.after(LINGER)))?

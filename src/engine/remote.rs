@@ -5,6 +5,7 @@ use crate::wire::Message;
 
 use super::core::Engine;
 use super::event::{BufferId, Command, Failure};
+use super::peerset::PeerSet;
 
 /// A read by a peer.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,8 @@ pub(super) struct RemoteRead {
     pub(super) len: u64,
     /// The peer that was asked.
     pub(super) peer: Option<usize>,
+    /// Those that could not.
+    pub(super) tried: PeerSet,
 }
 
 impl Engine {
@@ -27,7 +30,7 @@ impl Engine {
     pub(super) fn read_remotely(&mut self, mut read: RemoteRead) {
         let Some(record) = &self.record else { return };
         let able = |p: &super::peer::Peer| p.data && record.in_sync.contains_key(&p.node);
-        let Some(peer) = self.peers.iter().position(able) else {
+        let Some(peer) = self.peers_that(able).iter().find(|&at| !read.tried.contains(at)) else {
             self.fail(read.key, Failure::Io);
             return;
         };
@@ -52,8 +55,8 @@ impl Engine {
             }
             (read, payload) => {
                 self.out.extend(payload.map(Command::Release));
-                if let Some(read) = read {
-                    // The peer could not: its standing says why, and it will not be asked again once that has arrived.
+                if let Some(mut read) = read {
+                    read.tried.insert(peer);
                     self.read_remotely(read);
                 }
             }

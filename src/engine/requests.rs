@@ -97,7 +97,16 @@ impl Engine {
             let io = DiskIo::Read { range, buffer: Some(buffer), detect_zeroes: false };
             self.ops.disk(&mut self.out, Op::Read { request: key }, io);
         } else {
-            self.read_remotely(RemoteRead { key, range, into: buffer, from_at: 0, into_at: 0, len: range.bytes(), peer: None });
+            self.read_remotely(RemoteRead {
+                key,
+                range,
+                into: buffer,
+                from_at: 0,
+                into_at: 0,
+                len: range.bytes(),
+                peer: None,
+                tried: PeerSet::default(),
+            });
         }
     }
 
@@ -107,7 +116,16 @@ impl Engine {
         if !(self.has_disk() && self.am_member()) {
             let into_at = edge.block * BLOCK + edge.from;
             let (from_at, len) = (edge.from, edge.len);
-            self.read_remotely(RemoteRead { key, range: block, into: buffer, from_at, into_at, len, peer: None });
+            self.read_remotely(RemoteRead {
+                key,
+                range: block,
+                into: buffer,
+                from_at,
+                into_at,
+                len,
+                peer: None,
+                tried: PeerSet::default(),
+            });
             return;
         }
         let io = DiskIo::ReadEdge { range: block, buffer, block_in_buffer: edge.block, from: edge.from, len: edge.len };
@@ -206,7 +224,7 @@ impl Engine {
         let flight = Flight { cause, range, what, fua, unwritten, unreceived, local, holds, answered: only.is_some() };
         let seq = reign.flights.insert(flight);
         reign.last_write = self.now;
-        reign.flush_due.get_or_insert(self.now.after(super::flush::FLUSH_EVERY));
+        reign.flush_due.get_or_insert_with(|| self.now.after(super::flush::FLUSH_EVERY));
         let number = reign.number;
         if local {
             reign.local.begin(seq);
@@ -299,14 +317,16 @@ impl Engine {
 
     /// Answers a write when all whose word is needed have given it (rule W1), and ends it when nobody is left.
     pub(super) fn check_flight(&mut self, seq: u64) {
-        let own_word_missing = self.own_word_missing();
+        let (own_word_missing, has_disk) = (self.own_word_missing(), self.has_disk());
         let protocol = self.settings.protocol;
         let reign = self.reign.as_mut().expect("writes belong to a reign");
         let ack = reign.ack;
         let Some(flight) = reign.flights.get_mut(seq) else { return };
         let early = match protocol {
             _ if flight.fua => !flight.unwritten.meets(ack),
-            Protocol::A => true,
+            Protocol::A if has_disk => true,
+            // Without an own disk nothing would be anywhere.
+            Protocol::A => !flight.unwritten.meets(ack),
             Protocol::B => !flight.unreceived.meets(ack),
             Protocol::C => !flight.unwritten.meets(ack),
         };

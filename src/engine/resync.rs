@@ -69,6 +69,11 @@ impl Sync {
         self.stage == Stage::Target
     }
 
+    /// Whether it is of a replica that is not in sync.
+    fn is_target(&self) -> bool {
+        self.stage != Stage::Member
+    }
+
     /// Whether no chunk is under way.
     pub(super) fn is_quiet(&self) -> bool {
         self.chunks == 0
@@ -87,9 +92,10 @@ fn order_key(chunk: u64) -> u64 {
 impl Engine {
     /// Begins the resyncs that are needed and keeps those that run supplied.
     pub(super) fn consider_syncs(&mut self) {
-        if !(self.has_disk() && self.am_member()) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::SteppingDown) {
+        if !(self.has_disk() && self.am_member()) {
             return;
         }
+        let ending = self.reign.as_ref().is_some_and(|r| r.phase == Phase::SteppingDown);
         for at in 0..self.peers.len() {
             if !self.peers[at].is_ready() {
                 continue;
@@ -97,7 +103,10 @@ impl Engine {
             if self.peers[at].sync.is_none() {
                 self.begin_sync(at);
             }
-            self.pump(at);
+            // Members are made equal before the role is given up; a target is the next primary's to go on with.
+            if !(ending && self.peers[at].sync.as_ref().is_some_and(Sync::is_target)) {
+                self.pump(at);
+            }
         }
     }
 
@@ -245,6 +254,9 @@ impl Engine {
         let done = chunk.parts == 0;
         for (same, run) in runs {
             if same {
+                // Equal, but perhaps not durable there yet: it stays in the window until the next flush is confirmed (rule R1).
+                let seq = self.reign.as_mut().map_or(0, |r| r.flights.skip());
+                self.unsettled.note(seq, run);
                 self.peers[at].dirty.clear(run);
             } else {
                 self.read_part(key, run);

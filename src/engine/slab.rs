@@ -62,7 +62,6 @@ impl<T> Slab<T> {
         key as u32 as usize
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the high half is the life")]
     fn life(key: u64) -> u32 {
         (key >> 32) as u32
     }

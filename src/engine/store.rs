@@ -96,6 +96,14 @@ impl Store {
         }
     }
 
+    /// The disk has failed: nothing more is written. What a primary has still to do goes on, since others' copies count now.
+    pub(super) fn abandon(&mut self) -> Vec<Then> {
+        let queues = [std::mem::take(&mut self.superblocks), std::mem::take(&mut self.maps)];
+        let waiting = queues.into_iter().flat_map(|q| q.running.into_iter().flatten().chain(q.waiting));
+        let own = |then: &Then| matches!(then, Then::Grant { .. } | Then::United { .. } | Then::Unlatch | Then::CoolOwn);
+        waiting.filter(own).collect()
+    }
+
     /// The superblock has changed: write it, then go on.
     pub(super) fn store_superblock(&mut self, then: Then, ops: &mut Ops, out: &mut Vec<Command>) {
         self.superblocks.waiting.push(then);

@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// A message to a primary from a replica.
-    pub(super) fn to_primary(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
+    pub(super) fn from_replica(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
         let current = self.reign.as_ref().is_some_and(|r| r.number == reign);
         if !current || matches!(self.peers[at].session, Session::None) {
             self.out.extend(payload.map(Command::Release));
@@ -243,15 +243,22 @@ impl Engine {
             }
             Some(from) if reign.flushes.ended > from => {
                 reign.equal = true;
-                let seq = reign.settled;
                 self.unsettled.settle_older();
                 for at in 0..self.peers.len() {
-                    if self.peers[at].data {
-                        self.send(at, Message::Settled { seq, older: true });
-                    }
+                    self.tell_equal(at);
                 }
             }
             Some(_) => {}
+        }
+    }
+
+    /// Tells a member that nothing of older reigns need be remembered. A target remembers until its admission (rule M5).
+    pub(super) fn tell_equal(&mut self, at: usize) {
+        let Some(reign) = self.reign.as_ref().filter(|r| r.equal) else { return };
+        let seq = reign.settled;
+        let member = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.peers[at].node));
+        if member && self.peers[at].data {
+            self.send(at, Message::Settled { seq, older: true });
         }
     }
 
@@ -272,7 +279,11 @@ impl Engine {
             }
             return;
         }
-        let quiet = reign.flights.is_empty() && reign.requests.is_empty() && reign.cooling.is_none() && reign.equal;
+        let quiet = reign.flights.is_empty()
+            && reign.requests.is_empty()
+            && reign.chunks.is_empty()
+            && reign.cooling.is_none()
+            && reign.equal;
         let flushed = reign.flushes.ended > reign.step_down_from && !self.unsettled.has_current();
         if !quiet || !flushed || hot {
             return;
@@ -302,6 +313,17 @@ impl Engine {
     fn end_reign(&mut self) {
         let Some(reign) = self.reign.take() else { return };
         let mut reign = *reign;
+        // What was not confirmed durable on a replica is dirty for it: the next reign, here perhaps, begins without the windows.
+        let mut folded = false;
+        for peer in self.peers.iter_mut().filter(|p| p.data) {
+            for range in self.unsettled.since(peer.durable) {
+                peer.dirty.set(range);
+                folded = true;
+            }
+        }
+        if folded {
+            self.store_maps(Then::Nothing);
+        }
         for seq in reign.flights.seqs() {
             if let Some(flight) = reign.flights.remove(seq) {
                 if let super::flights::What::Data(buffer) = flight.what {

@@ -46,6 +46,8 @@ fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
     let record = Record::first(RecordId(77), nodes.iter().map(first).collect(), authority);
     let volumes: BTreeMap<_, _> = [(VolumeId(0), BYTES)].into();
     let protocol = Protocol::C;
+    // A slow resync meets hand-overs, crashes and coolings on its way.
+    let resync_max = if rng.chance(40) { rng.between(1, 16) << 20 } else { 0 };
     let make = |node: &NodeId| {
         let peers = nodes.iter().filter(|n| *n != node);
         let slots = peers.clone().map(|n| PeerSlot { node: *n, base: Some((1, record.id)) }).collect();
@@ -67,7 +69,7 @@ fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
             protocol,
             authority,
             on_no_quorum: OnNoQuorum::SuspendIo,
-            resync_max: 0,
+            resync_max,
             timeouts: Timeouts::default(),
         };
         Node::new(*node, &new, settings, BYTES / 512)
