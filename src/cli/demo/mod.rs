@@ -124,7 +124,8 @@ async fn crash(nodes: &mut Nodes, report: &mut Report<'_>, books: &Books, primar
     let died = Instant::now();
     nodes.kill(primary).await?;
     writers.await.map_err(|error| broken(io::Error::other(error)))?;
-    let (writes, blocks) = (books.open().acknowledged(), books.open().promised());
+    let ledger = books.open();
+    let (writes, blocks) = (ledger.acknowledged(), ledger.promised());
     report.shown("Writes are acknowledged, then the primary is killed", format!("{writes} writes, {blocks} blocks"));
     Ok(died)
 }
