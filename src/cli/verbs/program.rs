@@ -78,8 +78,8 @@ pub(super) const VERBS: &[Verb] = &[
         aliases: &[],
         category: Category::Program,
         short: "Serve a volume on standard input and output",
-        long: "For NBD clients that start their server themselves, as in `nbdcopy -- [ blkrep nbd serve --stdio web ] web.img`, or reach \
-               it through ssh. The client asks for the export without a name.",
+        long: "For NBD clients that start their server themselves: `nbdfuse DIR --command ssh alpha blkrep nbd serve --stdio web` \
+               shows a volume of another machine as a file. The client asks for the export without a name.",
         args: &[&[
             Arg::flag("stdio", None, "On standard input and output; there is no other way yet"),
             Arg::place("export", Takes::Target, "The volume"),
