@@ -240,6 +240,7 @@ async fn answer_plane(node: Arc<Node>, mut dialler: Dialler, mut inbox: mpsc::Un
                 Some(PlaneEvent::Changed { resource }) => tracing::trace!(%resource, "changed"),
                 None => return,
             },
+            () = dialler.turn() => {}
             _ = look.tick() => if model.has_changed().unwrap_or(false) {
                 model.mark_unchanged();
                 dialler.reconsider();

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -27,11 +28,20 @@ use crate::runtime::{LANES, Lane, PeerLink, Socket, lane_of};
 use crate::units::{ClusterId, NodeId};
 use crate::wire::VERSIONS;
 
+/// A link that is being dialled.
+struct Dialling {
+    task: AbortHandle,
+    /// It was handed to the data plane; the task ends any moment.
+    handed: Arc<AtomicBool>,
+    /// The data plane missed it again after it was handed over.
+    again: bool,
+}
+
 /// Dials the links that the data plane misses.
 pub struct Dialler {
     node: Arc<Node>,
     config: Arc<rustls::ClientConfig>,
-    dialling: BTreeMap<(NodeId, Lane), AbortHandle>,
+    dialling: BTreeMap<(NodeId, Lane), Dialling>,
     /// Links that were handed over in plain text.
     plain: BTreeMap<(NodeId, Lane), bool>,
     tasks: JoinSet<((NodeId, Lane), bool)>,
@@ -46,19 +56,40 @@ impl Dialler {
 
     /// The data plane misses a link: dials it, if that is for this node to do, until it is there.
     pub fn want(&mut self, peer: NodeId, lane: Lane) {
-        self.reap();
         let key = (peer, lane);
-        if peer <= self.node.me || self.dialling.contains_key(&key) {
+        if peer <= self.node.me {
             return;
         }
-        let (node, config) = (self.node.clone(), self.config.clone());
-        let task = self.tasks.spawn(async move { (key, dial_until_linked(&node, &config, peer, lane).await) });
-        self.dialling.insert(key, task);
+        if let Some(dialling) = self.dialling.get_mut(&key) {
+            dialling.again = dialling.handed.load(Ordering::Acquire);
+            return;
+        }
+        let (node, config, handed) = (self.node.clone(), self.config.clone(), Arc::new(AtomicBool::new(false)));
+        let seen = handed.clone();
+        let task = self.tasks.spawn(async move { (key, dial_until_linked(&node, &config, peer, lane, &seen).await) });
+        self.dialling.insert(key, Dialling { task, handed, again: false });
+    }
+
+    /// Waits until a dialling has ended, and dials anew what was missed again meanwhile. To be called again and again; may be
+    /// dropped at any time.
+    pub async fn turn(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok(((peer, lane), plain))) => {
+                self.plain.insert((peer, lane), plain);
+                if self.dialling.remove(&(peer, lane)).is_some_and(|ended| ended.again) {
+                    self.want(peer, lane);
+                }
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "dialling a link failed");
+                self.dialling.retain(|_, dialling| !dialling.task.is_finished());
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// The model has changed: links that are plain and should not be any more, or the other way round, are made anew.
     pub fn reconsider(&mut self) {
-        self.reap();
         let model = self.node.model();
         let changed: Vec<(NodeId, Lane)> = self
             .plain
@@ -72,16 +103,6 @@ impl Dialler {
             self.plain.remove(&(peer, lane));
             self.want(peer, lane);
         }
-    }
-
-    fn reap(&mut self) {
-        while let Some(done) = self.tasks.try_join_next() {
-            if let Ok((key, plain)) = done {
-                self.dialling.remove(&key);
-                self.plain.insert(key, plain);
-            }
-        }
-        self.dialling.retain(|_, task| !task.is_finished());
     }
 }
 
@@ -106,7 +127,10 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) -> Result<(), TlsErro
             let accepted = timeout(HANDSHAKE, accept(&node, acceptor, stream)).await;
             drop(permit);
             match accepted {
-                Ok(Ok(link)) => node.plane.link(link),
+                Ok(Ok(link)) => {
+                    tracing::info!(peer = %link.peer, lane = link.lane.0, plain = link.socket.tls.is_none(), "a replication link is up");
+                    node.plane.link(link);
+                }
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a connection on the replication port was refused"),
                 Err(_) => tracing::debug!(%from, "a handshake on the replication port took too long"),
             }
@@ -115,7 +139,13 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) -> Result<(), TlsErro
 }
 
 /// Dials, at once and then with back-off, until a link was handed over or the peer is no node any more. Answers whether it is plain.
-async fn dial_until_linked(node: &Node, config: &Arc<rustls::ClientConfig>, peer: NodeId, lane: Lane) -> bool {
+async fn dial_until_linked(
+    node: &Node,
+    config: &Arc<rustls::ClientConfig>,
+    peer: NodeId,
+    lane: Lane,
+    handed: &AtomicBool,
+) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
         let model = node.model();
@@ -124,6 +154,9 @@ async fn dial_until_linked(node: &Node, config: &Arc<rustls::ClientConfig>, peer
         match timeout(HANDSHAKE, connect(node, config.clone(), peer, address, lane, plain)).await {
             Ok(Ok(link)) => {
                 let plain = link.socket.tls.is_none();
+                tracing::info!(%peer, lane = lane.0, plain, "a replication link is up");
+                // From here on the data plane may miss it again.
+                handed.store(true, Ordering::Release);
                 node.plane.link(link);
                 return plain;
             }

@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import nbd
+
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
 from cluster import BINARY, Cluster, join_command
@@ -297,15 +299,24 @@ def a_volume_is_served_on_standard_input_and_output(scene):
     cluster = scene.closes(Cluster(scene, 1)).form()
     one = cluster[1]
     one.blkrep("add-volume", "web", "8MiB", "--deploy", "1")
-    image = scene.folder / "image"
-    image.write_bytes(os.urandom(8 << 20))
-    serve = ["[", BINARY, "--root", one.root, "nbd", "serve", "--stdio", "web", "]"]
-    for arguments in ([image, *serve], [*serve, scene.folder / "copy"]):
-        done = subprocess.run(["nbdcopy", "--flush", "--", *map(str, arguments)], capture_output=True, text=True, timeout=60, preexec_fn=one.enter)
-        check(done.returncode == 0, "nbdcopy", done)
-    check((scene.folder / "copy").read_bytes() == image.read_bytes(), "what was written is read")
-    done = one.run("nbd", "serve", "--stdio", "nothing")
-    check("panicked" not in done.stderr, "an export that there is not", done)
+    serve = [str(part) for part in (BINARY, "--root", one.root, "nbd", "serve", "--stdio", "web")]
+    first, second = nbd.NBD(), nbd.NBD()
+    first.connect_command(serve)
+    check(first.get_size() == 8 << 20, "the size", first.get_size())
+    data = os.urandom(1 << 20)
+    first.pwrite(data, 12345)
+    first.flush()
+    second.connect_command(serve)
+    check(second.pread(len(data), 12345) == data, "what was written is read")
+    for client in (first, second):
+        client.shutdown()
+    missing = nbd.NBD()
+    try:
+        missing.connect_command([*serve[:-1], "nothing"])
+    except nbd.Error as error:
+        check("ENOENT" in str(error), "the client is told", error)
+    else:
+        raise AssertionError("an export that there is not was opened")
 
 
 @story(minutes=3)

@@ -69,7 +69,7 @@ pub(super) async fn run(session: &Session<'_>, given: Given<'_>) -> Result<(), F
 async fn story(nodes: &mut Nodes, report: &mut Report<'_>, given: Given<'_>) -> Result<(), Failure> {
     report.step("Starting three nodes on this machine");
     nodes.start(&["alpha", "beta", "gamma"]).await?;
-    report.shown("Three nodes form a cluster", "alpha, beta, gamma");
+    report.shown("Three nodes form a cluster with three votes", "alpha, beta, gamma");
 
     let bytes = given.one::<Size>("size").0.next_multiple_of(1 << 20);
     let replicas = if given.one::<String>("replicas") == "3" { 3 } else { 2 };
@@ -124,10 +124,8 @@ async fn crash(nodes: &mut Nodes, report: &mut Report<'_>, books: &Books, primar
     let died = Instant::now();
     nodes.kill(primary).await?;
     writers.await.map_err(|error| broken(io::Error::other(error)))?;
-    let (writes, blocks) = {
-        let ledger = books.open();
-        (ledger.acknowledged(), ledger.promised())
-    };
+    let ledger = books.open();
+    let (writes, blocks) = (ledger.acknowledged(), ledger.promised());
     report.shown("Writes are acknowledged, then the primary is killed", format!("{writes} writes, {blocks} blocks"));
     Ok(died)
 }

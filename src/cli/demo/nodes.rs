@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use crate::api::setup::Root;
 use crate::api::state::NodeState;
-use crate::api::{AddNode, ApiError, Client, Code, ListNodes, Ping, Service};
+use crate::api::{self, AddNode, ApiError, Client, Code, ListNodes, Membership, Ping, Service};
 use crate::cli::exit::Failure;
 use crate::cli::wait;
 use crate::units::Name;
@@ -53,7 +53,7 @@ impl Nodes {
             self.all.push(Node::plan(&self.directory, name, number)?);
             self.raise().await?;
         }
-        self.all_online().await
+        self.all_vote().await
     }
 
     /// Makes the last node a member, and starts it.
@@ -68,12 +68,15 @@ impl Nodes {
         node.answers().await
     }
 
-    async fn all_online(&self) -> Result<(), Failure> {
-        let online = wait::until(PATIENCE, async || {
+    /// Waits until every node is online and votes: a resource of three voters is one that a majority decides about.
+    async fn all_vote(&self) -> Result<(), Failure> {
+        let vote = wait::until(PATIENCE, async || {
             let nodes = self.all[0].client.list_nodes(ListNodes {}).await.ok()?;
-            (nodes.len() == self.all.len() && nodes.iter().all(|node| node.state() == NodeState::Ok)).then_some(())
+            let votes = |node: &api::Node| matches!(node.membership, Membership::Voter | Membership::Leader);
+            let ready = nodes.iter().filter(|node| node.state() == NodeState::Ok && votes(node)).count();
+            (ready == self.all.len()).then_some(())
         });
-        online.await.ok_or_else(|| late("the nodes did not find each other"))
+        vote.await.ok_or_else(|| late("the nodes did not find each other"))
     }
 
     /// The node of a name.

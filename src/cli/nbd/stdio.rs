@@ -24,7 +24,8 @@ pub(in crate::cli) fn serve(socket: &Path, export: &str) -> io::Result<()> {
     // Not through Rust's own standard output, which would hold back what does not end in a line.
     let mut client = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     match io::copy(&mut from_server, &mut client) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        // One of the two has hung up, which is how it ends.
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
         Err(error) => Err(error),
         Ok(_) => Ok(()),
     }

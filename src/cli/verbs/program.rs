@@ -2,18 +2,22 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::setup::DaemonOptions;
-use crate::api::{ApiError, Code, Service, Shutdown};
+use crate::api::{ApiError, Code, Ping, Service, Shutdown};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::cli::target::Target;
-use crate::cli::{demo, manual, nbd, parser};
+use crate::cli::{demo, manual, nbd, parser, wait};
+
+/// How long a daemon may take to end: it gives up its resources in order.
+const GOODBYE: Duration = Duration::from_secs(60);
 
 /// The verbs.
 pub(super) const VERBS: &[Verb] = &[
@@ -41,7 +45,7 @@ pub(super) const VERBS: &[Verb] = &[
         aliases: &[],
         category: Category::Program,
         short: "End this node's daemon",
-        long: "Its resources are given up in order: flushed, and marked clean. The node stays a member. With clients connected, it is \
+        long: "Its resources are given up in order: flushed, and marked clean; the command returns when it is gone. The node stays a member. With clients connected, it is \
                refused without --force.",
         args: &[&[Arg::flag("force", Some('f'), "Also when clients are connected, which are cut off")]],
         examples: &[Example { line: "shutdown -q", does: "End the daemon without being asked" }],
@@ -74,8 +78,8 @@ pub(super) const VERBS: &[Verb] = &[
         aliases: &[],
         category: Category::Program,
         short: "Serve a volume on standard input and output",
-        long: "For NBD clients that start their server themselves, as in `nbdcopy -- [ blkrep nbd serve --stdio web ] web.img`, or reach \
-               it through ssh. The client asks for the export without a name.",
+        long: "For NBD clients that start their server themselves: `nbdfuse DIR --command ssh alpha blkrep nbd serve --stdio web` \
+               shows a volume of another machine as a file. The client asks for the export without a name.",
         args: &[&[
             Arg::flag("stdio", None, "On standard input and output; there is no other way yet"),
             Arg::place("export", Takes::Target, "The volume"),
@@ -145,6 +149,10 @@ async fn shutdown(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
     session
         .confirm("You are going to end the daemon of this node.\nIts volumes cannot be used here until it is started again.")?;
     let done = session.client.shutdown(Shutdown { force: given.flag("force") }).await?;
+    let gone = wait::until(GOODBYE, async || session.client.ping(Ping {}).await.is_err().then_some(()));
+    if gone.await.is_none() {
+        return Err(ApiError::new(Code::TimedOut, "the daemon is still ending").hint("its log tells what it waits for").into());
+    }
     session.output.done(&done, &done.notes)
 }
 
