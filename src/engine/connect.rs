@@ -54,6 +54,7 @@ impl Engine {
     }
 
     fn introduce(&mut self, at: usize) {
+        self.private = false;
         let (standing, gist) = (self.standing(), self.gist());
         let peer = &mut self.peers[at];
         peer.told = Some(gist);
@@ -134,6 +135,14 @@ impl Engine {
             (true, true) => node < self.id.node,
             _ => false,
         };
+        // A replica that its own record does not have in sync has followed somebody else's proposal, which may never have become the record:
+        // nothing was completed here that a member of the other side has not.
+        let bystander = !mine.in_sync.contains_key(&self.id.node) && self.reign.is_none();
+        if bystander && record.in_sync.contains_key(&node) {
+            self.peers[at].connection = Connection::Connected;
+            self.learn(links, record.clone(), theirs.lineage.clone());
+            return;
+        }
         let common = mine.parent.is_some_and(|parent| theirs.lineage.contains(&parent));
         if withdraw && common && self.may_withdraw() {
             self.peers[at].connection = Connection::Connected;

@@ -46,6 +46,8 @@ pub struct Engine {
     pub(super) store: Option<Store>,
     pub(super) record: Option<Record>,
     pub(super) lineage: Vec<RecordId>,
+    /// No other node has heard of the present record, so that none can ever name it as an ancestor.
+    pub(super) private: bool,
     /// The record before the present one, while a proposal of a peer may still be withdrawn.
     pub(super) before: Option<(Record, Vec<RecordId>)>,
     pub(super) peers: Vec<Peer>,
@@ -111,6 +113,7 @@ impl Engine {
             store: None,
             record: None,
             lineage: Vec::new(),
+            private: false,
             before: None,
             peers: Vec::new(),
             change: None,
@@ -377,6 +380,7 @@ impl Engine {
             let p = &mut self.peers[peer];
             if p.link && p.their_token != 0 && p.told != Some(gist) {
                 p.told = Some(gist);
+                self.private = false;
                 let standing = self.standing();
                 self.send(peer, Message::Standing(Box::new(standing)));
             }

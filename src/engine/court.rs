@@ -57,7 +57,10 @@ impl Engine {
             self.own_grant_due = Some(id);
             return;
         };
-        let lineage = lineage_of(self.record.as_ref(), &self.lineage);
+        let lineage = match self.private {
+            true => self.lineage.clone(),
+            false => lineage_of(self.record.as_ref(), &self.lineage),
+        };
         store.superblock.record = Some(record.clone());
         store.superblock.lineage = lineage;
         store.store_superblock(Then::Grant { id }, &mut self.ops, &mut self.out);
@@ -185,7 +188,13 @@ impl Engine {
     /// The change is made.
     fn granted(&mut self, links: &Links) {
         let Some(change) = self.change.take() else { return };
-        let lineage = lineage_of(self.record.as_ref(), &self.lineage);
+        // A record that nobody else has heard of is left out of the line, which would otherwise grow by two with every attach and detach of
+        // a node that is alone, and push out the ancestors that others go by.
+        let lineage = match self.private {
+            true => self.lineage.clone(),
+            false => lineage_of(self.record.as_ref(), &self.lineage),
+        };
+        self.private = matches!(change.at, Court::Own { accepted, .. } if accepted.is_empty());
         let old = self.record.replace(change.record);
         self.lineage = lineage;
         self.before = None;

@@ -75,8 +75,15 @@ impl Engine {
         if !self.record_read {
             return Err(AttachError::NoQuorum);
         }
+        if store.failed || store.superblock.inconsistent {
+            return no_data(format!("the replica on this node is {}", store.disk()));
+        }
         let alive = |p: &&Peer| p.is_connected() && p.is_primary();
         if let Some(peer) = self.peers.iter().find(alive) {
+            if !self.am_member() {
+                // It has to be brought up to date first, by that very primary.
+                return no_data(format!("node {} brings the replica on this node up to date", peer.settings.name));
+            }
             return Err(AttachError::InUse(peer.node));
         }
         if let Some(peer) = self.follow.primary {
@@ -84,9 +91,6 @@ impl Engine {
         }
         if self.primary_may_return() > Some(self.now) {
             return no_data("the primary was lost a moment ago and may come back".into());
-        }
-        if store.failed || store.superblock.inconsistent {
-            return no_data(format!("the replica on this node is {}", store.disk()));
         }
         if self.am_member() {
             return self.as_member(record);

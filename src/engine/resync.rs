@@ -255,7 +255,10 @@ impl Engine {
         for (same, run) in runs {
             if same {
                 // Equal, but perhaps not durable there yet: it stays in the window until the next flush is confirmed (rule R1).
-                let seq = self.reign.as_mut().map_or(0, |r| r.flights.skip());
+                let due = self.now.after(super::flush::FLUSH_EVERY);
+                let Some(reign) = &mut self.reign else { return };
+                reign.flush_due.get_or_insert(due);
+                let seq = reign.flights.skip();
                 self.unsettled.note(seq, run);
                 self.peers[at].dirty.clear(run);
             } else {
