@@ -91,13 +91,13 @@ impl Engine {
             | Message::SyncReady
             | Message::Hashes { .. }
             | Message::Cooled { .. }
-            | Message::AdmitStored { .. } => self.from_replica(at, reign, message, payload),
-            _ => self.from_primary(at, reign, message, payload),
+            | Message::AdmitStored { .. } => self.hear(at, reign, message, payload),
+            _ => self.obey(at, reign, message, payload),
         }
     }
 
     /// A message that only the primary that this node follows may send (rule F1): from any other it is refused, not answered.
-    fn from_primary(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
+    fn obey(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
         let mine = self.record.as_ref().map_or(0, |r| r.reign);
         if self.follow.primary != Some(at) || reign != mine {
             self.out.extend(payload.map(super::Command::Release));

@@ -146,8 +146,8 @@ impl Engine {
             let Some(sync) = &mut self.peers[at].sync else { return };
             sync.cursor = (range.volume, range.end());
             sync.chunks += 1;
-            if self.settings.resync_max > 0 {
-                let nanos = range.bytes().saturating_mul(1_000_000_000) / self.settings.resync_max;
+            let nanos = range.bytes().saturating_mul(1_000_000_000).checked_div(self.settings.resync_max);
+            if let Some(nanos) = nanos {
                 sync.paced = sync.paced.max(self.now).after(Duration::from_nanos(nanos));
             }
             let Some(reign) = &mut self.reign else { return };

@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// A message to a primary from a replica.
-    pub(super) fn from_replica(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
+    pub(super) fn hear(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
         let current = self.reign.as_ref().is_some_and(|r| r.number == reign);
         if !current || matches!(self.peers[at].session, Session::None) {
             self.out.extend(payload.map(Command::Release));

@@ -77,11 +77,16 @@ UNIT = [
 ]
 ARCHITECTURE = [cargo("test", "--release", "--locked", "--test", "architecture")]
 
+SIM = [cargo("test", "--release", "--locked", "--test", "sim", "--", "--seeds", "2000", "--seconds", "240")]
+POOLS = [cargo("test", "--release", "--locked", "-p", "drbdpool", "--tests", BLKREP_TEST_ROOT="1")]
+
 # A new suite is one line here. Order: what fails soonest comes first.
 SUITES = [
     Suite("lint", 12, CARGO_PACKAGES, LINT),
     Suite("architecture", 10, CARGO_PACKAGES, ARCHITECTURE),
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
+    Suite("sim", 12, CARGO_PACKAGES, SIM),
+    Suite("pools", 8, CLUSTER_PACKAGES, POOLS),
     Suite("harness", 3, CLUSTER_PACKAGES, [script("tests/lib/selftest.py")]),
     Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py")], needs_binary=True),
     Suite("nbd", 8, CLUSTER_PACKAGES, [script("tests/nbd/on_blkrep.py")], needs_binary=True),
