@@ -11,7 +11,7 @@ use crate::units::{Name, Protocol};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quorum {
-    /// `majority` with three or more voters, `off` below.
+    /// `majority` when there are three or more voters as the resource is made, `off` when there are fewer.
     #[default]
     Auto,
     /// A majority of the cluster's voters: no split brain; without a majority, I/O waits.

@@ -142,7 +142,7 @@ impl Node {
     async fn run(&self, arguments: &[&str], input: &str) -> Result<(), Failure> {
         let pool = format!("file:{}", self.root.file_pool().display());
         let mut command = self.program()?;
-        command.args(arguments).args(["--pool", &pool]);
+        command.args(arguments).args(["--pool", &pool, "--no-nbd"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let failed = |error: std::io::Error| Failure::io(format_args!("cannot run blkrep {}", arguments[0]), &error);
         let mut child = command.spawn().map_err(failed)?;

@@ -24,7 +24,8 @@ pub(super) const RESOURCE_OPTIONS: &[Arg] = &[
         "quorum",
         None,
         Takes::OneOf(&["auto", "majority", "off"]),
-        "Who decides when a replica is lost: a majority of the voters, or each node for itself",
+        "Who decides when a replica is lost: a majority of the voters, or each node for itself; auto: a majority when there are three \
+         voters as the resource is made",
     ),
     Arg::option("on-no-quorum", None, Takes::OneOf(&["suspend-io", "io-error"]), "What happens to I/O that no quorum allows"),
     Arg::option("peer-tls", None, Takes::OneOf(&["on", "off"]), "Whether replication is encrypted and authenticated"),
@@ -108,7 +109,12 @@ async fn set(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
 }
 
 async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    let options = session.client.list_options(ListOptions { resource: given.maybe("resource") }).await?;
+    let resource: Option<Name> = given.maybe("resource");
+    let mut options = session.client.list_options(ListOptions { resource: resource.clone() }).await?;
+    if resource.is_none() && options.common.quorum.is_none() {
+        // Each resource decides as it is made; there is no one value that counts.
+        options.effective.quorum = Quorum::Auto;
+    }
     match session.output.format {
         Format::Json => session.output.json(&options),
         Format::Table | Format::Csv => session.output.text(table(&options).render(session.output.colours)),

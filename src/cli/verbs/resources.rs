@@ -1,6 +1,6 @@
 //! Resources and volumes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::api::state::ResourceState;
 use crate::api::{
@@ -19,6 +19,9 @@ use crate::cli::wait;
 use crate::units::{Name, VolumeId};
 
 use super::options::{RESOURCE_OPTIONS, values};
+
+/// How long a new resource that is degraded may take to become well before it is taken for that.
+const LULL: Duration = Duration::from_secs(3);
 
 const ONLY_RESOURCES: &[Arg] = &[Arg::options("resources", Some('R'), Takes::Resource, "These only")];
 
@@ -136,21 +139,34 @@ async fn add_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failu
         AddVolume { resource: resource.clone(), volume, bytes: given.one::<Size>("size").0, deploy, options: values(given) };
     let added = session.client.add_volume(request).await?;
     let mut notes = Vec::new();
-    if !added.nodes.is_empty() && !usable(session, &resource, patience).await {
-        notes.push(format!("The replicas are still being made; `blkrep status {resource}` tells how far they are."));
+    if !added.nodes.is_empty() {
+        notes.extend(settle(session, &resource, patience).await);
     }
     session.output.done(&added, &notes)
 }
 
-/// Waits until a resource can be used.
-async fn usable(session: &Session<'_>, name: &Name, patience: Duration) -> bool {
-    let usable = wait::until(patience, async || {
+/// Waits until a resource is well, or at least can be used and does not get better for a while. Returns what is not well.
+async fn settle(session: &Session<'_>, name: &Name, patience: Duration) -> Option<String> {
+    let (began, mut last) = (Instant::now(), None);
+    let settled = wait::until(patience, async || {
         let request = ListResources { resource: Some(name.clone()) };
         let resources: Vec<Resource> = session.client.list_resources(request).await.ok()?;
-        let state = resources.first()?.state;
-        (state.usable() && state != ResourceState::Deploying).then_some(())
+        let now = resources.into_iter().next()?;
+        let good = match now.state {
+            ResourceState::Ok | ResourceState::Syncing => true,
+            ResourceState::Degraded => began.elapsed() > LULL,
+            _ => false,
+        };
+        last = Some(now);
+        good.then_some(())
     });
-    usable.await.is_some()
+    let settled = settled.await;
+    let last = last?;
+    match last.state {
+        ResourceState::Ok => None,
+        state if settled.is_some() => Some(format!("{name} is {state} ({})", last.detail)),
+        state => Some(format!("{name} is {state} still; `blkrep status {name}` tells how far it is")),
+    }
 }
 
 async fn remove_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
