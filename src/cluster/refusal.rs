@@ -83,6 +83,8 @@ pub enum Refusal {
     LastUpToDate(String, String),
     #[error("resource '{0}' is in use on node '{1}'")]
     InUse(String, String),
+    #[error("resource '{0}' has replicas: who decides about them was settled when they were made")]
+    QuorumIsSettled(String),
     #[error("{0} fewer replicas than now would leave resource '{1}' with none")]
     NoneWouldRemain(usize, String),
 
@@ -144,6 +146,7 @@ impl Refusal {
             | Self::LastReplica(..)
             | Self::LastUpToDate(..)
             | Self::InUse(..)
+            | Self::QuorumIsSettled(_)
             | Self::RecordIs(_)
             | Self::BadRecord(_)
             | Self::Stale => RefusalKind::Conflict,
@@ -192,6 +195,10 @@ impl Refusal {
             Self::TooManyReplicas(_) => "ask for fewer".into(),
             Self::NoSpace { .. } | Self::NoSpaceOn { .. } => {
                 "free or add space (`blkrep list-nodes` shows it), or ask for fewer replicas or a smaller size".into()
+            }
+            Self::QuorumIsSettled(_) => {
+                "make another resource, set its quorum before it gets a volume (`blkrep add-resource`, `blkrep set-options`), and copy the data"
+                    .into()
             }
             Self::Assigned(..) => "`blkrep list-assignments` shows where it is".into(),
             Self::NotAssigned(resource, node) => format!("assign it with `blkrep assign-resource {resource} {node}`"),

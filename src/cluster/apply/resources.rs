@@ -44,6 +44,10 @@ impl Cluster {
                 let mut options = resource.options.with(changes)?;
                 // There is always an answer to who decides: unsetting it keeps the present one.
                 options.quorum = options.quorum.or(resource.options.quorum);
+                if resource.record.is_some() && options.quorum != resource.options.quorum {
+                    // The replicas go by their records, and a record's authority is changed by the engine alone (rule Q6).
+                    return Err(Refusal::QuorumIsSettled(name.to_string()));
+                }
                 options.over(&self.common.over(&super::super::Options::default())).check()?;
                 let id = resource.id;
                 self.resource_mut(id).options = options;
