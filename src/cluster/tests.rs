@@ -308,6 +308,19 @@ fn a_record_that_does_not_follow_is_refused() {
 }
 
 #[test]
+fn who_decides_is_settled_when_the_first_replicas_are_made() {
+    let mut cluster = cluster_with(&[10 * GIB; 2], true);
+    let set = |quorum: &str| Command::SetOptions {
+        resource: Some(name("web")),
+        options: [("quorum".to_owned(), Some(quorum.to_owned()))].into(),
+    };
+    cluster.apply(create("web", GIB, 2)).unwrap();
+    assert_eq!(record(&cluster, "web").authority, Authority::Off, "two nodes decide each for itself");
+    assert_eq!(cluster.apply(set("majority")), Err(Refusal::QuorumIsSettled("web".to_owned())));
+    cluster.apply(set("off")).unwrap();
+}
+
+#[test]
 fn a_backup_of_a_newer_program_or_of_something_else_is_refused_by_name() {
     assert!(matches!(Cluster::decode(b"{}"), Err(SnapshotError::NotAModel)));
     assert!(matches!(Cluster::decode(b"blkrep-model 2\n{}"), Err(SnapshotError::TooNew(2))));
