@@ -169,7 +169,7 @@ impl Door {
                 Action::List => talk.listed(Ok(&self.list())),
                 Action::Open { name, purpose } => {
                     let answer = match purpose {
-                        Purpose::Inspect => self.inspect(&name),
+                        Purpose::Inspect => self.find(&name).await.map(|(_, _, bytes)| export(&name, bytes, false)),
                         Purpose::Serve => self.attach(&name).await.map(|open| {
                             let export = export(&name, open.bytes, open.read_only);
                             attached = Some(open);
@@ -212,15 +212,21 @@ impl Door {
         exports.collect()
     }
 
-    fn inspect(&self, name: &str) -> Result<Export, Refusal> {
-        let model = self.node.model();
-        let (_, _, bytes) = find(&model, name)?;
-        Ok(export(name, bytes, false))
+    /// The volume of an export's name, and its size. What this node has not heard of yet, or not again since it started, it asks
+    /// the cluster for.
+    async fn find(&self, name: &str) -> Result<(Arc<Resource>, VolumeId, u64), Refusal> {
+        match find(&self.node.model(), name) {
+            Ok(found) => Ok(found),
+            Err(refusal) => match self.node.consensus.read(ASK).await {
+                Ok(model) => find(&model, name),
+                Err(_) => Err(refusal),
+            },
+        }
     }
 
     /// Attaches an export, on a node that does not have the resource yet as a diskless user of it.
     async fn attach(&self, name: &str) -> Result<OpenExport, Refusal> {
-        let (resource, volume, _) = find(&self.node.model(), name)?;
+        let (resource, volume, _) = self.find(name).await?;
         if !resource.assignments.contains_key(&self.node.me) {
             self.assign(&resource).await?;
         }
@@ -283,4 +289,5 @@ async fn pause_after(error: &io::Error) {
 /// Clients that negotiate at once; those that are served do not count.
 const HANDSHAKES: usize = 256;
 const NEGOTIATION: Duration = Duration::from_secs(60);
+const ASK: Duration = Duration::from_secs(5);
 const ATTACH: Duration = Duration::from_secs(15);

@@ -215,7 +215,7 @@ impl Place {
 /// Removes a former membership, or what an interrupted `init` or `join` has left; never a pool.
 fn forget(root: &Root) -> Result<(), ApiError> {
     // First what makes it a membership: a crash in between leaves the leftovers of an interrupted `init`.
-    for file in [membership_file(root), consensus_file(root)] {
+    for file in [membership_file(root), consensus_file(root), consensus_file(root).with_extension("committed")] {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(&file, &error)),
             _ => {}

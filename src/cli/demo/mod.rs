@@ -44,20 +44,23 @@ pub(super) async fn run(session: &Session<'_>, given: Given<'_>) -> Result<(), F
     let mut report = Report::new(output);
     let mut nodes = Nodes::new(keep)?;
     let told = tokio::select! {
-        told = story(&mut nodes, &mut report, given) => told,
-        _ = tokio::signal::ctrl_c() => Err(ApiError::new(Code::Denied, "interrupted").into()),
+        told = story(&mut nodes, &mut report, given) => Some(told),
+        _ = tokio::signal::ctrl_c() => None,
     };
     match told {
-        Ok(()) if keep => {
+        Some(Ok(())) if keep => {
             report.print()?;
             explain(output, &nodes)
         }
-        Ok(()) => {
-            nodes.stop().await;
-            std::fs::remove_dir_all(&nodes.directory).map_err(|error| Failure::io("cannot tidy up", &error))?;
+        Some(Ok(())) => {
+            nodes.tidy_up().await?;
             report.print()
         }
-        Err(failure) => {
+        None => {
+            nodes.tidy_up().await?;
+            Err(ApiError::new(Code::Denied, "interrupted").into())
+        }
+        Some(Err(failure)) => {
             nodes.stop().await;
             output.note(format_args!("The nodes' directories and logs are left in {}", nodes.directory.display()));
             Err(failure)
@@ -105,7 +108,7 @@ async fn make_volume(nodes: &Nodes, report: &mut Report<'_>, bytes: u64, replica
     let ok = wait::until(PATIENCE, async || (look(nodes, 0).await?.state().0 == ResourceState::Ok).then_some(()));
     ok.await.ok_or_else(|| late("the volume was not deployed"))?;
     let names: Vec<&str> = added.nodes.iter().map(Name::as_str).collect();
-    report.shown("A replicated volume is ready", format!("{}, on {}", human(added.bytes), names.join(" and ")));
+    report.shown("A replicated volume is ready", format!("{}, on {}", human(added.bytes), names.join(", ")));
     match &added.nodes[..] {
         [primary, survivor, ..] => Ok((primary.clone(), survivor.clone())),
         _ => Err(ApiError::new(Code::Internal, "the volume has fewer than two replicas").into()),
@@ -201,7 +204,7 @@ fn equal_bytes(mut one: impl Read, mut other: impl Read) -> io::Result<Result<u6
         b.clear();
         one.by_ref().take(PIECE as u64).read_to_end(&mut a)?;
         other.by_ref().take(PIECE as u64).read_to_end(&mut b)?;
-        let same = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+        let same = if a == b { a.len() } else { a.iter().zip(&b).take_while(|(x, y)| x == y).count() };
         at += same as u64;
         match (a.is_empty() && b.is_empty(), same == a.len() && same == b.len()) {
             (true, _) => return Ok(Ok(at)),

@@ -99,6 +99,13 @@ impl Nodes {
         node.answers().await
     }
 
+    /// Ends every node, and removes what they have left.
+    pub(super) async fn tidy_up(&mut self) -> Result<(), Failure> {
+        self.stop().await;
+        let removed = std::fs::remove_dir_all(&self.directory);
+        removed.map_err(|error| Failure::io(format_args!("cannot remove {}", self.directory.display()), &error))
+    }
+
     /// Ends every node in order.
     pub(super) async fn stop(&mut self) {
         for daemon in self.all.iter().filter_map(|node| node.daemon.as_ref()).filter_map(Child::id) {
@@ -142,7 +149,7 @@ impl Node {
     async fn run(&self, arguments: &[&str], input: &str) -> Result<(), Failure> {
         let pool = format!("file:{}", self.root.file_pool().display());
         let mut command = self.program()?;
-        command.args(arguments).args(["--pool", &pool, "--no-nbd"]);
+        command.args(arguments).args(["--pool", &pool]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let failed = |error: std::io::Error| Failure::io(format_args!("cannot run blkrep {}", arguments[0]), &error);
         let mut child = command.spawn().map_err(failed)?;

@@ -1,8 +1,13 @@
-//! The redb file: log entries by index, and a few named values. Every commit is an fsync unless said otherwise.
+//! The redb file: log entries by index, and a few named values. Every commit is an fsync.
+//!
+//! How far the log is committed changes with every command and need not be durable: a file of its own holds it, so that a node that was
+//! killed knows its model again at once, before it has met anyone. Losing it costs that knowledge until a leader tells.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,6 +41,7 @@ impl StoreError {
 pub(super) struct Db {
     db: Database,
     path: PathBuf,
+    committed: Committed,
 }
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -45,7 +51,6 @@ const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
 pub(super) mod key {
     pub(in super::super) const EPOCH: &str = "epoch";
     pub(in super::super) const VOTE: &str = "vote";
-    pub(in super::super) const COMMITTED: &str = "committed";
     pub(in super::super) const PURGED: &str = "purged";
     pub(in super::super) const SNAPSHOT_META: &str = "snapshot-meta";
     pub(in super::super) const SNAPSHOT: &str = "snapshot";
@@ -61,7 +66,7 @@ impl Db {
             return Err(StoreError::Presence(path.to_owned(), "is there already; this node is a member of a cluster"));
         }
         let db = Database::create(path).map_err(|error| StoreError::File(path.to_owned(), error.to_string()))?;
-        let db = Self { db, path: path.to_owned() };
+        let db = Self { db, path: path.to_owned(), committed: Committed::open(path)? };
         db.wipe(epoch, None)
     }
 
@@ -70,7 +75,7 @@ impl Db {
             return Err(StoreError::Presence(path.to_owned(), "is missing; was it deleted? remove this node and join it again"));
         }
         let db = Database::open(path).map_err(|error| StoreError::File(path.to_owned(), error.to_string()))?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db, path: path.to_owned(), committed: Committed::open(path)? })
     }
 
     pub(super) fn epoch(&self) -> Result<Epoch, StoreError> {
@@ -79,8 +84,10 @@ impl Db {
 
     /// Forgets everything and begins an epoch, from `model` if there is one.
     pub(super) fn wipe(&self, epoch: Epoch, model: Option<&Cluster>) -> Result<(), StoreError> {
+        // First: a log that is empty has nothing committed.
+        self.committed.clear()?;
         let (epoch, model) = (encode(&epoch), model.map(Cluster::encode));
-        self.write(true, &mut |tx| {
+        self.write(&mut |tx| {
             tx.delete_table(LOG)?;
             tx.delete_table(VALUES)?;
             tx.open_table(LOG)?;
@@ -100,7 +107,7 @@ impl Db {
     }
 
     pub(super) fn clear_restore(&self) -> Result<(), StoreError> {
-        self.write(true, &mut |tx| tx.open_table(VALUES)?.remove(key::RESTORE).map(drop).map_err(Into::into))
+        self.write(&mut |tx| tx.open_table(VALUES)?.remove(key::RESTORE).map(drop).map_err(Into::into))
     }
 
     pub(super) fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
@@ -112,9 +119,19 @@ impl Db {
         self.read(|tx| Ok(tx.open_table(VALUES)?.get(key)?.map(|value| value.value().to_vec())))
     }
 
-    /// Sets values together; `durable` or with the next durable commit.
-    pub(super) fn set(&self, values: &[(&str, &[u8])], durable: bool) -> Result<(), StoreError> {
-        self.write(durable, &mut |tx| {
+    /// How far the log is known to be committed, as far as that was noted.
+    pub(super) fn committed<T: DeserializeOwned>(&self) -> Option<T> {
+        self.committed.read()
+    }
+
+    /// Notes how far the log is committed. It outlives the process at once, and the machine a moment later.
+    pub(super) fn note_committed<T: Serialize>(&self, committed: &T) -> Result<(), StoreError> {
+        self.committed.write(committed)
+    }
+
+    /// Sets values together.
+    pub(super) fn set(&self, values: &[(&str, &[u8])]) -> Result<(), StoreError> {
+        self.write(&mut |tx| {
             let mut table = tx.open_table(VALUES)?;
             for (key, value) in values {
                 table.insert(*key, *value)?;
@@ -137,7 +154,7 @@ impl Db {
     }
 
     pub(super) fn append(&self, entries: &[(u64, Vec<u8>)]) -> Result<(), StoreError> {
-        self.write(true, &mut |tx| {
+        self.write(&mut |tx| {
             let mut table = tx.open_table(LOG)?;
             for (index, entry) in entries {
                 table.insert(index, entry.as_slice())?;
@@ -148,13 +165,13 @@ impl Db {
 
     /// Removes the entries from `index` on.
     pub(super) fn truncate(&self, index: u64) -> Result<(), StoreError> {
-        self.write(true, &mut |tx| Ok(tx.open_table(LOG)?.retain_in(index.., |_, _| false)?))
+        self.write(&mut |tx| Ok(tx.open_table(LOG)?.retain_in(index.., |_, _| false)?))
     }
 
     /// Removes the entries up to `index`, and notes it.
     pub(super) fn purge<T: Serialize>(&self, index: u64, upto: &T) -> Result<(), StoreError> {
         let upto = encode(upto);
-        self.write(true, &mut |tx| {
+        self.write(&mut |tx| {
             tx.open_table(VALUES)?.insert(key::PURGED, upto.as_slice())?;
             Ok(tx.open_table(LOG)?.retain_in(..=index, |_, _| false)?)
         })
@@ -165,12 +182,9 @@ impl Db {
         result.map_err(|error| self.failed(&error))
     }
 
-    fn write(&self, durable: bool, body: &mut Write<'_>) -> Result<(), StoreError> {
+    fn write(&self, body: &mut Write<'_>) -> Result<(), StoreError> {
         let commit = |body: &mut Write<'_>| -> Result<(), redb::Error> {
-            let mut tx = self.db.begin_write()?;
-            if !durable {
-                tx.set_durability(Durability::None)?;
-            }
+            let tx = self.db.begin_write()?;
             body(&tx)?;
             Ok(tx.commit()?)
         };
@@ -178,6 +192,51 @@ impl Db {
     }
 
     fn failed(&self, error: &redb::Error) -> StoreError {
+        StoreError::File(self.path.clone(), error.to_string())
+    }
+}
+
+/// The file that notes how far the log is committed: a checksum, a length, and JSON, in place.
+struct Committed {
+    file: File,
+    path: PathBuf,
+}
+
+const COMMITTED_BYTES: usize = 512;
+
+impl Committed {
+    fn open(store: &Path) -> Result<Self, StoreError> {
+        let path = store.with_extension("committed");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        Ok(Self { file: file.map_err(|error| StoreError::File(path.clone(), error.to_string()))?, path })
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.file.set_len(0).and_then(|()| self.file.sync_all()).map_err(|error| self.failed(&error))
+    }
+
+    fn write<T: Serialize>(&self, value: &T) -> Result<(), StoreError> {
+        let json = encode(value);
+        let length = u32::try_from(json.len()).expect("a log id is short");
+        let mut bytes = Vec::with_capacity(COMMITTED_BYTES);
+        bytes.extend_from_slice(&crc32fast::hash(&json).to_le_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&json);
+        bytes.resize(COMMITTED_BYTES, 0);
+        self.file.write_all_at(&bytes, 0).map_err(|error| self.failed(&error))
+    }
+
+    /// Whatever cannot be read was not noted.
+    fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        let mut bytes = [0; COMMITTED_BYTES];
+        self.file.read_exact_at(&mut bytes, 0).ok()?;
+        let (head, rest) = bytes.split_at(8);
+        let number = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+        let json = rest.get(..usize::try_from(number(4)?).ok()?)?;
+        if crc32fast::hash(json) != number(0)? { None } else { decode(json).ok() }
+    }
+
+    fn failed(&self, error: &std::io::Error) -> StoreError {
         StoreError::File(self.path.clone(), error.to_string())
     }
 }

@@ -66,7 +66,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), StorageError<u64>> {
         let vote = encode(vote);
-        self.blocking(move |db| db.set(&[(key::VOTE, &vote)], true)).await
+        self.blocking(move |db| db.set(&[(key::VOTE, &vote)])).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError<u64>> {
@@ -74,14 +74,14 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId<u64>>) -> Result<(), StorageError<u64>> {
-        // A hint that lets the model be rebuilt sooner at a start: not worth an fsync.
-        let committed = encode(&committed);
-        self.db.set(&[(key::COMMITTED, &committed)], false).map_err(|error| write_error(&error))
+        self.db.note_committed(&committed).map_err(|error| write_error(&error))
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId<u64>>, StorageError<u64>> {
-        let committed: Option<Option<LogId<u64>>> = self.db.value(key::COMMITTED).map_err(|error| read_error(&error))?;
-        Ok(committed.flatten())
+        let committed: Option<LogId<u64>> = self.db.committed::<Option<LogId<u64>>>().flatten();
+        // After a loss of power the note may speak of a log that was there before: of a wiped one, say.
+        let last = self.get_log_state().await?.last_log_id;
+        Ok(committed.filter(|committed| Some(*committed) <= last))
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError<u64>>

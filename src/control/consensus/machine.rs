@@ -173,7 +173,7 @@ fn stored(db: &Db) -> Result<Option<Stored>, StoreError> {
 
 async fn keep(db: Arc<Db>, meta: &SnapshotMeta<u64, BasicNode>, bytes: Vec<u8>) -> Result<(), StorageError<u64>> {
     let meta = encode(meta);
-    let write = move || db.set(&[(key::SNAPSHOT_META, &meta), (key::SNAPSHOT, &bytes)], true);
+    let write = move || db.set(&[(key::SNAPSHOT_META, &meta), (key::SNAPSHOT, &bytes)]);
     let written = tokio::task::spawn_blocking(write).await;
     written.map_err(|error| write_error(&error))?.map_err(|error| write_error(&error))
 }

@@ -224,6 +224,28 @@ async fn without_the_voter_nothing_is_changed_and_the_model_can_still_be_read() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_starts_alone_knows_what_was_committed_and_no_more() {
+    let group = Group::of(2).await;
+    group.node(0).propose(create("web"), PATIENCE).await.unwrap();
+    group.until(1, "the learner knows of web", |model| model.resource_named(&name("web")).is_ok()).await;
+    group.kill(0).await;
+    group.kill(1).await;
+    group.open(1).await;
+    group.until(1, "it knows of web, alone", |model| model.resource_named(&name("web")).is_ok()).await;
+    assert!(group.node(1).read(Duration::from_millis(300)).await.is_err(), "but cannot be sure of it");
+    group.kill(1).await;
+    let note = group.setup(1).file.with_extension("committed");
+    for damaged in [&b""[..], b"short", &[0xee; 512]] {
+        std::fs::write(&note, damaged).unwrap();
+        group.open(1).await;
+        group.kill(1).await;
+    }
+    group.open(0).await;
+    group.open(1).await;
+    group.until(1, "the voter told it again", |model| model.resource_named(&name("web")).is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_stop_of_the_only_voter_hands_the_vote_over() {
     let group = Group::of(2).await;
     assert_eq!(group.node(0).hand_over(Duration::from_secs(5)).await, Some(NodeId(1)));
