@@ -61,7 +61,7 @@ pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), first: u8, res
     stream.flush().await
 }
 
-/// Reads what [`write`] has written; `None` when the other end has closed before a frame. Memory is taken as bytes come, not as
+/// Reads what [`write()`] has written; `None` when the other end has closed before a frame. Memory is taken as bytes come, not as
 /// the length claims.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), largest: usize) -> io::Result<Option<(u8, Vec<u8>)>> {
     let mut head = [0; 4];

@@ -107,7 +107,7 @@ impl Tls {
     }
 
     /// What this node says to nodes that connect for one of `purposes`. Whoever comes for [`Purpose::Join`] may have no
-    /// certificate; [`peer`] tells for the others.
+    /// certificate; for the others the certificate tells.
     pub fn server(&self, purposes: &[Purpose]) -> Result<Arc<rustls::ServerConfig>, TlsError> {
         let verifier = self.verifier(purposes.contains(&Purpose::Join))?;
         let builder =
