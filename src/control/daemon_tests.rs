@@ -236,7 +236,7 @@ async fn replicas_move_and_options_reach_the_data_plane() {
     .await;
     client.assign_resource(AssignResource { resource: name("web"), node: name(spare), diskless: false }).await.unwrap();
     eventually("now it has one", async || spare_node.plane().storage("web").is_some()).await;
-    let set = OptionValues { resync_max: Some(1 << 20), quorum: Some(Quorum::Majority), ..OptionValues::default() };
+    let set = OptionValues { resync_max: Some(1 << 20), ..OptionValues::default() };
     client.set_options(SetOptions { resource: Some(name("web")), set, unset: Vec::new() }).await.unwrap();
     eventually("the option is there", async || spare_node.plane().settings("web").unwrap().resync_max == 1 << 20).await;
     let gone = assigned[0].node.clone();

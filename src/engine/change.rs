@@ -47,5 +47,7 @@ pub(super) enum Court {
         accepted: PeerSet,
         /// It is being stored here.
         storing: bool,
+        /// It is stored here first, and the peers are asked after that.
+        own_first: bool,
     },
 }

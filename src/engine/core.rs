@@ -65,6 +65,10 @@ pub struct Engine {
     pub(super) read_again: Option<Instant>,
     /// A change by this node alone that needs no disk to be made.
     pub(super) own_grant_due: Option<RecordId>,
+    /// Somebody else was asked to store the change that is under way.
+    pub(super) asked_somebody: bool,
+    /// An own proposal that is stored here, while the peers are asked.
+    pub(super) own_stored: Option<RecordId>,
     /// Until when a clean end is tried for.
     pub(super) stop_by: Option<Instant>,
     /// The peers were told that this node stops.
@@ -125,6 +129,8 @@ impl Engine {
             record_read: false,
             read_again: None,
             own_grant_due: None,
+            asked_somebody: false,
+            own_stored: None,
             stop_by: None,
             left: false,
             asked_elsewhere: None,

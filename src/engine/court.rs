@@ -16,6 +16,7 @@ impl Engine {
     /// Asks for a change. Until it is answered the ack set is the union of the old and the new one (rule M2).
     pub(super) fn propose(&mut self, record: Record, purpose: Purpose) {
         debug_assert!(self.change.is_none(), "one change at a time");
+        self.asked_somebody = false;
         let at = match record.authority {
             Authority::Majority => {
                 let ticket = Ticket(self.ids.draw());
@@ -23,7 +24,13 @@ impl Engine {
                 self.out.push(Command::Propose { ticket, expect, record: record.clone() });
                 Court::Cluster { ticket }
             }
-            Authority::Off => Court::Own { asked: self.ask_peers(&record), accepted: PeerSet::default(), storing: false },
+            Authority::Off => {
+                // A replica that is admitted may take over from the moment on in which it has stored the record. If this node did not know
+                // of that after a crash, it would take itself for the only one that has everything, and serve old data.
+                let own_first = matches!(purpose, Purpose::Admit(_) | Purpose::Renew(_));
+                let asked = if own_first { PeerSet::default() } else { self.ask_peers(&record) };
+                Court::Own { asked, accepted: PeerSet::default(), storing: false, own_first }
+            }
         };
         self.change = Some(Change { record, purpose, at, again: None, unanswered: false });
         self.refresh_ack_set();
@@ -39,6 +46,8 @@ impl Engine {
             p.is_connected() && p.disk().is_some_and(|d| d > crate::units::DiskState::Failed) && theirs == mine
         };
         let asked = self.peers_that(knows);
+        // Whoever was asked may have stored it, whether or not the answer arrives.
+        self.asked_somebody |= !asked.is_empty();
         for peer in asked.iter() {
             self.send(peer, Message::Propose { expect, record: record.clone() });
         }
@@ -47,8 +56,14 @@ impl Engine {
 
     /// Stores the record here once every replica that was asked has, or is gone; then it is the record.
     fn consider_own_court(&mut self) {
-        let Some(Change { record, at: Court::Own { asked, storing, .. }, .. }) = &mut self.change else { return };
-        if !asked.is_empty() || *storing {
+        let Some(Change { record, at: Court::Own { asked, storing, own_first, .. }, .. }) = &mut self.change else { return };
+        if !asked.is_empty() {
+            return;
+        }
+        if *storing {
+            if *own_first && self.own_stored == Some(record.id) {
+                self.own_grant_due = Some(record.id);
+            }
             return;
         }
         *storing = true;
@@ -67,9 +82,20 @@ impl Engine {
     }
 
     pub(super) fn own_grant(&mut self, links: &Links, id: RecordId) {
-        if self.change.as_ref().is_some_and(|c| c.record.id == id) {
+        let Some(change) = self.change.as_ref().filter(|c| c.record.id == id) else { return };
+        let ask = matches!(change.at, Court::Own { own_first: true, .. }) && self.own_stored != Some(id);
+        if !ask {
+            self.own_stored = None;
             self.granted(links);
+            return;
         }
+        self.own_stored = Some(id);
+        let record = change.record.clone();
+        let peers = self.ask_peers(&record);
+        if let Some(Change { at: Court::Own { asked, .. }, .. }) = &mut self.change {
+            *asked = peers;
+        }
+        self.consider_own_court();
     }
 
     pub(super) fn accepted(&mut self, peer: usize, id: RecordId) {
@@ -84,8 +110,12 @@ impl Engine {
 
     pub(super) fn rejected(&mut self, links: &Links, peer: usize, id: RecordId, record: Option<Record>) {
         let Some(change) = self.change.as_ref().filter(|c| c.record.id == id) else { return };
-        if let Court::Own { accepted, storing: false, .. } = change.at {
+        if let Court::Own { accepted, storing, own_first, .. } = change.at
+            && (!storing || own_first)
+        {
             self.change = None;
+            self.own_stored = None;
+            self.store_record(Then::Nothing);
             for other in accepted.iter() {
                 self.send(other, Message::Withdraw { id });
             }
@@ -194,7 +224,7 @@ impl Engine {
             true => self.lineage.clone(),
             false => lineage_of(self.record.as_ref(), &self.lineage),
         };
-        self.private = matches!(change.at, Court::Own { accepted, .. } if accepted.is_empty());
+        self.private = matches!(change.at, Court::Own { .. }) && !self.asked_somebody;
         let old = self.record.replace(change.record);
         self.lineage = lineage;
         self.before = None;

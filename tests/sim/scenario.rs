@@ -13,7 +13,7 @@ use super::rng::Rng;
 use super::world::{Happening, MS, Manners, World};
 
 /// Seeds that once found something.
-pub const KEPT: &[u64] = &[];
+pub const KEPT: &[u64] = &[127, 334, 383, 782, 1096, 1123, 1144, 1647, 1851, 1932, 20029, 20041, 40006];
 
 const EXTENTS: u64 = 4;
 const BYTES: u64 = EXTENTS * (4 << 20);

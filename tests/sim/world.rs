@@ -217,7 +217,10 @@ impl World {
         engine.take_commands(&mut commands);
         let timeout = engine.timeout();
         for command in commands.drain(..) {
-            self.command(at, command)?;
+            // After its stop an engine and all that it held is gone.
+            if self.nodes[at].engine.is_some() {
+                self.command(at, command)?;
+            }
         }
         self.nodes[at].commands = commands;
         if let Some(when) = timeout
