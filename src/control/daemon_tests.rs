@@ -216,7 +216,7 @@ async fn reading_works_without_a_leader_and_says_so() {
     .await;
     let client = nodes[2].client().patience(Duration::from_secs(40));
     let refused = client.add_volume(volume("late", 1 << 20, 1)).await.unwrap_err();
-    assert_eq!(refused.code, Code::No"{refused}");
+    assert_eq!(refused.code, Code::NoQuorum, "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
