@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::format::{Loaded, PeerSlot, Superblock};
-use crate::units::{Authority, DiskState, Instant, NodeId, Record, RecordId, ResourceId, Role, VolumeId, blocks_of};
-use crate::wire::{Message, RecordPoint, ReplicaStanding, Standing};
+use crate::format::Loaded;
+use crate::units::{Authority, DiskState, Instant, NodeId, Record, RecordId, ResourceId, VolumeId, blocks_of};
+use crate::wire::Message;
 
 use super::activity::Activity;
 use super::change::{Change, Court};
-use super::dirty::Dirty;
+use super::configure::Bitmaps;
 use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
 use super::ids::Ids;
@@ -177,29 +177,6 @@ impl Engine {
         loaded.dirty
     }
 
-    /// Makes the list of peers follow the settings. A peer keeps its place for the engine's life.
-    pub(super) fn make_peers(&mut self, bitmaps: &mut Bitmaps) {
-        let wanted: Vec<_> = self.settings.peers.iter().map(|(n, p)| (*n, p.clone())).collect();
-        for (node, settings) in wanted {
-            if let Some(peer) = self.peers.iter_mut().find(|p| p.node == node) {
-                peer.settings = settings;
-                continue;
-            }
-            let slot = self.store.as_mut().and_then(|store| slot_of(&mut store.superblock, &self.settings, node));
-            if slot.is_some() {
-                // A peer that is gone and had the slot before must not write there any more.
-                self.peers.iter_mut().for_each(|peer| peer.dirty.give_up(slot));
-            }
-            let mut dirty = Dirty::new(slot);
-            for (&volume, &bytes) in &self.settings.volumes {
-                let region = self.store.as_ref().and_then(|s| s.superblock.regions.iter().find(|r| r.volume == volume));
-                let bits = slot.and_then(|slot| bitmaps.remove(&(slot, volume)));
-                dirty.add(volume, bytes, region.copied(), bits);
-            }
-            self.peers.push(Peer::new(node, settings, dirty));
-        }
-    }
-
     /// Something has happened at `now`, when the connections of this resource's lane are as `links` says.
     pub fn handle(&mut self, now: Instant, links: &Links, event: Event) {
         self.now = self.now.max(now);
@@ -361,55 +338,6 @@ impl Engine {
         }
     }
 
-    /// Where this node stands.
-    pub(super) fn standing(&self) -> Standing {
-        let replica = self.store.as_ref().map(|store| ReplicaStanding {
-            replica: store.superblock.replica,
-            incarnation: store.superblock.incarnation,
-            continues: store.superblock.continues,
-            disk: store.disk(),
-            synced: store.superblock.synced.map(|(number, id)| RecordPoint { number, id }),
-        });
-        Standing {
-            replica,
-            record: self.record.clone(),
-            lineage: self.lineage.clone(),
-            role: self.role(),
-            in_use: self.is_in_use(),
-        }
-    }
-
-    /// Tells every peer that has introduced itself where this node stands, when that has changed.
-    fn announce(&mut self) {
-        let gist = self.gist();
-        for peer in 0..self.peers.len() {
-            let p = &mut self.peers[peer];
-            if p.link && p.their_token != 0 && p.told != Some(gist) {
-                p.told = Some(gist);
-                self.private = false;
-                let standing = self.standing();
-                self.send(peer, Message::Standing(Box::new(standing)));
-            }
-        }
-    }
-
-    /// What can change in the standing, small enough to be compared after every event.
-    pub(super) fn gist(&self) -> Gist {
-        let superblock = self.store.as_ref().map(|s| &s.superblock);
-        Gist {
-            record: self.record.as_ref().map(|r| (r.id, r.unwritten)),
-            continues: superblock.map(|s| s.continues),
-            synced: superblock.and_then(|s| s.synced),
-            disk: self.disk_state(),
-            role: self.role(),
-            in_use: self.is_in_use(),
-        }
-    }
-
-    fn is_in_use(&self) -> bool {
-        !self.clients.is_empty() || !self.wanting.is_empty()
-    }
-
     /// Whether this node's replica is in the in-sync set in this life (rule M3).
     pub(super) fn am_member(&self) -> bool {
         let (Some(store), Some(record)) = (&self.store, &self.record) else { return false };
@@ -449,17 +377,6 @@ impl Engine {
         self.id.resource
     }
 
-    fn configure(&mut self, settings: Settings) {
-        if settings.peers.len() > PEERS_MAX {
-            return;
-        }
-        // A volume's maps are made when the resource is opened; until then it is not known here.
-        let volumes = std::mem::take(&mut self.settings.volumes);
-        self.settings = Settings { volumes, ..settings };
-        self.make_peers(&mut BTreeMap::new());
-        self.drop_removed_peers();
-    }
-
     /// Refuses a client, or lets it in.
     pub(super) fn attached(&mut self, client: ClientId, result: Result<(), AttachError>) {
         if result.is_ok() {
@@ -469,41 +386,6 @@ impl Engine {
     }
 }
 
-/// The changing part of a [`Standing`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gist {
-    record: Option<(RecordId, bool)>,
-    continues: Option<crate::units::Incarnation>,
-    synced: Option<(u64, RecordId)>,
-    disk: DiskState,
-    role: Role,
-    in_use: bool,
-}
-
-/// Bitmaps as they were read from disk, by slot and volume.
-pub(super) type Bitmaps = BTreeMap<(u16, VolumeId), crate::format::Bitmap>;
-
 pub(super) fn volume_blocks(settings: &Settings, volume: VolumeId) -> u64 {
     settings.volumes.get(&volume).map_or(0, |&bytes| blocks_of(bytes))
-}
-
-/// The bitmap slot of a peer. A new peer takes a free slot, or that of a node that is no peer any more; whatever bits are in it
-/// do no harm, since a peer without a base is synced in full. `None` when there is no room: such a peer is always synced in full.
-fn slot_of(superblock: &mut Superblock, settings: &Settings, node: NodeId) -> Option<u16> {
-    let room = superblock.regions.iter().map(|r| r.slots).min().unwrap_or(0);
-    let fresh = PeerSlot { node, base: None };
-    let known = superblock.peers.iter().position(|p| p.node == node);
-    let at = match known {
-        Some(at) => at,
-        None if superblock.peers.len() < usize::from(room) => {
-            superblock.peers.push(fresh);
-            superblock.peers.len() - 1
-        }
-        None => {
-            let at = superblock.peers.iter().position(|p| !settings.peers.contains_key(&p.node))?;
-            superblock.peers[at] = fresh;
-            at
-        }
-    };
-    u16::try_from(at).ok()
 }

@@ -59,8 +59,10 @@
 //! |---|---|---|
 //! | the engine | `core` | what it owns; how an event finds its way; what it knows of itself |
 //! | | `event` | events and commands: the whole border |
-//! | | `settings`, `status`, `look` | what it is told; what it shows, and when it wants to be woken |
+//! | | `settings`, `configure` | what it is told; peers and volumes, at the start and when they change |
+//! | | `status`, `look` | what it shows, and when it wants to be woken |
 //! | meeting | `connect` | introductions; whose record is newer; forks |
+//! | | `standing` | what peers are told of this node |
 //! | | `peer`, `peerset` | a peer and its session; sets of peers |
 //! | | `link` | heartbeats and leases of a connection; shared by all its resources |
 //! | the record | `court` | changing it, at either authority |
@@ -84,7 +86,7 @@
 //! | | `activity` | hot extents |
 //! | | `dirty` | what each peer lacks |
 //! | | `unsettled` | writes that may not be everywhere |
-//! | small tools | `ops`, `slab` | operations under way; places that are used again under names that are not |
+//! | small tools | `ops` | operations under way |
 //! | | `prefix`, `ids` | up to where all is done; ids that are never drawn twice |
 //!
 //! **Invariant:** what another node relies on to be stored here is said when it is. That is why `Accepted`, `SyncReady`, `Cooled` and
@@ -97,6 +99,7 @@
 mod activity;
 mod admission;
 mod change;
+mod configure;
 mod connect;
 mod cooling;
 mod core;
@@ -122,7 +125,7 @@ mod remote;
 mod requests;
 mod resync;
 mod settings;
-mod slab;
+mod standing;
 mod status;
 mod stop;
 mod store;

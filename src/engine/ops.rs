@@ -1,9 +1,8 @@
 //! What the operations on the local disk and metadata area are for.
 
-use crate::units::{BlockRange, VolumeId};
+use crate::units::{BlockRange, Slab, VolumeId};
 
 use super::event::{Command, DiskIo, OpId};
-use super::slab::Slab;
 
 /// What an operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

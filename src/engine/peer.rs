@@ -3,11 +3,11 @@
 use crate::units::{BlockRange, DiskState, Incarnation, Instant, NodeId, Record, Role};
 use crate::wire::Standing;
 
-use super::core::Gist;
 use super::dirty::Dirty;
 use super::flush::FlushAsked;
 use super::resync::Sync;
 use super::settings;
+use super::standing::Gist;
 use super::status::Connection;
 
 /// A peer.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::units::Instant;
+use crate::units::{Instant, Slab};
 
 use super::event::{ClientId, Request, RequestId};
 use super::flights::Flights;
@@ -11,7 +11,6 @@ use super::order::Order;
 use super::peerset::PeerSet;
 use super::prefix::Prefix;
 use super::resync::Chunk;
-use super::slab::Slab;
 
 /// A node's time as primary.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! Clients' requests at the primary, from arrival to answer (rules W1, W2, W4, P3, F2).
 
-use crate::units::{BLOCK, BlockRange, Protocol};
-use crate::wire::Message;
+use crate::units::{BLOCK, BlockRange};
 
 use super::core::Engine;
 use super::event::{ClientId, Command, DiskIo, DiskOutcome, Failure, Request, RequestId};
-use super::flights::{Cause, Flight, What};
+use super::flights::{Cause, What};
 use super::link::Links;
 use super::ops::Op;
 use super::peer::Session;
@@ -14,7 +13,7 @@ use super::reign::{Pending, Phase, Reign, State};
 use super::remote::RemoteRead;
 
 /// Keys in the order table: requests are even, resync chunks odd.
-fn order_key(request: u64) -> u64 {
+pub(super) fn order_key(request: u64) -> u64 {
     request << 1
 }
 
@@ -208,165 +207,6 @@ impl Engine {
             Request::Read { .. } | Request::Flush => unreachable!("only what changes blocks is launched"),
         };
         self.fly(Cause::Client(key), range, what, fua, holds);
-    }
-
-    /// Sends a write to the local disk and to every replica that receives writes, or, for a resync, to one.
-    pub(super) fn fly(&mut self, cause: Cause, range: BlockRange, what: What, fua: bool, holds: bool) {
-        let only = if let Cause::Sync { peer, .. } = cause { Some(peer) } else { None };
-        let receivers = match only {
-            Some(peer) => PeerSet::from_iter([peer]),
-            None => self.peers_that(|p| p.data),
-        };
-        let local = only.is_none() && self.has_disk();
-        let reign = self.reign.as_mut().expect("writes belong to a reign");
-        let unwritten = if only.is_some() { receivers } else { receivers.union(reign.ack) };
-        let unreceived = if self.settings.protocol == Protocol::B { unwritten } else { PeerSet::default() };
-        let flight = Flight { cause, range, what, fua, unwritten, unreceived, local, holds, answered: only.is_some() };
-        let seq = reign.flights.insert(flight);
-        reign.last_write = self.now;
-        reign.flush_due.get_or_insert_with(|| self.now.after(super::flush::FLUSH_EVERY));
-        let number = reign.number;
-        if local {
-            reign.local.begin(seq);
-        }
-        self.unsettled.note(seq, range);
-        for peer in receivers.iter() {
-            self.send_flight(peer, seq);
-        }
-        if local {
-            if let Some(store) = &mut self.store {
-                store.activity.touch(range, seq);
-            }
-            let io = match what {
-                What::Data(buffer) => DiskIo::Write { range, buffer, fua },
-                What::Zeroes { unmap } => DiskIo::Zero { range, unmap, fua },
-            };
-            self.ops.disk(&mut self.out, Op::Write { reign: number, seq }, io);
-        }
-        if only.is_none() {
-            self.mark_for_absent(range, unwritten);
-            self.check_flight(seq);
-        }
-    }
-
-    /// Marks a write dirty for every replica that does not get it. A member of the ack set that is away for a moment gets its bits
-    /// when it is evicted, from the memory of unsettled writes.
-    fn mark_for_absent(&mut self, range: BlockRange, gets_it: PeerSet) {
-        for (at, peer) in self.peers.iter_mut().enumerate() {
-            if peer.settings.diskful && !gets_it.contains(at) {
-                peer.dirty.set(range);
-            }
-        }
-    }
-
-    pub(super) fn send_flight(&mut self, peer: usize, seq: u64) {
-        let reign = self.reign.as_mut().expect("writes belong to a reign");
-        let settled = reign.settled;
-        let Some(flight) = reign.flights.get_mut(seq) else { return };
-        let (range, fua) = (flight.range, flight.fua);
-        let sync = matches!(flight.cause, Cause::Sync { .. });
-        let p = &mut self.peers[peer];
-        p.sent = p.sent.max(seq);
-        match flight.what {
-            What::Data(buffer) => {
-                let write = crate::wire::Write { seq, range, fua, sync, settled };
-                self.send_with(peer, Message::Write(write), Some(buffer));
-            }
-            What::Zeroes { unmap } => {
-                self.send(peer, Message::Zero(crate::wire::Zero { seq, range, unmap, fua, sync, settled }));
-            }
-        }
-    }
-
-    pub(super) fn local_write_done(&mut self, number: u64, seq: u64, outcome: &DiskOutcome) {
-        if *outcome == DiskOutcome::Failed {
-            self.disk_failed();
-            return;
-        }
-        let Some(reign) = self.reign.as_mut().filter(|r| r.number == number) else { return };
-        reign.local.end(seq);
-        if let Some(flight) = reign.flights.get_mut(seq) {
-            flight.local = false;
-            self.check_flight(seq);
-        }
-    }
-
-    pub(super) fn received_by(&mut self, peer: usize, seqs: &[u64]) {
-        for &seq in seqs {
-            if let Some(flight) = self.reign.as_mut().and_then(|r| r.flights.get_mut(seq)) {
-                flight.unreceived.remove(peer);
-                self.check_flight(seq);
-            }
-        }
-    }
-
-    pub(super) fn written_by(&mut self, peer: usize, seqs: &[u64]) {
-        for &seq in seqs {
-            let Some(flight) = self.reign.as_mut().and_then(|r| r.flights.get_mut(seq)) else { continue };
-            if !flight.unwritten.contains(peer) {
-                continue;
-            }
-            flight.unwritten.remove(peer);
-            flight.unreceived.remove(peer);
-            // The block is on the target now: it is not dirty any more (rule R2).
-            let range = flight.range;
-            self.peers[peer].dirty.clear(range);
-            self.check_flight(seq);
-        }
-    }
-
-    /// Answers a write when all whose word is needed have given it (rule W1), and ends it when nobody is left.
-    pub(super) fn check_flight(&mut self, seq: u64) {
-        let (own_word_missing, has_disk) = (self.own_word_missing(), self.has_disk());
-        let protocol = self.settings.protocol;
-        let reign = self.reign.as_mut().expect("writes belong to a reign");
-        let ack = reign.ack;
-        let Some(flight) = reign.flights.get_mut(seq) else { return };
-        let early = match protocol {
-            _ if flight.fua => !flight.unwritten.meets(ack),
-            Protocol::A if has_disk => true,
-            // Without an own disk nothing would be anywhere.
-            Protocol::A => !flight.unwritten.meets(ack),
-            Protocol::B => !flight.unreceived.meets(ack),
-            Protocol::C => !flight.unwritten.meets(ack),
-        };
-        if !flight.answered && !flight.local && !own_word_missing && early {
-            flight.answered = true;
-            if let Cause::Client(key) = flight.cause {
-                reign.completed = true;
-                if let Some(pending) = reign.requests.get(key) {
-                    self.out.push(Command::Complete { id: pending.id, result: Ok(()) });
-                }
-            }
-        }
-        let reign = self.reign.as_mut().expect("writes belong to a reign");
-        let ended = reign.flights.get_mut(seq).is_some_and(|f| f.answered && !f.local && f.unwritten.is_empty());
-        if ended {
-            self.end_flight(seq);
-        }
-    }
-
-    /// This node's disk has failed and the record still counts on it: nothing may be answered until it does not (rule M1).
-    fn own_word_missing(&self) -> bool {
-        !self.has_disk() && self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.id.node))
-    }
-
-    pub(super) fn end_flight(&mut self, seq: u64) {
-        let reign = self.reign.as_mut().expect("writes belong to a reign");
-        let Some(flight) = reign.flights.remove(seq) else { return };
-        if let What::Data(buffer) = flight.what {
-            self.out.push(Command::Release(buffer));
-        }
-        match flight.cause {
-            Cause::Client(key) => {
-                reign.requests.remove(key);
-                if let (true, Some(store)) = (flight.holds, &mut self.store) {
-                    store.activity.release(flight.range);
-                }
-                self.leave(order_key(key));
-            }
-            Cause::Sync { chunk, .. } => self.chunk_part_written(chunk),
-        }
     }
 
     /// Gives up a place in the order and begins what waited for it.

@@ -146,7 +146,7 @@ mod tests {
     use crate::ring::Pool;
 
     fn charge() -> Charge {
-        Charge { account: Key::from_u64(7), bytes: 4096 }
+        Charge { account: Key::from(7), bytes: 4096 }
     }
 
     #[test]

@@ -5,11 +5,13 @@
 mod blocks;
 mod ids;
 mod record;
+mod slab;
 mod state;
 mod time;
 
 pub use blocks::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, EXTENT, Extent, blocks_of, extents_of};
 pub use ids::{ClusterId, Incarnation, Name, NameError, NodeId, RecordId, ReplicaId, ResourceId, VolumeId};
 pub use record::{Authority, Membership, Record};
+pub use slab::Slab;
 pub use state::{DiskState, OnNoQuorum, Protocol, Role};
 pub use time::Instant;

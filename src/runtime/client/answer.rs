@@ -10,7 +10,7 @@ use crate::runtime::slab::Key;
 impl Shard {
     /// The engine has completed a piece of a client's request. The client may be gone.
     pub(in crate::runtime) fn complete(&mut self, id: RequestId, result: Result<(), Failure>) {
-        let key = Key::from_u64(id.0);
+        let key = Key::from(id.0);
         let Some(id) = self.pieces.get(key).map(|piece| piece.job) else { return };
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.open -= 1;

@@ -290,7 +290,7 @@ impl Shard {
         let Some(job) = self.jobs.get_mut(job) else { return };
         let Some(client) = self.clients.get(job.client) else { return };
         job.open += 1;
-        let (id, resource) = (RequestId(piece.to_u64()), client.resource);
+        let (id, resource) = (RequestId(piece.into()), client.resource);
         let event = Event::Request { id, client: client.id, request: request(client.volume) };
         self.feed(resource, event);
     }

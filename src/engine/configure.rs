@@ -1,0 +1,72 @@
+//! Which peers and volumes there are, at the start and when that changes.
+
+use std::collections::BTreeMap;
+
+use crate::format::{Bitmap, PeerSlot, Superblock};
+use crate::units::{NodeId, VolumeId};
+
+use super::core::Engine;
+use super::dirty::Dirty;
+use super::peer::Peer;
+use super::peerset::PEERS_MAX;
+use super::settings::Settings;
+
+/// Bitmaps as they were read from disk, by slot and volume.
+pub(super) type Bitmaps = BTreeMap<(u16, VolumeId), Bitmap>;
+
+impl Engine {
+    pub(super) fn configure(&mut self, settings: Settings) {
+        if settings.peers.len() > PEERS_MAX {
+            return;
+        }
+        // A volume's maps are made when the resource is opened; until then it is not known here.
+        let volumes = std::mem::take(&mut self.settings.volumes);
+        self.settings = Settings { volumes, ..settings };
+        self.make_peers(&mut BTreeMap::new());
+        self.drop_removed_peers();
+    }
+
+    /// Makes the list of peers follow the settings. A peer keeps its place for the engine's life.
+    pub(super) fn make_peers(&mut self, bitmaps: &mut Bitmaps) {
+        let wanted: Vec<_> = self.settings.peers.iter().map(|(n, p)| (*n, p.clone())).collect();
+        for (node, settings) in wanted {
+            if let Some(peer) = self.peers.iter_mut().find(|p| p.node == node) {
+                peer.settings = settings;
+                continue;
+            }
+            let slot = self.store.as_mut().and_then(|store| slot_of(&mut store.superblock, &self.settings, node));
+            if slot.is_some() {
+                // A peer that is gone and had the slot before must not write there any more.
+                self.peers.iter_mut().for_each(|peer| peer.dirty.give_up(slot));
+            }
+            let mut dirty = Dirty::new(slot);
+            for (&volume, &bytes) in &self.settings.volumes {
+                let region = self.store.as_ref().and_then(|s| s.superblock.regions.iter().find(|r| r.volume == volume));
+                let bits = slot.and_then(|slot| bitmaps.remove(&(slot, volume)));
+                dirty.add(volume, bytes, region.copied(), bits);
+            }
+            self.peers.push(Peer::new(node, settings, dirty));
+        }
+    }
+}
+
+/// The bitmap slot of a peer. A new peer takes a free slot, or that of a node that is no peer any more; whatever bits are in it
+/// do no harm, since a peer without a base is synced in full. `None` when there is no room: such a peer is always synced in full.
+fn slot_of(superblock: &mut Superblock, settings: &Settings, node: NodeId) -> Option<u16> {
+    let room = superblock.regions.iter().map(|r| r.slots).min().unwrap_or(0);
+    let fresh = PeerSlot { node, base: None };
+    let known = superblock.peers.iter().position(|p| p.node == node);
+    let at = match known {
+        Some(at) => at,
+        None if superblock.peers.len() < usize::from(room) => {
+            superblock.peers.push(fresh);
+            superblock.peers.len() - 1
+        }
+        None => {
+            let at = superblock.peers.iter().position(|p| !settings.peers.contains_key(&p.node))?;
+            superblock.peers[at] = fresh;
+            at
+        }
+    };
+    u16::try_from(at).ok()
+}
