@@ -1,11 +1,14 @@
 //! What one send carries: headers and payloads from many places, in order.
 
 use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
 
 use libc::{iovec, msghdr};
+use rustix::io::Errno;
 
-use super::Slice;
 use super::scatter::message;
+use super::{Fd, Slice};
 
 /// The most pieces that one system call takes (UIO_MAXIOV).
 const MAX_PIECES: usize = 1024;
@@ -94,6 +97,37 @@ impl Gather {
         while self.sent.1 >= self.pieces[self.sent.0].len() {
             self.sent.1 -= self.pieces[self.sent.0].len();
             self.sent.0 += 1;
+        }
+    }
+
+    /// Sends what the socket takes at once, without the ring and without waiting; how many bytes that was. They are
+    /// [advanced](Self::advance) over. What is left is for [`Op::Send`](super::Op::Send), which waits.
+    ///
+    /// A send through the ring that the socket takes at once costs the same system call, and its completion ends the wait of
+    /// the turn that submits it.
+    ///
+    /// # Errors
+    ///
+    /// Those of sendmsg but for EAGAIN, which is 0 bytes.
+    pub fn send_now(&mut self, socket: &Fd) -> Result<usize, Errno> {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        let fd = socket.as_raw_fd();
+        let sent = match self.aim() {
+            // SAFETY: it points to bytes of this gather, which is borrowed meanwhile.
+            Aim::One(at, len) => unsafe { libc::send(fd, at.cast(), len as usize, flags) },
+            // SAFETY: the message, its vectors and what they point to belong to this gather, which is borrowed meanwhile.
+            Aim::Many(message) => unsafe { libc::sendmsg(fd, message, flags) },
+        };
+        match usize::try_from(sent) {
+            Ok(sent) => {
+                self.advance(sent);
+                Ok(sent)
+            }
+            Err(_) => match io::Error::last_os_error().raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::AGAIN | Errno::INTR) => Ok(0),
+                Some(error) => Err(error),
+                None => Err(Errno::IO),
+            },
         }
     }
 

@@ -155,15 +155,23 @@ impl Shard {
     pub(super) fn send_to_client(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.speaking = false;
-        let unsent = client.stream.unsent();
-        let more = unsent.saturating_sub(client.charged);
-        client.charged += more;
-        self.io.memory.charge(client.account, more);
-        if let Some(op) = client.stream.send(self.io.now) {
-            self.io.counters.sends += 1;
-            self.io.push(op, Token::ClientSend(key));
+        match client.stream.send(self.io.now) {
+            Ok(op) => {
+                self.io.counters.sends += 1;
+                if let Some(op) = op {
+                    self.io.push(op, Token::ClientSend(key));
+                }
+            }
+            Err(end) => return self.close_client(key, &end),
         }
-        if client.leaving && client.jobs == 0 && client.stream.unsent() == 0 {
+        let unsent = client.stream.unsent();
+        let (account, charged) = (client.account, client.charged);
+        client.charged = unsent;
+        match unsent >= charged {
+            true => self.io.memory.charge(account, unsent - charged),
+            false => self.io.memory.discharge(account, charged - unsent),
+        }
+        if client.leaving && client.jobs == 0 && unsent == 0 {
             self.close_client(key, &"it has said goodbye");
         }
     }
@@ -173,10 +181,6 @@ impl Shard {
         if let Err(end) = client.stream.sent(completion) {
             return self.close_client(key, &end);
         }
-        let gone = client.charged - client.stream.unsent().min(client.charged);
-        client.charged -= gone;
-        let account = client.account;
-        self.io.memory.discharge(account, gone);
         self.speak(key);
         self.resume(key);
     }

@@ -129,9 +129,14 @@ impl Shard {
     pub(super) fn send_to_peer(&mut self, key: Key) {
         let Some(connection) = self.peers.get_mut(key) else { return };
         connection.speaking = false;
-        if let Some(op) = connection.stream.send(self.io.now) {
-            self.io.counters.sends += 1;
-            self.io.push(op, Token::PeerSend(key));
+        match connection.stream.send(self.io.now) {
+            Ok(op) => {
+                self.io.counters.sends += 1;
+                if let Some(op) = op {
+                    self.io.push(op, Token::PeerSend(key));
+                }
+            }
+            Err(end) => self.close_link(key, &end, false),
         }
     }
 

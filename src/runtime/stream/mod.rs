@@ -142,8 +142,13 @@ impl Stream {
         }
     }
 
-    /// The operation that sends what is ready; `None` when there is nothing or a send is in flight.
-    pub(super) fn send(&mut self, now: Instant) -> Option<Op> {
+    /// Sends what is ready, as far as the socket takes it at once; the operation for the rest. `None` when that was all, or a send
+    /// is in flight.
+    ///
+    /// # Errors
+    ///
+    /// When the stream is over.
+    pub(super) fn send(&mut self, now: Instant) -> Result<Option<Op>, End> {
         if let Some(tls) = &mut self.tls {
             tls.flush(&mut self.outflow);
         }

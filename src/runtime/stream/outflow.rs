@@ -13,7 +13,8 @@ const SEND: usize = 1 << 20;
 /// Gathers that are kept for later.
 const SPARE: usize = 2;
 
-/// The sending half of a stream: everything that becomes ready while one send is in flight goes out with the next.
+/// The sending half of a stream: what the socket takes is sent at once; everything that becomes ready while the rest of it is in
+/// flight goes out with the next.
 #[derive(Debug, Default)]
 pub(super) struct Outflow {
     /// What waits, each of at most [`SEND`] bytes and a payload; the last one is being filled.
@@ -45,14 +46,21 @@ impl Outflow {
         self.sending.map(|(since, _)| since)
     }
 
-    pub(super) fn send(&mut self, socket: &Fd, now: Instant) -> Option<Op> {
-        if self.sending.is_some() || self.waiting.front().is_none_or(|gather| gather.is_empty()) {
-            return None;
+    /// Sends what the socket takes at once; the operation that sends more, when it did not take everything.
+    pub(super) fn send(&mut self, socket: &Fd, now: Instant) -> Result<Option<Op>, End> {
+        while self.sending.is_none() {
+            let Some(gather) = self.waiting.front_mut().filter(|gather| !gather.is_empty()) else { break };
+            self.queued -= gather.send_now(socket)?;
+            let Some(gather) = self.waiting.pop_front() else { break };
+            if gather.is_empty() {
+                self.keep(gather);
+                continue;
+            }
+            self.queued -= gather.len();
+            self.sending = Some((now, gather.len()));
+            return Ok(Some(Op::Send { socket: socket.clone(), gather }));
         }
-        let gather = self.waiting.pop_front()?;
-        self.queued -= gather.len();
-        self.sending = Some((now, gather.len()));
-        Some(Op::Send { socket: socket.clone(), gather })
+        Ok(None)
     }
 
     pub(super) fn sent<T>(&mut self, completion: Completion<T>) -> Result<(), End> {
@@ -64,10 +72,16 @@ impl Outflow {
         if !gather.is_empty() {
             self.queued += gather.len();
             self.waiting.push_front(gather);
-        } else if self.spare.len() < SPARE {
-            self.spare.push(gather);
+        } else {
+            self.keep(gather);
         }
         Ok(())
+    }
+
+    fn keep(&mut self, gather: Box<Gather>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(gather);
+        }
     }
 
     /// The gather that takes more.
