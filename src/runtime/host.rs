@@ -227,14 +227,28 @@ impl Handle {
                 Ok(shard) => shard,
                 Err(error) => return drop(ready.send(Err(error.into()))),
             };
-            if ready.send(Ok(waker)).is_ok()
-                && let Err(error) = shard.run()
-            {
-                tracing::error!(shard = number, %error, "a shard has ended: its resources stop here");
+            if ready.send(Ok(waker)).is_err() {
+                return;
+            }
+            let alive = Alive(number);
+            match shard.run() {
+                Ok(()) => std::mem::forget(alive),
+                Err(error) => tracing::error!(shard = number, %error, "a shard cannot go on"),
             }
         })?;
         let waker = is_ready.recv().map_err(|_| std::io::Error::other("it ended at once"))??;
         Ok(Self { mailbox: Mailbox::new(queue, waker), board, thread: Some(thread) })
+    }
+}
+
+/// Dropped by a shard that ends for another reason than being told to. Its resources would be neither served here nor given up
+/// to other nodes; a process that ends is taken over from at once and started anew.
+struct Alive(usize);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        tracing::error!(shard = self.0, "a shard has ended, and with it this process");
+        std::process::abort();
     }
 }
 

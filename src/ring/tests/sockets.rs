@@ -238,3 +238,33 @@ impl<S: Read + Send + 'static> MapStream for (Fd, S) {
         (self.0, Box::new(self.1))
     }
 }
+
+#[test]
+fn what_the_socket_does_not_take_at_once_is_left_for_the_ring() {
+    let mut bench = Bench::new();
+    let (socket, mut theirs) = pair();
+    let mut gather = Gather::new();
+    gather.bytes(b"head");
+    assert_eq!(gather.send_now(&socket), Ok(4));
+    assert!(gather.is_empty());
+    let payload = pattern(1, 4 << 20);
+    gather.bytes(b"more");
+    gather.payload(bench.buffer(&payload).freeze());
+    let taken = gather.send_now(&socket).unwrap();
+    assert!(taken > 0 && taken < payload.len(), "{taken} bytes");
+    assert_eq!(gather.len(), payload.len() + 4 - taken);
+    assert_eq!(gather.send_now(&socket), Ok(0), "it is full");
+    let reader = thread::spawn(move || {
+        let mut got = vec![0; 8 + (4 << 20)];
+        theirs.read_exact(&mut got).unwrap();
+        got
+    });
+    let done = bench.run(Op::Send { socket: socket.clone(), gather });
+    assert!(done.result.is_ok());
+    assert!(reader.join().unwrap() == [b"headmore", &payload[..]].concat(), "the bytes differ");
+    let (socket, theirs) = pair();
+    drop(theirs);
+    let mut gather = Gather::new();
+    gather.bytes(b"lost");
+    assert_eq!(gather.send_now(&socket), Err(Errno::PIPE));
+}
