@@ -172,8 +172,10 @@ impl Shard {
             false => self.io.memory.discharge(account, charged - unsent),
         }
         if client.leaving && client.jobs == 0 && unsent == 0 {
-            self.close_client(key, &"it has said goodbye");
+            return self.close_client(key, &"it has said goodbye");
         }
+        // What the socket took at once has no completion to do this.
+        self.resume(key);
     }
 
     pub(super) fn client_sent(&mut self, key: Key, completion: Completion<Token>) {
@@ -182,7 +184,6 @@ impl Shard {
             return self.close_client(key, &end);
         }
         self.speak(key);
-        self.resume(key);
     }
 
     pub(super) fn client_hung_up(&mut self, key: Key) {
