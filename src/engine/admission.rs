@@ -9,6 +9,7 @@ use crate::wire::{Message, RANGES_MAX, RecordPoint};
 
 use super::change::Purpose;
 use super::core::Engine;
+use super::mutant::{Mutant, mutated};
 use super::reign::Phase;
 use super::store::Then;
 
@@ -40,7 +41,7 @@ impl Engine {
         };
         let at = admission.peer;
         match admission.stage {
-            Stage::Flushing { from } if reign.flushes.ended > from => {
+            Stage::Flushing { from } if reign.flushes.ended > from || mutated(Mutant::AdmitUnflushed) => {
                 if self.is_synced(at) {
                     self.hand_over(at);
                 } else if let Some(reign) = &mut self.reign {
@@ -60,7 +61,8 @@ impl Engine {
     /// Whether a target has every block.
     fn is_synced(&self, at: usize) -> bool {
         let peer = &self.peers[at];
-        peer.dirty.is_clear() && peer.sync.as_ref().is_some_and(|s| s.is_running() && s.is_quiet())
+        (peer.dirty.is_clear() || mutated(Mutant::AdmitDirty))
+            && peer.sync.as_ref().is_some_and(|s| s.is_running() && s.is_quiet())
     }
 
     fn begin_admission(&mut self) {
@@ -73,13 +75,15 @@ impl Engine {
 
     /// Gives the replica all that its promotion would need.
     fn hand_over(&mut self, at: usize) {
-        let hot = self.store.as_ref().map(|s| s.activity.hot_extents()).unwrap_or_default();
+        let empty_handed = mutated(Mutant::AdmitEmptyHanded);
+        let hot = self.store.as_ref().filter(|_| !empty_handed).map(|s| s.activity.hot_extents()).unwrap_or_default();
         for part in hot.chunks(RANGES_MAX) {
             self.send(at, Message::AdmitPart { hot: part.to_vec(), dirty: Vec::new() });
         }
-        for absent in self.absent(at) {
+        for absent in self.absent(at).into_iter().filter(|_| !empty_handed) {
             let node = self.peers[absent].node;
-            let window = self.peers[absent].data.then(|| self.unsettled.since(self.peers[absent].durable).collect::<Vec<_>>());
+            let data = self.peers[absent].data && !mutated(Mutant::AdmitWithoutWindows);
+            let window = data.then(|| self.unsettled.since(self.peers[absent].durable).collect::<Vec<_>>());
             let window = self.within_volumes(&window.unwrap_or_default());
             let ranges: Vec<_> = self.peers[absent].dirty.runs().into_iter().chain(window).collect();
             for part in ranges.chunks(RANGES_MAX) {
@@ -104,7 +108,7 @@ impl Engine {
     }
 
     fn bases(&self) -> Vec<(NodeId, RecordPoint)> {
-        let slots = self.store.iter().flat_map(|s| &s.superblock.peers);
+        let slots = self.store.iter().flat_map(|s| &s.superblock.peers).filter(|_| !mutated(Mutant::AdmitWithoutBases));
         slots.filter_map(|p| p.base.map(|(number, id)| (p.node, RecordPoint { number, id }))).collect()
     }
 
@@ -174,6 +178,9 @@ impl Engine {
             if let Some((_, base)) = bases.iter().find(|(node, _)| *node == slot.node) {
                 slot.base = Some((base.number, base.id));
             }
+        }
+        if mutated(Mutant::AdmitUnstored) {
+            self.send(peer, Message::AdmitStored { id });
         }
         self.store_maps(Then::AdmitMaps { peer, id });
     }

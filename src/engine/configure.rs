@@ -7,6 +7,7 @@ use crate::units::{NodeId, VolumeId};
 
 use super::core::Engine;
 use super::dirty::Dirty;
+use super::mutant::{Mutant, mutated};
 use super::peer::Peer;
 use super::peerset::PEERS_MAX;
 use super::settings::Settings;
@@ -64,7 +65,7 @@ fn slot_of(superblock: &mut Superblock, settings: &Settings, node: NodeId) -> Op
         }
         None => {
             let at = superblock.peers.iter().position(|p| !settings.peers.contains_key(&p.node))?;
-            superblock.peers[at] = fresh;
+            superblock.peers[at] = if mutated(Mutant::SlotKeepsBase) { PeerSlot { node, ..superblock.peers[at] } } else { fresh };
             at
         }
     };

@@ -5,6 +5,7 @@ use crate::wire::{Introduction, Message, Standing};
 
 use super::core::Engine;
 use super::link::Links;
+use super::mutant::{Mutant, mutated};
 use super::peer::Session;
 use super::status::Connection;
 
@@ -72,7 +73,7 @@ impl Engine {
     pub(super) fn hello(&mut self, links: &Links, at: usize, hello: Introduction) {
         let ours = hello.cluster == self.id.cluster && hello.resource == self.id.resource;
         let volumes = self.settings.volumes.iter().map(|(v, b)| (*v, *b));
-        if !ours || !hello.volumes.iter().copied().eq(volumes) {
+        if !(ours || mutated(Mutant::BelieveStrangers)) || !hello.volumes.iter().copied().eq(volumes) {
             // Another cluster's or resource's (rule M7), or one of the two has not heard of a change of the volumes yet.
             self.peers[at].connection = Connection::Refused;
             return;
@@ -137,7 +138,7 @@ impl Engine {
         };
         // A replica that its own record does not have in sync has followed somebody else's proposal, which may never have become the record:
         // nothing was completed here that a member of the other side has not.
-        let bystander = !mine.in_sync.contains_key(&self.id.node) && self.reign.is_none();
+        let bystander = !mine.in_sync.contains_key(&self.id.node) && self.reign.is_none() && !mutated(Mutant::BystanderStays);
         if bystander && record.in_sync.contains_key(&node) {
             self.peers[at].connection = Connection::Connected;
             self.learn(links, record.clone(), theirs.lineage.clone());
@@ -224,6 +225,8 @@ pub(super) fn relate(mine: Option<&Record>, my_line: &[RecordId], theirs: Option
                 Relation::Newer
             } else if their_line.contains(&mine.id) {
                 Relation::Older
+            } else if mutated(Mutant::ForkByNumber) {
+                if mine.number < theirs.number { Relation::Older } else { Relation::Newer }
             } else {
                 Relation::Fork
             }

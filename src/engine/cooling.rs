@@ -7,6 +7,7 @@ use crate::units::{BlockRange, Extent, NodeId};
 use crate::wire::{Message, RANGES_MAX};
 
 use super::core::{Engine, volume_blocks};
+use super::mutant::{Mutant, mutated};
 use super::peerset::{PEERS_MAX, PeerSet};
 use super::reign::Phase;
 use super::store::Then;
@@ -49,7 +50,8 @@ impl Engine {
         } else {
             return;
         };
-        let extents = store.activity.coolable(reign.settled, want);
+        let upto = if mutated(Mutant::CoolUnflushed) { u64::MAX } else { reign.settled };
+        let extents = store.activity.coolable(upto, want);
         let settled = reign.settled;
         if let Some(reign) = &mut self.reign {
             // Nothing more becomes coolable before more is settled.
@@ -65,13 +67,16 @@ impl Engine {
         let Some(record) = &self.record else { return };
         // A target keeps its own hot extents until its admission: they are its report, should it be needed again (rule M5).
         let missing = self.peers_that(|p| p.data && record.in_sync.contains_key(&p.node));
-        let dirty = self.dirty_in(&extents);
+        let dirty = if mutated(Mutant::CoolWithoutBits) { Vec::new() } else { self.dirty_in(&extents) };
         let Some(reign) = &mut self.reign else { return };
         let id = reign.name();
-        let upto = reign.settled;
+        let upto = if mutated(Mutant::CoolUnflushed) { u64::MAX } else { reign.settled };
         reign.cooling = Some(Cooling { id, extents: extents.clone(), upto, missing, own: true });
         for peer in missing.iter() {
             self.send(peer, Message::Cool { id, extents: extents.clone(), dirty: dirty.clone() });
+        }
+        if mutated(Mutant::CoolOwnEarly) {
+            self.cool_own();
         }
         self.store_maps(Then::CoolOwn);
     }
@@ -144,6 +149,9 @@ impl Engine {
         self.set_bits(dirty);
         let seen = self.follow.seen;
         self.follow.cooling.push_back((id, extents, seen));
+        if mutated(Mutant::CoolEarly) {
+            self.cool_now(peer, id);
+        }
         self.store_maps(Then::CoolNow { peer, id });
     }
 

@@ -13,6 +13,7 @@ use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
 use super::ids::Ids;
 use super::link::Links;
+use super::mutant::{Mutant, mutated};
 use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::peerset::{PEERS_MAX, PeerSet};
@@ -144,7 +145,7 @@ impl Engine {
         engine.make_peers(&mut bitmaps);
         if let Some(store) = &mut engine.store {
             // Hot means that this replica may differ from anybody there (rule P5), and that it may have what others have not.
-            let hot: Vec<_> = store.activity.hot_extents();
+            let hot = if mutated(Mutant::HotIsClean) { Vec::new() } else { store.activity.hot_extents() };
             for range in hot.iter().filter_map(|e| e.range(volume_blocks(&engine.settings, e.volume))) {
                 engine.unsettled.note_older(range);
                 engine.peers.iter_mut().for_each(|peer| peer.dirty.set(range));
@@ -161,7 +162,8 @@ impl Engine {
         let recorded = superblock.record.as_ref().and_then(|r| r.in_sync.get(&superblock.node)).copied();
         let continued = recorded.filter(|r| *r == superblock.incarnation || *r == superblock.continues);
         let incarnation = self.ids.incarnation();
-        superblock.continues = if superblock.clean { continued.unwrap_or(incarnation) } else { incarnation };
+        superblock.continues =
+            if superblock.clean || mutated(Mutant::TrustCrashed) { continued.unwrap_or(incarnation) } else { incarnation };
         superblock.incarnation = incarnation;
         superblock.clean = false;
         self.record = superblock.record.clone();
@@ -243,7 +245,7 @@ impl Engine {
     fn meta_done(&mut self, links: &Links, op: OpId, ok: bool) {
         let Some(op) = self.ops.meta_done(op) else { return };
         let Some(store) = &mut self.store else { return };
-        if !ok {
+        if !ok && !mutated(Mutant::LogFailureIgnored) {
             // Without its metadata the replica cannot say what it may lack: it is not asked again (rule W3).
             self.disk_failed();
             return;
@@ -343,7 +345,7 @@ impl Engine {
         let (Some(store), Some(record)) = (&self.store, &self.record) else { return false };
         let recorded = record.in_sync.get(&self.id.node);
         let alive = recorded == Some(&store.superblock.incarnation) || recorded == Some(&store.superblock.continues);
-        alive && !store.failed
+        (alive || recorded.is_some() && mutated(Mutant::MemberByName)) && !store.failed
     }
 
     /// Whether the local disk can be read and written.

@@ -9,6 +9,7 @@ use super::core::Engine;
 use super::event::{Answer, Command, Ticket};
 use super::link::Links;
 use super::membership::ASK_AGAIN;
+use super::mutant::{Mutant, mutated};
 use super::peerset::PeerSet;
 use super::store::Then;
 
@@ -27,7 +28,7 @@ impl Engine {
             Authority::Off => {
                 // A replica that is admitted may take over from the moment on in which it has stored the record. If this node did not know
                 // of that after a crash, it would take itself for the only one that has everything, and serve old data.
-                let own_first = matches!(purpose, Purpose::Admit(_) | Purpose::Renew(_));
+                let own_first = matches!(purpose, Purpose::Admit(_) | Purpose::Renew(_)) && !mutated(Mutant::AdmittedKnowsFirst);
                 let asked = if own_first { PeerSet::default() } else { self.ask_peers(&record) };
                 Court::Own { asked, accepted: PeerSet::default(), storing: false, own_first }
             }
@@ -139,7 +140,7 @@ impl Engine {
     pub(super) fn proposed(&mut self, links: &Links, peer: usize, expect: RecordId, record: Record) {
         let mine = self.record.as_ref();
         let same = mine.is_some_and(|r| r.id == expect && r.authority == Authority::Off);
-        let own = self.change.as_ref().is_some_and(|_| self.id.node < self.peers[peer].node);
+        let own = self.change.as_ref().is_some_and(|_| self.id.node < self.peers[peer].node) && !mutated(Mutant::GrantEachOther);
         let reigning = self.reign.is_some();
         if !same || own || reigning || !self.has_disk() {
             let (id, record) = (record.id, self.record.clone());
@@ -156,7 +157,7 @@ impl Engine {
 
     /// A proposal that this node has stored was refused by another one: nothing was completed under it.
     pub(super) fn withdrawn(&mut self, id: RecordId) {
-        let mine = self.record.as_ref().is_some_and(|r| r.id == id);
+        let mine = self.record.as_ref().is_some_and(|r| r.id == id) && !mutated(Mutant::NeverWithdrawn);
         if let Some((record, lineage)) = self.before.take().filter(|_| mine) {
             self.record = Some(record);
             self.lineage = lineage;
@@ -179,6 +180,10 @@ impl Engine {
                 self.change = None;
                 self.refresh_ack_set();
                 self.learn_from_authority(links, record);
+            }
+            Answer::Unknown if mutated(Mutant::UnknownIsNo) => {
+                self.change = None;
+                self.refresh_ack_set();
             }
             Answer::Unknown => {
                 let again = self.now.after(ASK_AGAIN);

@@ -7,6 +7,7 @@ use crate::wire::Message;
 
 use super::core::Engine;
 use super::event::{BufferId, Command, DiskIo, DiskOutcome};
+use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::peerset::PeerSet;
 use super::requests::order_key;
@@ -83,6 +84,11 @@ impl Flights {
     /// The lowest number in flight.
     pub(super) fn first_open(&self) -> Option<u64> {
         (self.open > 0).then_some(self.first)
+    }
+
+    /// Everything up to here has ended.
+    pub(super) fn all_ended(&self) -> u64 {
+        self.first_open().map_or_else(|| self.last(), |open| open - 1)
     }
 
     pub(super) fn get_mut(&mut self, seq: u64) -> Option<&mut Flight> {
@@ -168,10 +174,13 @@ impl Engine {
         let reign = self.reign.as_mut().expect("writes belong to a reign");
         let settled = reign.settled;
         let Some(flight) = reign.flights.get_mut(seq) else { return };
-        let (range, fua) = (flight.range, flight.fua);
+        let (range, fua) = (flight.range, flight.fua && !mutated(Mutant::FuaIsWritten));
         let sync = matches!(flight.cause, Cause::Sync { .. });
         let p = &mut self.peers[peer];
         p.sent = p.sent.max(seq);
+        if sync && mutated(Mutant::ClearWhenSent) {
+            p.dirty.clear(range);
+        }
         match flight.what {
             What::Data(buffer) => {
                 let write = crate::wire::Write { seq, range, fua, sync, settled };
@@ -184,7 +193,7 @@ impl Engine {
     }
 
     pub(super) fn local_write_done(&mut self, number: u64, seq: u64, outcome: &DiskOutcome) {
-        if *outcome == DiskOutcome::Failed {
+        if *outcome == DiskOutcome::Failed && !mutated(Mutant::OwnWriteFailureIgnored) {
             self.disk_failed();
             return;
         }
@@ -228,6 +237,7 @@ impl Engine {
         let ack = reign.ack;
         let Some(flight) = reign.flights.get_mut(seq) else { return };
         let early = match protocol {
+            _ if mutated(Mutant::AckOwnWrite) => true,
             _ if flight.fua => !flight.unwritten.meets(ack),
             Protocol::A if has_disk => true,
             // Without an own disk nothing would be anywhere.
@@ -253,7 +263,8 @@ impl Engine {
 
     /// This node's disk has failed and the record still counts on it: nothing may be answered until it does not (rule M1).
     fn own_word_missing(&self) -> bool {
-        !self.has_disk() && self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.id.node))
+        let counts = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.id.node));
+        !self.has_disk() && counts && !mutated(Mutant::OwnWordCounts)
     }
 
     pub(super) fn end_flight(&mut self, seq: u64) {

@@ -8,6 +8,7 @@ use crate::wire::Message;
 
 use super::core::Engine;
 use super::event::{DiskIo, DiskOutcome};
+use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::peerset::PeerSet;
 use super::reign::Phase;
@@ -68,7 +69,9 @@ impl Engine {
         let due = reign.flush_due.is_some_and(|due| due <= self.now) || self.unsettled.bytes() >= FLUSH_BYTES;
         let wanted = due || reign.flushes.wanted || !reign.flushes.waiting.is_empty();
         let unequal = reign.phase == Phase::TakingOver || (!reign.equal && self.members_are_unequal());
-        let early = self.settings.protocol != Protocol::C;
+        let unequal = unequal && !mutated(Mutant::FlushUnequal);
+        let early = self.settings.protocol != Protocol::C && !mutated(Mutant::FlushOvertakes);
+        let targets = self.peers_that(|p| p.sync.is_some() && mutated(Mutant::FlushMembersOnly));
         let Some(reign) = self.reign.as_mut().filter(|r| wanted && !unequal && r.flushes.running.is_none()) else { return };
         if early {
             // With protocols A and B a write may have been answered that is not on every disk yet: a flush that would overtake it
@@ -84,7 +87,14 @@ impl Engine {
         reign.flush_due = None;
         let id = reign.flushes.next;
         let requests = std::mem::take(&mut reign.flushes.waiting);
-        let round = Round { id, requests, missing: reign.ack, local: has_disk, durable: reign.local.upto(reign.flights.last()) };
+        let missing = reign.ack.iter().filter(|&at| !targets.contains(at)).collect();
+        let round = Round {
+            id,
+            requests,
+            missing,
+            local: has_disk && !mutated(Mutant::FlushSkipsOwnDisk),
+            durable: reign.local.upto(reign.flights.last()),
+        };
         reign.flushes.running = Some(round);
         let number = reign.number;
         for peer in reign.ack.iter() {
@@ -176,7 +186,11 @@ impl Engine {
         let local = if self.has_disk() { self.reign.as_ref().map_or(0, |r| r.local_durable) } else { u64::MAX };
         let Some(reign) = &mut self.reign else { return };
         let everywhere = reign.ack.iter().map(|peer| self.peers[peer].durable).min().unwrap_or(u64::MAX);
-        let upto = local.min(everywhere).min(reign.flights.last());
+        let upto = if mutated(Mutant::SettleWritten) {
+            reign.flights.all_ended()
+        } else {
+            local.min(everywhere).min(reign.flights.last())
+        };
         if upto > reign.settled {
             reign.settled = upto;
             self.unsettled.settle(upto);

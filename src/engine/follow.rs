@@ -8,6 +8,7 @@ use crate::wire::{Message, RANGES_MAX, Report, Write, Zero};
 use super::core::{Engine, volume_blocks};
 use super::event::{BufferId, DiskIo, DiskOutcome};
 use super::link::Links;
+use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::prefix::Prefix;
 use super::store::Then;
@@ -74,7 +75,7 @@ impl Engine {
             Message::Standing(standing) => self.stands(links, at, *standing),
             Message::Fenced { record } => self.fenced(at, &record),
             Message::Open { session, record } => self.open(links, at, session, record),
-            Message::Leaving => self.peers[at].hopeless = true,
+            Message::Leaving => self.peers[at].hopeless = !mutated(Mutant::LeavingForgotten),
             Message::StepDown => self.asked_to_step_down(at),
             Message::InUse => self.in_use_elsewhere(at),
             Message::Propose { expect, record } => self.proposed(links, at, expect, record),
@@ -99,7 +100,7 @@ impl Engine {
     /// A message that only the primary that this node follows may send (rule F1): from any other it is refused, not answered.
     fn obey(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
         let mine = self.record.as_ref().map_or(0, |r| r.reign);
-        if self.follow.primary != Some(at) || reign != mine {
+        if (self.follow.primary != Some(at) || reign != mine) && !mutated(Mutant::ObeyAnybody) {
             self.out.extend(payload.map(super::Command::Release));
             if let Some(record) = self.record.clone().filter(|r| r.reign > reign) {
                 self.send(at, Message::Fenced { record });
@@ -148,7 +149,7 @@ impl Engine {
         if opening.stored {
             self.follow.opening = None;
             self.report(peer, session);
-        } else if !opening.storing && self.ops.disk_is_idle() && self.reign.is_none() {
+        } else if !opening.storing && (self.ops.disk_is_idle() || mutated(Mutant::ReportUndrained)) && self.reign.is_none() {
             opening.storing = true;
             if !self.has_disk() || !self.store_record(Then::Follow { peer }) {
                 self.follow_stored(peer);
@@ -175,8 +176,9 @@ impl Engine {
             self.follow.reign = record.reign;
             self.follow.seen = 0;
         }
-        let mut ranges: Vec<BlockRange> = self.unsettled.all().chain(self.peers[peer].dirty.runs()).collect();
-        ranges = self.cut_off(ranges);
+        let bits = if mutated(Mutant::BitsNotReported) { Vec::new() } else { self.peers[peer].dirty.runs() };
+        let mut ranges: Vec<BlockRange> = self.unsettled.all().chain(bits).collect();
+        ranges = if mutated(Mutant::ReportNothing) { Vec::new() } else { self.cut_off(ranges) };
         for part in ranges.chunks(RANGES_MAX) {
             self.send(peer, Message::ReportRanges { session, ranges: part.to_vec() });
         }
@@ -208,8 +210,9 @@ impl Engine {
         if old == self.id.node || Some(old) == new {
             return;
         }
-        let granted = links.get(&old).and_then(super::link::Link::last_grant).unwrap_or(self.started);
-        let until = granted.max(self.started).after(self.settings.timeouts.lease_with_drift());
+        let granted = links.get(&old).and_then(super::link::Link::last_grant);
+        let before = if mutated(Mutant::RestartForgetsLease) { Instant(0) } else { self.started };
+        let until = granted.unwrap_or(before).max(before).after(self.settings.timeouts.lease_with_drift());
         self.follow.lease_until = self.follow.lease_until.max(Some(until));
     }
 
@@ -276,7 +279,7 @@ impl Engine {
         let mut ready = true;
         if !(sync && store.superblock.inconsistent) {
             arrival.hot = true;
-            ready = store.activity.hold(arrival.range, arrival.seq);
+            ready = store.activity.hold(arrival.range, arrival.seq) || mutated(Mutant::ApplyCold);
         }
         self.latch_follower();
         if ready && !self.follow.latched {
@@ -289,7 +292,7 @@ impl Engine {
     /// The first write under a record that says "unwritten" is applied only when the record says otherwise durably (rule Q3).
     fn latch_follower(&mut self) {
         let unwritten = self.record.as_ref().is_some_and(|r| r.unwritten && r.authority == Authority::Off);
-        if unwritten && !self.follow.latched {
+        if unwritten && !self.follow.latched && !mutated(Mutant::NeverLatched) {
             self.follow.latched = true;
             if let Some(record) = &mut self.record {
                 record.unwritten = false;
@@ -335,7 +338,7 @@ impl Engine {
         if let (Some(range), Some(store)) = (held, &mut self.store) {
             store.activity.release(range);
         }
-        if *outcome == DiskOutcome::Failed {
+        if *outcome == DiskOutcome::Failed && !mutated(Mutant::WriteFailureIgnored) {
             self.disk_failed();
             return;
         }
@@ -367,7 +370,7 @@ impl Engine {
     }
 
     pub(super) fn peer_flushed(&mut self, peer: usize, id: u64, durable: u64, outcome: &DiskOutcome) {
-        if *outcome == DiskOutcome::Failed {
+        if *outcome == DiskOutcome::Failed && !mutated(Mutant::FlushFailureIgnored) {
             self.disk_failed();
         } else if self.follow.primary == Some(peer) {
             self.send(peer, Message::Flushed { id, durable });
@@ -416,8 +419,11 @@ impl Engine {
     /// A resync begins: from now on until the admission this replica is a mixture (rule R4).
     fn sync_begin(&mut self, peer: usize) {
         if let Some(store) = &mut self.store {
-            store.superblock.inconsistent = true;
+            store.superblock.inconsistent = !mutated(Mutant::NeverInconsistent);
             store.store_superblock(Then::SyncReady { peer }, &mut self.ops, &mut self.out);
+        }
+        if mutated(Mutant::ReadyEarly) {
+            self.send(peer, Message::SyncReady);
         }
     }
 
@@ -448,7 +454,7 @@ impl Engine {
 
     /// A primary steps down only when everything is equal and durable on every member and its map empty: a member's map can be, too.
     fn cool_all(&mut self) {
-        let member = self.am_member();
+        let member = self.am_member() || mutated(Mutant::ForgetBeforeAdmission);
         if !member {
             // What a target remembers is its report, until its admission (rule M5).
             return;

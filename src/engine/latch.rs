@@ -6,13 +6,14 @@
 use crate::units::Authority;
 
 use super::core::Engine;
+use super::mutant::{Mutant, mutated};
 use super::store::Then;
 
 impl Engine {
     /// Holds a request back while the record still says "unwritten". Returns whether it does.
     pub(super) fn latch(&mut self, request: u64) -> bool {
         let unwritten = self.record.as_ref().is_some_and(|r| r.unwritten && r.authority == Authority::Off);
-        let Some(reign) = &mut self.reign else { return false };
+        let Some(reign) = self.reign.as_mut().filter(|_| !mutated(Mutant::NeverLatched)) else { return false };
         if !unwritten && !reign.latching {
             return false;
         }
@@ -22,7 +23,7 @@ impl Engine {
             if let Some(record) = &mut self.record {
                 record.unwritten = false;
             }
-            if !self.has_disk() || !self.store_record(Then::Unlatch) {
+            if !self.has_disk() || mutated(Mutant::LatchUnstored) || !self.store_record(Then::Unlatch) {
                 self.ready.push(Then::Unlatch);
             }
         }

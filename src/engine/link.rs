@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::units::{Instant, NodeId};
 
+use super::mutant::{Mutant, mutated};
 use super::settings::Timeouts;
 
 /// The heartbeats of one connection, and what is known of the leases on it.
@@ -50,6 +51,9 @@ impl Link {
         self.up = false;
         self.asked.clear();
         self.lease_from = None;
+        if mutated(Mutant::CloseEndsLease) {
+            self.granted = Some(Instant(0));
+        }
     }
 
     /// Whether there is a connection.
@@ -80,7 +84,7 @@ impl Link {
             }
             self.asked.pop_front();
             if asked == number {
-                self.lease_from = Some(at);
+                self.lease_from = Some(if mutated(Mutant::LeaseFromPong) { self.heard } else { at });
                 renewed = true;
             }
         }

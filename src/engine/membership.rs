@@ -6,6 +6,7 @@ use crate::units::{DiskState, Incarnation, Instant, NodeId, Record};
 
 use super::change::Purpose;
 use super::core::{Engine, volume_blocks};
+use super::mutant::{Mutant, mutated};
 use super::peer::{Peer, Session};
 use super::peerset::PeerSet;
 use super::resync::Sync;
@@ -17,7 +18,9 @@ impl Engine {
     pub(super) fn refresh_ack_set(&mut self) {
         let Some(record) = &self.record else { return };
         let proposed = self.change.as_ref().map(|c| &c.record.in_sync);
-        let named = |p: &Peer| record.in_sync.contains_key(&p.node) || proposed.is_some_and(|m| m.contains_key(&p.node));
+        let proposed = proposed.filter(|_| !mutated(Mutant::ProposedNotAwaited));
+        let recorded = |p: &Peer| record.in_sync.contains_key(&p.node) && (p.data || !mutated(Mutant::CompleteBeforeEvicted));
+        let named = |p: &Peer| recorded(p) || proposed.is_some_and(|m| m.contains_key(&p.node));
         let synced = |p: &Peer| p.data && p.sync.as_ref().is_some_and(Sync::is_running);
         let ack = self.peers_that(|p| named(p) || synced(p));
         let Some(reign) = &mut self.reign else { return };
@@ -66,10 +69,10 @@ impl Engine {
     /// Goes on without a peer: what it may lack is dirty for it from now on, all that was not confirmed durable there included (rule
     /// M1), and nothing waits for it.
     pub(super) fn without(&mut self, at: usize) {
-        let window: Vec<_> = self.unsettled.since(self.peers[at].durable).collect();
-        let peer = &mut self.peers[at];
-        window.into_iter().for_each(|range| peer.dirty.set(range));
-        peer.data = false;
+        if !mutated(Mutant::BitsAtRequest) {
+            self.mark_window(at);
+        }
+        self.peers[at].data = false;
         let Some(reign) = &mut self.reign else { return };
         for seq in reign.flights.seqs() {
             let Some(flight) = reign.flights.get_mut(seq) else { continue };
@@ -80,6 +83,17 @@ impl Engine {
         }
         self.refresh_ack_set();
         self.recheck_all();
+    }
+
+    /// Everything that was not confirmed durable on a peer is dirty for it, whether it was acknowledged or not.
+    fn mark_window(&mut self, at: usize) {
+        let upto = if mutated(Mutant::ForgetWindow) {
+            self.reign.as_ref().map_or(0, |r| r.flights.all_ended())
+        } else {
+            self.peers[at].durable
+        };
+        let peer = &mut self.peers[at];
+        self.unsettled.since(upto).for_each(|range| peer.dirty.set(range));
     }
 
     /// The record does not name it any more: its session begins anew, as that of a replica that lacks something.
@@ -129,7 +143,7 @@ impl Engine {
             return;
         }
         let Some(record) = &self.record else { return };
-        let lost_disk = !self.has_disk() && record.in_sync.contains_key(&self.id.node);
+        let lost_disk = !self.has_disk() && !mutated(Mutant::KeepSelf) && record.in_sync.contains_key(&self.id.node);
         let overdue = self.overdue_members(record);
         let renewed = self.peers.iter().position(|p| p.is_ready() && !p.data && self.recorded_before(p, record).is_some());
         let stranger = record.in_sync.keys().any(|node| *node != self.id.node && self.peer_at(*node).is_none());
@@ -148,6 +162,9 @@ impl Engine {
             if !next.in_sync.is_empty() {
                 // Whatever is in flight when this is granted is completed without the other side: this side has written (rule Q3).
                 next.unwritten = false;
+                if mutated(Mutant::BitsAtRequest) {
+                    overdue.iter().for_each(|at| self.mark_window(at));
+                }
                 self.propose(next, Purpose::Evict(overdue));
             }
             return;
@@ -211,6 +228,10 @@ impl Engine {
             let flights = &mut reign.flights;
             flights.seqs().into_iter().filter(|&s| flights.get_mut(s).is_some_and(|f| f.unwritten.contains(at))).collect()
         };
+        if mutated(Mutant::NotSentAgain) {
+            self.written_by(at, &owed);
+            return;
+        }
         for seq in owed {
             self.send_flight(at, seq);
         }

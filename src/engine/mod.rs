@@ -88,6 +88,7 @@
 //! | | `unsettled` | writes that may not be everywhere |
 //! | small tools | `ops` | operations under way |
 //! | | `prefix`, `ids` | up to where all is done; ids that are never drawn twice |
+//! | a test of the tests | `mutant` | the rules that can be broken on purpose, one at a time |
 //!
 //! **Invariant:** what another node relies on to be stored here is said when it is. That is why `Accepted`, `SyncReady`, `Cooled` and
 //! `AdmitStored` are sent by `Engine::then` and nowhere else.
@@ -114,6 +115,7 @@ mod latch;
 mod link;
 mod look;
 mod membership;
+mod mutant;
 mod ops;
 mod order;
 mod peer;
@@ -137,5 +139,8 @@ pub use event::{
     Answer, AttachError, BufferId, ClientId, Command, DiskIo, DiskOutcome, Event, Failure, OpId, Request, RequestId, Ticket,
 };
 pub use link::{Link, Links};
+pub use mutant::Mutant;
+#[cfg(feature = "mutants")]
+pub use mutant::choose;
 pub use settings::{Identity, OnNoQuorum, Peer, Settings, Timeouts};
 pub use status::{Connection, PeerStatus, ResourceStatus, ResyncStatus, Suspension, VolumeStatus};

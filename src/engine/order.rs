@@ -6,6 +6,8 @@
 
 use crate::units::BlockRange;
 
+use super::mutant::{Mutant, mutated};
+
 /// The table of what is in flight or waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Order {
@@ -23,7 +25,9 @@ struct Entry {
 
 impl Entry {
     fn conflicts(&self, other: &Self) -> bool {
-        (self.exclusive || other.exclusive) && self.range.overlaps(&other.range)
+        let both_write = self.exclusive && other.exclusive;
+        let harmless = both_write && mutated(Mutant::WritesOverlap) || !both_write && mutated(Mutant::ReadsOvertake);
+        (self.exclusive || other.exclusive) && self.range.overlaps(&other.range) && !harmless
     }
 }
 

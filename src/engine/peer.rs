@@ -5,6 +5,7 @@ use crate::wire::Standing;
 
 use super::dirty::Dirty;
 use super::flush::FlushAsked;
+use super::mutant::{Mutant, mutated};
 use super::resync::Sync;
 use super::settings;
 use super::standing::Gist;
@@ -130,6 +131,7 @@ impl Peer {
     pub(super) fn is_member_of(&self, record: &Record) -> bool {
         let Some(replica) = self.standing.as_ref().and_then(|s| s.replica) else { return false };
         let recorded = record.in_sync.get(&self.node);
-        (recorded == Some(&replica.incarnation) || recorded == Some(&replica.continues)) && replica.disk != DiskState::Failed
+        let alive = recorded == Some(&replica.incarnation) || recorded == Some(&replica.continues);
+        (alive || recorded.is_some() && mutated(Mutant::MemberByName)) && replica.disk != DiskState::Failed
     }
 }

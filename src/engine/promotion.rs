@@ -8,6 +8,7 @@ use crate::wire::Message;
 use super::change::Purpose;
 use super::core::{Engine, Stopping};
 use super::event::{AttachError, ClientId, Command};
+use super::mutant::{Mutant, mutated};
 use super::peer::Peer;
 use super::reign::Phase;
 
@@ -47,7 +48,8 @@ impl Engine {
             return;
         }
         let wanted = !self.wanting.is_empty();
-        if self.change.is_some() || !(wanted || self.has_sync_duty()) || !self.ops.disk_is_idle() {
+        let idle = self.ops.disk_is_idle() || mutated(Mutant::PromoteUndrained);
+        if self.change.is_some() || !(wanted || self.has_sync_duty()) || !idle {
             // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
             return;
         }
@@ -56,7 +58,8 @@ impl Engine {
                 let Some(record) = &self.record else { return };
                 let mut next = record.next(self.ids.record());
                 next.primary = Some(self.id.node);
-                next.reign = next.number;
+                next.reign =
+                    if mutated(Mutant::OldReignGoesOn) && record.primary == next.primary { record.reign } else { next.number };
                 next.in_sync = in_sync;
                 next.unwritten = true;
                 self.propose(next, Purpose::Reign);
@@ -75,7 +78,7 @@ impl Engine {
         if !self.record_read {
             return Err(AttachError::NoQuorum);
         }
-        if store.failed || store.superblock.inconsistent {
+        if store.failed || store.superblock.inconsistent && !mutated(Mutant::PromoteAnybody) {
             return no_data(format!("the replica on this node is {}", store.disk()));
         }
         let alive = |p: &&Peer| p.is_connected() && p.is_primary();
@@ -92,7 +95,7 @@ impl Engine {
         if self.primary_may_return() > Some(self.now) {
             return no_data("the primary was lost a moment ago and may come back".into());
         }
-        if self.am_member() {
+        if self.am_member() || mutated(Mutant::PromoteAnybody) {
             return self.as_member(record);
         }
         self.as_last_of_all(record)
@@ -136,7 +139,7 @@ impl Engine {
         if !record.in_sync.contains_key(&self.id.node) {
             return Err(AttachError::NoData("the replica on this node is not in sync".into()));
         }
-        if !missing.is_empty() {
+        if !missing.is_empty() && !mutated(Mutant::LastOfSome) {
             let why = format!("this node was not stopped cleanly; it waits for {missing}");
             return Err(AttachError::NoData(why));
         }

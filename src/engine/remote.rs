@@ -5,6 +5,7 @@ use crate::wire::Message;
 
 use super::core::Engine;
 use super::event::{BufferId, Command, Failure};
+use super::mutant::{Mutant, mutated};
 use super::peerset::PeerSet;
 
 /// A read by a peer.
@@ -56,7 +57,9 @@ impl Engine {
             (read, payload) => {
                 self.out.extend(payload.map(Command::Release));
                 if let Some(mut read) = read {
-                    read.tried.insert(peer);
+                    if !mutated(Mutant::AskTheSameAgain) {
+                        read.tried.insert(peer);
+                    }
                     self.read_remotely(read);
                 }
             }

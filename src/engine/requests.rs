@@ -6,6 +6,7 @@ use super::core::Engine;
 use super::event::{ClientId, Command, DiskIo, DiskOutcome, Failure, Request, RequestId};
 use super::flights::{Cause, What};
 use super::link::Links;
+use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::peer::Session;
 use super::peerset::PeerSet;
@@ -58,7 +59,7 @@ impl Engine {
 
     /// Whether a member of the in-sync set lacks blocks of the range (rule P3).
     fn is_unequal(&self, range: BlockRange) -> bool {
-        let Some(reign) = &self.reign else { return false };
+        let Some(reign) = self.reign.as_ref().filter(|_| !mutated(Mutant::ServeUnequal)) else { return false };
         let Some(record) = &self.record else { return false };
         !reign.equal && self.peers.iter().any(|p| record.in_sync.contains_key(&p.node) && p.dirty.meets(range))
     }
@@ -170,7 +171,7 @@ impl Engine {
         // A primary whose own disk has failed has no log; the replicas' logs say where they may differ.
         let store = self.store.as_mut().filter(|s| !s.failed);
         pending.holds = store.is_some();
-        if store.is_none_or(|s| s.activity.hold(range, 0)) {
+        if store.is_none_or(|s| s.activity.hold(range, 0)) || mutated(Mutant::SendCold) {
             self.launch(key);
         } else {
             reign.heating.push_back(key);
@@ -240,7 +241,7 @@ impl Engine {
             return;
         }
         let without: Vec<usize> = reign.ack.iter().filter(|&peer| !self.has_lease(links, peer)).collect();
-        if without.is_empty() {
+        if without.is_empty() || mutated(Mutant::ReadUnleased) {
             let reign = self.reign.as_mut().expect("checked");
             for key in std::mem::take(&mut reign.unleased) {
                 self.finish(key, Ok(()));
@@ -259,7 +260,8 @@ impl Engine {
     fn has_lease(&self, links: &Links, peer: usize) -> bool {
         let Session::Ready { since } = self.peers[peer].session else { return false };
         let asked = links.get(&self.peers[peer].node).and_then(super::link::Link::lease_from);
-        asked.is_some_and(|asked| asked >= since && self.now < asked.after(self.settings.timeouts.lease))
+        let covers = |asked| asked >= since || mutated(Mutant::LeaseBeforeSession);
+        asked.is_some_and(|asked| covers(asked) && self.now < asked.after(self.settings.timeouts.lease))
     }
 
     /// Answers a request that changed nothing, and forgets it.
@@ -280,7 +282,7 @@ impl Engine {
 
     /// Drops the requests of a client that is gone, as far as they were not started (rule W7).
     pub(super) fn drop_requests_of(&mut self, client: ClientId) {
-        let Some(reign) = &mut self.reign else { return };
+        let Some(reign) = self.reign.as_mut().filter(|_| !mutated(Mutant::DeadRequestsLive)) else { return };
         let of_client = |reign: &Reign, key: &u64| reign.requests.get(*key).is_some_and(|p| p.client == client);
         let waiting = |reign: &Reign, key: &u64| reign.requests.get(*key).is_some_and(|p| p.state == State::Waiting);
         let keys: Vec<u64> = reign.requests.keys().filter(|k| of_client(reign, k) && waiting(reign, k)).collect();
@@ -322,6 +324,7 @@ struct Edge {
 /// The edges of a write: before its first byte and after its last.
 fn edges(range: BlockRange, offset: u64, len: u64) -> [Option<Edge>; 2] {
     let (head, tail) = (offset % BLOCK, (offset + len) % BLOCK);
+    let (head, tail) = if mutated(Mutant::PartialBlocks) { (0, 0) } else { (head, tail) };
     let first = (head != 0).then_some(Edge { block: 0, from: 0, len: head });
     let last = (tail != 0).then_some(Edge { block: range.count - 1, from: tail, len: BLOCK - tail });
     [first, last]

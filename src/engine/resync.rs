@@ -13,6 +13,7 @@ use crate::wire::{BlockHash, Message};
 use super::core::Engine;
 use super::event::{BufferId, Command, DiskIo, DiskOutcome};
 use super::flights::{Cause, What};
+use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::reign::Phase;
 
@@ -153,7 +154,7 @@ impl Engine {
             let Some(reign) = &mut self.reign else { return };
             let chunk = Chunk { peer: at, range, question: 0, mine: None, theirs: None, parts: 0, buffer: None };
             let key = reign.chunks.insert(chunk);
-            if reign.order.enter(order_key(key), range, false) {
+            if reign.order.enter(order_key(key), range, false) || mutated(Mutant::ChunksCross) {
                 self.chunk_turn(key);
             }
         }
@@ -259,7 +260,9 @@ impl Engine {
                 let Some(reign) = &mut self.reign else { return };
                 reign.flush_due.get_or_insert(due);
                 let seq = reign.flights.skip();
-                self.unsettled.note(seq, run);
+                if !mutated(Mutant::EqualNotInWindow) {
+                    self.unsettled.note(seq, run);
+                }
                 self.peers[at].dirty.clear(run);
             } else {
                 self.read_part(key, run);

@@ -7,6 +7,7 @@ use crate::wire::Message;
 
 use super::core::{Engine, Stopping};
 use super::event::{AttachError, Command, DiskIo, DiskOutcome};
+use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::store::Then;
 
@@ -73,7 +74,7 @@ impl Engine {
         self.stop_following();
         let off = self.is_off();
         if let Some(store) = self.store.as_mut().filter(|_| others && off) {
-            store.superblock.outdated = true;
+            store.superblock.outdated = !mutated(Mutant::NeverOutdated);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::units::{DiskState, RecordId};
 
 use super::activity::Activity;
 use super::event::Command;
+use super::mutant::{Mutant, mutated};
 use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::unsettled::Unsettled;
@@ -101,7 +102,7 @@ impl Store {
         let queues = [std::mem::take(&mut self.superblocks), std::mem::take(&mut self.maps)];
         let waiting = queues.into_iter().flat_map(|q| q.running.into_iter().flatten().chain(q.waiting));
         let own = |then: &Then| matches!(then, Then::Grant { .. } | Then::United { .. } | Then::Unlatch | Then::CoolOwn);
-        waiting.filter(own).collect()
+        waiting.filter(|then| own(then) && !mutated(Mutant::AbandonOwn) || mutated(Mutant::AbandonStored)).collect()
     }
 
     /// The superblock has changed: write it, then go on.
@@ -148,7 +149,8 @@ impl Store {
         }
         let mut started = 0;
         for peer in peers {
-            let window: Vec<_> = if peer.data { memory.since(peer.durable).collect() } else { Vec::new() };
+            let window: Vec<_> =
+                if peer.data && !mutated(Mutant::WindowNotStored) { memory.since(peer.durable).collect() } else { Vec::new() };
             started += peer.dirty.write_out(self.superblock.replica, &window, ops, out);
         }
         let then = std::mem::take(&mut self.maps.waiting);

@@ -7,6 +7,7 @@ use super::change::Purpose;
 use super::core::{Engine, Stopping};
 use super::event::{BufferId, Command, Failure};
 use super::link::Links;
+use super::mutant::{Mutant, mutated};
 use super::peer::Session;
 use super::reign::{Phase, Reign};
 use super::requests::range_of;
@@ -23,8 +24,9 @@ impl Engine {
         }
         self.reign = Some(Box::new(Reign::new(record.reign, self.now)));
         // What this node may have and others have not, or the reverse: its memory, and where its own log says so (rules P2, P5).
-        let suspects: Vec<_> = self.within_volumes(&self.unsettled.all().collect::<Vec<_>>());
-        let hot: Vec<_> = self.hot_ranges();
+        let mine = self.unsettled.all().filter(|_| !mutated(Mutant::OwnMemoryIgnored)).collect::<Vec<_>>();
+        let suspects: Vec<_> = self.within_volumes(&mine);
+        let hot = if mutated(Mutant::HotIsCleanForAbsent) { Vec::new() } else { self.hot_ranges() };
         for peer in &mut self.peers {
             peer.session = Session::None;
             peer.data = false;
@@ -94,7 +96,7 @@ impl Engine {
 
     /// A message to a primary from a replica.
     pub(super) fn hear(&mut self, at: usize, reign: u64, message: Message, payload: Option<BufferId>) {
-        let current = self.reign.as_ref().is_some_and(|r| r.number == reign);
+        let current = self.reign.as_ref().is_some_and(|r| r.number == reign || mutated(Mutant::HearAnybody));
         if !current || matches!(self.peers[at].session, Session::None) {
             self.out.extend(payload.map(Command::Release));
             return;
@@ -142,15 +144,17 @@ impl Engine {
             // may lack (rule W6).
         } else if member {
             self.lease_until(report.lease_left);
-            self.unite(&ranges);
+            if !mutated(Mutant::ReportsIgnored) {
+                self.unite(&ranges);
+            }
         } else {
             ranges.iter().for_each(|range| self.peers[at].dirty.set(*range));
-            if !self.bitmap_serves(at) {
+            if !self.bitmap_serves(at) && !mutated(Mutant::BitmapServesAll) {
                 self.peers[at].dirty.fill();
             }
         }
         let recorded = record.in_sync.get(&self.peers[at].node);
-        if member && recorded == incarnation.as_ref() {
+        if member && (recorded == incarnation.as_ref() || mutated(Mutant::RestartNotRenewed)) {
             self.resume(at);
         }
     }
@@ -174,7 +178,11 @@ impl Engine {
             reign.uniting += 1;
             // The member will forget them when all are equal; those who are away must not depend on this node's memory then.
             let reign = reign.number;
-            self.store_maps(Then::United { reign });
+            if mutated(Mutant::UnitedUnstored) {
+                self.united(reign);
+            } else {
+                self.store_maps(Then::United { reign });
+            }
         }
     }
 
@@ -208,7 +216,7 @@ impl Engine {
         let reported =
             |node: &crate::units::NodeId| *node == self.id.node || self.peer_at(*node).is_some_and(|at| self.peers[at].data);
         let all = record.in_sync.keys().all(reported);
-        let leased = self.follow.lease_until.is_some_and(|until| until > self.now);
+        let leased = self.follow.lease_until.is_some_and(|until| until > self.now) && !mutated(Mutant::SkipLeaseWait);
         let Some(reign) = self.reign.as_mut().filter(|r| r.phase == Phase::TakingOver) else { return };
         if !all || leased || reign.uniting > 0 {
             return;
@@ -241,7 +249,7 @@ impl Engine {
                 reign.equal_from = Some(reign.flushes.ended + u64::from(reign.flushes.is_running()));
                 reign.flushes.wanted = true;
             }
-            Some(from) if reign.flushes.ended > from => {
+            Some(from) if reign.flushes.ended > from || mutated(Mutant::EqualUnflushed) => {
                 reign.equal = true;
                 self.unsettled.settle_older();
                 for at in 0..self.peers.len() {
@@ -285,6 +293,7 @@ impl Engine {
             && reign.cooling.is_none()
             && reign.equal;
         let flushed = reign.flushes.ended > reign.step_down_from && !self.unsettled.has_current();
+        let flushed = flushed || mutated(Mutant::StepDownUnflushed);
         if !quiet || !flushed || hot {
             return;
         }
@@ -302,7 +311,7 @@ impl Engine {
 
     /// Another node's reign has begun: what this one has not completed is unknown to its clients.
     pub(super) fn depose(&mut self) {
-        if self.reign.is_some() {
+        if self.reign.is_some() && !mutated(Mutant::NeverDeposed) {
             self.fail_everything();
             self.out.push(Command::DropClients);
             self.clients.clear();
@@ -315,7 +324,7 @@ impl Engine {
         let mut reign = *reign;
         // What was not confirmed durable on a replica is dirty for it: the next reign, here perhaps, begins without the windows.
         let mut folded = false;
-        for peer in self.peers.iter_mut().filter(|p| p.data) {
+        for peer in self.peers.iter_mut().filter(|p| p.data && !mutated(Mutant::WindowNotFolded)) {
             for range in self.unsettled.since(peer.durable) {
                 peer.dirty.set(range);
                 folded = true;

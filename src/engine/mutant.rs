@@ -1,0 +1,214 @@
+//! Deliberate bugs, one for each rule that has a story: what the simulator must find.
+//!
+//! A test that has never failed proves nothing. Where a rule is kept, the code asks whether this very rule is to be broken today; without
+//! the feature `mutants`, which nobody ships, [`mutated`] is constantly false and the compiler removes the question. With it the
+//! simulator chooses one bug, runs the same seeds that pass otherwise, and has to fail.
+
+/// A rule of [the list](super) that is broken on purpose. The first word of a description is the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mutant {
+    /// W1: a write is answered when it is on the primary's disk.
+    AckOwnWrite,
+    /// W1: a flush asks only the members, not a target that is about to be one.
+    FlushMembersOnly,
+    /// W1: a flush does not wait for the primary's own disk.
+    FlushSkipsOwnDisk,
+    /// W1: the replicas are not told that a write has to be durable.
+    FuaIsWritten,
+    /// W1: with protocol A or B a flush overtakes writes that were answered early.
+    FlushOvertakes,
+    /// W2: the primary sends and writes before the extents are hot on disk.
+    SendCold,
+    /// W2: a replica writes before the extents are hot on its disk.
+    ApplyCold,
+    /// W3: a write of the activity map that failed counts as done.
+    LogFailureIgnored,
+    /// W3: a write that failed counts as done, at the primary.
+    OwnWriteFailureIgnored,
+    /// W3: a write that failed counts as done, at a replica.
+    WriteFailureIgnored,
+    /// W3: a flush that failed counts as done, at a replica.
+    FlushFailureIgnored,
+    /// W3: a replica whose metadata failed says nevertheless that what it was to store is stored.
+    AbandonStored,
+    /// W3: a primary whose metadata failed forgets what waited for it.
+    AbandonOwn,
+    /// W3: a primary whose disk has failed answers while the record still counts on it.
+    OwnWordCounts,
+    /// W3: a primary whose disk has failed does not leave the in-sync set.
+    KeepSelf,
+    /// W3: a remote read asks the same peer again, whatever it said.
+    AskTheSameAgain,
+    /// W4: overlapping writes are in flight at once.
+    WritesOverlap,
+    /// W4: a read does not wait for a write in flight.
+    ReadsOvertake,
+    /// W5: extents are cooled before what is in them is durable everywhere.
+    CoolUnflushed,
+    /// W5: the message that cools carries no bits of absent replicas.
+    CoolWithoutBits,
+    /// W5: the primary cools its extents before its bits are durable.
+    CoolOwnEarly,
+    /// W5: a replica cools before the bits that came along are durable.
+    CoolEarly,
+    /// W6: after a short break nothing is sent again.
+    NotSentAgain,
+    /// W7: requests of a client that is gone stay in the queue.
+    DeadRequestsLive,
+    /// F1: a replica obeys whoever sends, in whatever reign.
+    ObeyAnybody,
+    /// F1: a primary hears replicas of another reign.
+    HearAnybody,
+    /// F2: reads need no lease.
+    ReadUnleased,
+    /// F2: a lease runs from when it arrived, not from when it was asked for.
+    LeaseFromPong,
+    /// F2: a lease that was asked for before the session was open covers it.
+    LeaseBeforeSession,
+    /// F3: a new primary does not wait for the old one's lease.
+    SkipLeaseWait,
+    /// F3: a replica that restarted does not know that it may have granted before.
+    RestartForgetsLease,
+    /// F3: a connection that closes ends what was granted on it.
+    CloseEndsLease,
+    /// F4: a replica reports before its disk is idle.
+    ReportUndrained,
+    /// F4: a node is promoted before its disk is idle.
+    PromoteUndrained,
+    /// M1: a member that is away is not waited for, although the record names it.
+    CompleteBeforeEvicted,
+    /// M1: an evicted replica's bits are set when the eviction is asked for.
+    BitsAtRequest,
+    /// M1: an evicted replica's window is forgotten.
+    ForgetWindow,
+    /// M2: whoever a proposal adds is not waited for before the answer.
+    ProposedNotAwaited,
+    /// M2: a lost answer is taken for a refusal.
+    UnknownIsNo,
+    /// M3: every start continues the life before it.
+    TrustCrashed,
+    /// M3: membership is of a node, whatever its incarnation.
+    MemberByName,
+    /// M3: the last of all does not wait for the other members.
+    LastOfSome,
+    /// M3: a member that was cleanly restarted counts before the record names its new life.
+    RestartNotRenewed,
+    /// M4: a target is admitted while blocks are dirty.
+    AdmitDirty,
+    /// M4: a target is admitted without the flush.
+    AdmitUnflushed,
+    /// M4: a target gets neither hot extents nor bits.
+    AdmitEmptyHanded,
+    /// M4: a target gets the bits of absent replicas without their windows.
+    AdmitWithoutWindows,
+    /// M4: a target says that all is stored before it is.
+    AdmitUnstored,
+    /// M4: a target does not get the bases of the bitmaps.
+    AdmitWithoutBases,
+    /// M5: nobody reports.
+    ReportNothing,
+    /// M5: a target forgets what it would report when its primary steps down.
+    ForgetBeforeAdmission,
+    /// M6: a bitmap serves whoever comes.
+    BitmapServesAll,
+    /// M6: who is given a used slot inherits what the bitmap in it is good for.
+    SlotKeepsBase,
+    /// M7: a stranger's introduction is believed.
+    BelieveStrangers,
+    /// P1: a replica is promoted whether it is in sync or not.
+    PromoteAnybody,
+    /// P2: a new primary does not make its own last writes equal.
+    OwnMemoryIgnored,
+    /// P2: a new primary ignores what the survivors remember.
+    ReportsIgnored,
+    /// P3: blocks that are not equal yet are served.
+    ServeUnequal,
+    /// P3: a flush does not wait for blocks that are not equal yet.
+    FlushUnequal,
+    /// P4: what all have written is forgotten, durable or not.
+    SettleWritten,
+    /// P4: what was made equal is forgotten before it is durable.
+    EqualUnflushed,
+    /// P4: a primary steps down before everything is durable.
+    StepDownUnflushed,
+    /// P4: what survivors reported is given up before it is in the stored bits of those who are away.
+    UnitedUnstored,
+    /// P5: hot extents are not dirty at a start.
+    HotIsClean,
+    /// P5: hot extents are not dirty at a promotion.
+    HotIsCleanForAbsent,
+    /// P6: a deposed primary goes on.
+    NeverDeposed,
+    /// R1: bitmaps are stored without the window.
+    WindowNotStored,
+    /// R1: windows are dropped with the reign.
+    WindowNotFolded,
+    /// R1: blocks that were found equal are not in the window.
+    EqualNotInWindow,
+    /// R2: a bit is cleared when its block is sent.
+    ClearWhenSent,
+    /// R2: a chunk takes no place in the order of requests.
+    ChunksCross,
+    /// R3: a write is sent without what it leaves of its end blocks.
+    PartialBlocks,
+    /// R4: a target does not note that it is inconsistent.
+    NeverInconsistent,
+    /// R4: a target gets blocks before it is durably inconsistent.
+    ReadyEarly,
+    /// R5: a replica does not report its own bits.
+    BitsNotReported,
+    /// Q1: a node goes on under the reign that it finds.
+    OldReignGoesOn,
+    /// Q2: the side of a fork with the greater number is taken for the newer.
+    ForkByNumber,
+    /// Q3: nobody notes that writing has begun.
+    NeverLatched,
+    /// Q3: writing begins before that is durable.
+    LatchUnstored,
+    /// Q5: two that propose at the same moment grant each other.
+    GrantEachOther,
+    /// Q5: a proposal that was refused elsewhere is not withdrawn.
+    NeverWithdrawn,
+    /// Q7: a replica that stops while another goes on stays up to date.
+    NeverOutdated,
+    /// Q8: the other replicas store an admission first.
+    AdmittedKnowsFirst,
+    /// Q9: a bystander does not follow the other side.
+    BystanderStays,
+    /// M1: a peer that says that it leaves is waited for.
+    LeavingForgotten,
+}
+
+/// Whether this bug is in the program now.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub(super) const fn mutated(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+pub use chosen::choose;
+#[cfg(feature = "mutants")]
+pub(super) use chosen::mutated;
+
+#[cfg(feature = "mutants")]
+mod chosen {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::Mutant;
+
+    const NONE: u8 = u8::MAX;
+
+    static CHOSEN: AtomicU8 = AtomicU8::new(NONE);
+
+    /// Puts a bug into every engine of this process, or takes it out.
+    pub fn choose(mutant: Option<Mutant>) {
+        CHOSEN.store(mutant.map_or(NONE, |m| m as u8), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(in crate::engine) fn mutated(mutant: Mutant) -> bool {
+        CHOSEN.load(Ordering::Relaxed) == mutant as u8
+    }
+}
