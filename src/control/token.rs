@@ -8,7 +8,7 @@ use crate::api::{ApiError, Code};
 use crate::cluster::TokenHash;
 use crate::units::Name;
 
-/// A token: `blkrep1-<fingerprint><secret>-<node>`, both in hexadecimal. The secret is the node's proof that it was invited, once;
+/// A token: `blkrep1-<fingerprint><secret>-<node>`, both in hexadecimal of small letters. The secret is the node's proof that it was invited, once;
 /// the fingerprint is what it knows the cluster by.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
@@ -50,7 +50,8 @@ impl FromStr for Token {
             ApiError::new(Code::Denied, "this is no join token, or not all of one")
                 .hint("copy it whole from what `blkrep add-node` or `blkrep howto-join` printed")
         };
-        let (hex, node) = text.trim().strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).ok_or_else(bad)?;
+        let text = text.trim();
+        let (hex, node) = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).ok_or_else(bad)?;
         if hex.len() != 64 || !hex.is_ascii() {
             return Err(bad());
         }
@@ -61,7 +62,9 @@ impl FromStr for Token {
         let (mut fingerprint, mut secret) = ([0; 16], [0; 16]);
         fingerprint.copy_from_slice(&bytes[..16]);
         secret.copy_from_slice(&bytes[16..]);
-        Ok(Self { fingerprint: Fingerprint(fingerprint), secret, node: node.parse().map_err(|_| bad())? })
+        let token = Self { fingerprint: Fingerprint(fingerprint), secret, node: node.parse().map_err(|_| bad())? };
+        // A token has one text: no capitals, no signs. What differs from what was printed was not copied from it.
+        if token.reveal() == text { Ok(token) } else { Err(bad()) }
     }
 }
 
@@ -80,6 +83,9 @@ mod tests {
             assert!(text[..kept].parse::<Token>().is_err(), "the first {kept} characters");
         }
         assert!(text.replace("blkrep1", "blkrep2").parse::<Token>().is_err());
+        for (found, other) in [("ab", "aB"), ("ab", "AB"), ("07", "+7"), ("07", "7")] {
+            assert!(text.replacen(found, other, 1).parse::<Token>().is_err(), "'{other}' for '{found}'");
+        }
         assert!(!format!("{token:?}").contains("0707"));
     }
 }

@@ -223,9 +223,9 @@ def refused_client():
 
 
 def altered(token):
-    """The token with one character in its middle changed."""
+    """The token with one digit in its middle changed to another one."""
     middle = len(token) // 2
-    return token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :]
+    return token[:middle] + ("1" if token[middle] != "1" else "2") + token[middle + 1 :]
 
 
 def tree(folder):
