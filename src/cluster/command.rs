@@ -1,7 +1,7 @@
 //! What the model can be asked to do, and what it answers.
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,9 @@ pub enum Command {
     Announce { node: NodeId, version: String, pool: Option<PoolReport> },
     /// Changes a node's address.
     ModifyNode { name: Name, address: IpAddr },
-    /// Takes a node out: it gives up what it holds first or, with `force`, is out at once and keeps what it holds.
-    RemoveNode { name: Name, force: bool, seed: Seed },
+    /// Takes a node out: it gives up what it holds first or, with `force`, is out at once and keeps what it holds. Refused when it
+    /// has come to more than `only`, the resources that were looked at when this was decided.
+    RemoveNode { name: Name, force: bool, only: Option<BTreeSet<ResourceId>>, seed: Seed },
 
     /// Creates a resource without volumes. `now` in seconds since 1970.
     CreateResource { name: Name, options: BTreeMap<String, Option<String>>, properties: BTreeMap<String, String>, now: u64 },
@@ -60,6 +61,10 @@ pub enum Command {
     ConfirmReplica { node: NodeId, resource: ResourceId, replica: ReplicaId, volumes: BTreeMap<VolumeId, u64> },
     /// A node has deleted what was left over.
     ConfirmLeftover { node: NodeId, leftover: LeftoverId },
+    /// Ends a resource's round of removals; refused when it is over. Together with what takes something away
+    /// ([`All`](Self::All)), it has that refused when a client may have come since its users were asked for; by itself, it makes
+    /// void what was decided in that round and never carried out.
+    EndRound { resource: ResourceId, round: u64 },
     /// Compare-and-swap of a resource's record, by its id.
     ChangeRecord { resource: ResourceId, expect: RecordId, record: Record },
 }

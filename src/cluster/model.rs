@@ -227,6 +227,10 @@ pub struct Resource {
     /// Who has its data; `None` before the first replica. With `quorum=off` the replicas change it among themselves, and this
     /// is the first one, which the first replicas are created with.
     pub record: Option<Record>,
+    /// The round of removals. What is taken away from a resource without force is taken in the round in which its users were
+    /// asked for; that ends the round, and so does a node that comes to the resource ([`Command::EndRound`](super::Command::EndRound)).
+    #[serde(default)]
+    pub round: u64,
     /// When it was created, in seconds since 1970.
     pub created: u64,
     /// Notes of others, such as the Docker plugin's file system.

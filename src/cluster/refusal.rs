@@ -83,6 +83,8 @@ pub enum Refusal {
     LastUpToDate(String, String),
     #[error("resource '{0}' is in use on node '{1}'")]
     InUse(String, String),
+    #[error("resource '{0}' was changed or came into use while its removal was decided")]
+    Overtaken(String),
     #[error("resource '{0}' has replicas: who decides about them was settled when they were made")]
     QuorumIsSettled(String),
     #[error("{0} fewer replicas than now would leave resource '{1}' with none")]
@@ -146,6 +148,7 @@ impl Refusal {
             | Self::LastReplica(..)
             | Self::LastUpToDate(..)
             | Self::InUse(..)
+            | Self::Overtaken(_)
             | Self::QuorumIsSettled(_)
             | Self::RecordIs(_)
             | Self::BadRecord(_)
@@ -211,6 +214,7 @@ impl Refusal {
                 "wait for the resync of the others (`blkrep list-assignments`); --force gives the data up".into()
             }
             Self::InUse(_, node) => format!("unmount it and disconnect its clients on '{node}' first"),
+            Self::Overtaken(resource) => format!("look at it (`blkrep list-assignments {resource}`) and try again"),
             Self::NoneWouldRemain(_, resource) => format!("to remove its data, use `blkrep undeploy-resource {resource}`"),
             Self::RecordIs(_) | Self::BadRecord(_) | Self::Stale => String::new(),
         }

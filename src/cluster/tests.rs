@@ -176,7 +176,7 @@ fn the_last_up_to_date_replica_stays() {
     .unwrap();
     let last = Refusal::LastUpToDate("web".into(), "n0".into());
     assert_eq!(cluster.apply(unassign("web", "n0", false)), Err(last.clone()));
-    let remove = Command::RemoveNode { name: name("n0"), force: false, seed: Seed(3) };
+    let remove = Command::RemoveNode { name: name("n0"), force: false, only: None, seed: Seed(3) };
     assert_eq!(cluster.apply(remove), Err(last));
     cluster.apply(unassign("web", "n1", false)).unwrap();
     assert_eq!(cluster.apply(unassign("web", "n0", false)), Err(Refusal::LastReplica("web".into(), "n0".into())));
@@ -216,7 +216,7 @@ fn a_node_leaves_when_it_has_given_up_what_it_held_and_at_once_when_forced() {
     let mut cluster = cluster_with(&[10 * GIB; 3], true);
     cluster.apply(create("web", GIB, 3)).unwrap();
     confirm_all(&mut cluster, "web");
-    let remove = |node: &str, force| Command::RemoveNode { name: name(node), force, seed: Seed(5) };
+    let remove = |node: &str, force| Command::RemoveNode { name: name(node), force, only: None, seed: Seed(5) };
     cluster.apply(remove("n2", false)).unwrap();
     assert_eq!(cluster.nodes[&NodeId(2)].state, NodeState::Leaving);
     let leftover = cluster.leftovers_of(NodeId(2)).next().unwrap().0;
@@ -349,7 +349,7 @@ fn any_command() -> impl Strategy<Value = Command> {
             version: String::new(),
             pool: pool(free * GIB, zeroed)
         }),
-        (node(), any::<bool>(), seed()).prop_map(|(name, force, seed)| Command::RemoveNode { name, force, seed }),
+        (node(), any::<bool>(), seed()).prop_map(|(name, force, seed)| Command::RemoveNode { name, force, only: None, seed }),
         (resource(), 1..3usize).prop_map(|(r, n)| create(r.as_str(), GIB, n)),
         (resource(), any::<bool>()).prop_map(|(resource, force)| Command::RemoveResource { resource, force }),
         (resource(), proptest::option::of(volume()), bytes()).prop_map(|(resource, volume, bytes)| Command::AddVolume {

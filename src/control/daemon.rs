@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::config::{Config, Membership, consensus_file, tls_directory, unusable};
 use super::consensus::{Consensus, Setup};
+use super::holds::{self, Holds};
 use super::join::Doorkeeper;
 use super::links::{self, Dialler};
 use super::net::{self, Answering, Answers, Gate, Peers};
@@ -96,8 +97,8 @@ impl Daemon {
         let consensus = Consensus::open(setup, control).await?;
         let (events, inbox) = mpsc::unbounded_channel();
         let Plane { plane, maker } = factory(PlaneSetup { cluster, me, events })?;
-        let (pool, board) = (Mutex::new(None), Board::default());
-        let node = Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pool, maker, board });
+        let (pool, board, holds) = (Mutex::new(None), Board::default(), Holds::default());
+        let node = Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pool, maker, board, holds });
         let doorkeeper = Arc::new(Doorkeeper::new(node.consensus.clone(), cluster, credentials, control));
         let (stop, _) = watch::channel(false);
         let mut daemon = Self { node, stop, doors: JoinSet::new(), servants: JoinSet::new(), _held: held };
@@ -213,6 +214,11 @@ impl Answers for PeersAnswers {
                 net::Service::Node => {
                     let question: Question = serde_json::from_slice(&request).map_err(|error| error.to_string())?;
                     serde_json::to_vec(&Report::of(&self.node, &question)).map_err(|error| error.to_string())
+                }
+                net::Service::Holds => {
+                    let request = serde_json::from_slice(&request).map_err(|error| error.to_string())?;
+                    let clients = holds::answer(&self.node, request).await?;
+                    serde_json::to_vec(&clients).map_err(|error| error.to_string())
                 }
             }
         })

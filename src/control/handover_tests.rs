@@ -16,7 +16,7 @@ use crate::nbd::client::{Agreed, Handshake, HandshakeError, Step, Wish};
 use crate::runtime::{Answer, Lane, PeerLink, PlaneEvent, Socket, Ticket, lane_of};
 use crate::units::{NodeId, Record, RecordId, ResourceId};
 
-async fn with_volume(dir: &std::path::Path, count: u8, replicas: u32) -> Vec<TestNode> {
+pub(super) async fn with_volume(dir: &std::path::Path, count: u8, replicas: u32) -> Vec<TestNode> {
     let nodes = cluster(dir, count).await;
     let resource = "web".parse().unwrap();
     let options = OptionValues::default();
@@ -33,12 +33,12 @@ async fn with_volume(dir: &std::path::Path, count: u8, replicas: u32) -> Vec<Tes
     nodes
 }
 
-fn wish(export: &str) -> Wish {
+pub(super) fn wish(export: &str) -> Wish {
     Wish { export: export.into(), structured: true, ..Wish::default() }
 }
 
 /// A client's handshake on a blocking socket.
-fn negotiate(stream: &mut (impl Read + Write), mut talk: Handshake) -> Result<Agreed, HandshakeError> {
+pub(super) fn negotiate(stream: &mut (impl Read + Write), mut talk: Handshake) -> Result<Agreed, HandshakeError> {
     let mut buffer = [0; 512];
     loop {
         match talk.poll() {

@@ -12,6 +12,7 @@
 //! | [`links`] | replication links, proved and handed to the data plane |
 //! | [`nbd`] | NBD clients, negotiated and handed to the data plane |
 //! | [`status`], [`service`] | the API's operations |
+//! | [`removal`], [`unused`], [`holds`] | nothing is taken from under a client |
 //!
 //! Stopping all of this on every node stops no I/O.
 
@@ -24,6 +25,7 @@ mod daemon_tests;
 mod failure;
 #[cfg(test)]
 mod handover_tests;
+pub mod holds;
 pub mod join;
 pub mod links;
 pub mod local;
@@ -32,6 +34,9 @@ pub mod net;
 pub mod node;
 pub mod options;
 pub mod reconciler;
+pub mod removal;
+#[cfg(test)]
+mod removal_tests;
 pub mod replica;
 pub mod service;
 pub mod setup;
@@ -40,3 +45,4 @@ pub mod status;
 mod testing;
 pub mod tls;
 pub mod token;
+pub mod unused;

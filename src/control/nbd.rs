@@ -232,12 +232,21 @@ impl Door {
         }
         let deadline = tokio::time::Instant::now() + ATTACH;
         loop {
-            match self.node.plane.attach(resource.id, volume, false).await {
-                Ok(open) => return Ok(open),
-                // Just assigned, or the daemon has just started: it comes up in a moment.
-                Err(PlaneError::NotOpen(_)) if tokio::time::Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
-                Err(PlaneError::ShuttingDown) => return Err(Refusal::shutdown("the daemon is shutting down")),
-                Err(error) => return Err(Refusal::unknown(self.explain(&error, resource.id))),
+            let late = tokio::time::Instant::now() >= deadline;
+            match self.node.holds.enter(resource.id, &self.node.model()) {
+                Some(_entering) => match self.node.plane.attach(resource.id, volume, false).await {
+                    Ok(open) => return Ok(open),
+                    // Just assigned, or the daemon has just started: it comes up in a moment.
+                    Err(PlaneError::NotOpen(_)) if !late => {}
+                    Err(PlaneError::ShuttingDown) => return Err(Refusal::shutdown("the daemon is shutting down")),
+                    Err(error) => return Err(Refusal::unknown(self.explain(&error, resource.id))),
+                },
+                None if late => return Err(Refusal::unknown(format!("whether '{name}' is removed is being decided"))),
+                None => {}
+            }
+            sleep(Duration::from_millis(20)).await;
+            if self.find(name).await?.0.id != resource.id {
+                return Err(Refusal::unknown(format!("'{name}' was removed, and is another one now")));
             }
         }
     }

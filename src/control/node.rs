@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::config::Config;
 use super::consensus::Consensus;
+use super::holds::Holds;
 use super::net::{Gate, Peers};
 use super::replica::ReplicaMaker;
 use crate::api::setup::Root;
@@ -40,6 +41,8 @@ pub struct Node {
     pub maker: Arc<dyn ReplicaMaker>,
     /// What could not be done, the last time it was tried.
     pub board: Board,
+    /// Resources that nobody is attached to while it is decided whether they go.
+    pub holds: Holds,
 }
 
 impl Node {

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
-use super::status::{self, Reports};
-use super::{local, options};
+use super::status;
+use super::{local, options, removal};
 use crate::api::{
     AddNode, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, ClusterStatus, Code,
     DeployResource, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListFreeSpace, ListNodes, ListOptions,
@@ -18,7 +18,7 @@ use crate::api::{
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
 };
-use crate::units::{Authority, BLOCK, DiskState, Name, NodeId};
+use crate::units::{Authority, BLOCK, Name};
 
 /// Answers the API's operations.
 pub struct Operations {
@@ -48,43 +48,6 @@ impl Operations {
         let reports = status::gather(&self.node, &model, only.map(|resource| resource.id)).await;
         let tell = |resource: &Arc<Modelled>| status::resource(&model, resource, &reports);
         Ok(only.map_or_else(|| model.resources.values().map(tell).collect(), |resource| vec![tell(resource)]))
-    }
-
-    /// Refuses what would pull a resource from under its clients, unless forced. The model knows a primary only where a majority
-    /// decides; the nodes know their clients.
-    async fn refuse_in_use(&self, name: &Name, at: Option<NodeId>, force: bool) -> Result<(), ApiError> {
-        let model = self.agreed().await?;
-        let resource = model.resource_named(name)?;
-        if force {
-            return Ok(());
-        }
-        let reports = status::gather(&self.node, &model, Some(resource.id)).await;
-        let users = status::clients(&reports, resource.id);
-        match users.iter().find(|(node, _)| at.is_none_or(|at| at == *node)) {
-            Some((node, clients)) => {
-                let node = model.node_name(*node);
-                Err(ApiError::new(Code::InUse, format_args!("resource '{name}' is in use: {clients} client(s) on node '{node}'"))
-                    .hint("unmount it and disconnect its clients first, or cut them off with --force"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses to take away what may be the last up-to-date data. Where a majority decides the model knows; else the replicas do.
-    fn refuse_last(model: &Cluster, reports: &Reports, resource: &Modelled, leaving: NodeId) -> Result<(), ApiError> {
-        let holds = resource.assignments.get(&leaving).is_some_and(|a| a.replica.is_some() && a.created);
-        if !holds || model.options(resource).quorum == Authority::Majority {
-            return Ok(());
-        }
-        let good = |node: NodeId| {
-            let status = reports.get(&node).and_then(|report| report.resources.get(&resource.id));
-            status.is_some_and(|status| status.disk == DiskState::UpToDate)
-        };
-        if resource.replicas().any(|other| other != leaving && good(other)) {
-            return Ok(());
-        }
-        let (resource, node) = (resource.name.to_string(), model.node_name(leaving));
-        Err(crate::cluster::Refusal::LastUpToDate(resource, node).into())
     }
 
     fn placed(model: &Cluster, name: &Name) -> Vec<Name> {
@@ -148,60 +111,8 @@ impl Operations {
         Ok(Placement { nodes: Self::placed(&model, &asked.resource) })
     }
 
-    async fn unassign(&self, asked: UnassignResource) -> Result<Done, ApiError> {
-        let model = self.agreed().await?;
-        let (resource, node) = (model.resource_named(&asked.resource)?, model.node_named(&asked.node)?);
-        if !asked.force {
-            self.refuse_in_use(&asked.resource, Some(node.id), false).await?;
-            let reports = status::gather(&self.node, &model, Some(resource.id)).await;
-            Self::refuse_last(&model, &reports, resource, node.id)?;
-        }
-        let (resource, node, force) = (asked.resource, asked.node, asked.force);
-        let notes = self.away(&model, std::slice::from_ref(&node)).await;
-        self.propose(Command::Unassign { resource, node, force, seed: local::random_seed() }).await?;
-        Ok(Done { notes })
-    }
-
-    async fn remove_member(&self, asked: RemoveNode) -> Result<Done, ApiError> {
-        let model = self.agreed().await?;
-        let node = model.node_named(&asked.node)?;
-        if !asked.force {
-            let reports = status::gather(&self.node, &model, None).await;
-            for resource in model.resources.values().filter(|resource| resource.assignments.contains_key(&node.id)) {
-                if let Some((_, clients)) = status::clients(&reports, resource.id).iter().find(|(at, _)| *at == node.id) {
-                    let message = format!("resource '{}' is in use: {clients} client(s) on node '{}'", resource.name, node.name);
-                    return Err(ApiError::new(Code::InUse, message).hint("disconnect them first, or cut them off with --force"));
-                }
-                Self::refuse_last(&model, &reports, resource, node.id)?;
-            }
-        }
-        let (name, force) = (asked.node, asked.force);
-        let mut notes = self.away(&model, std::slice::from_ref(&name)).await;
-        if force {
-            notes.push(format!("what '{name}' holds stays on it: `blkrep init --force` or `join --force` there forget it"));
-        }
-        self.propose(Command::RemoveNode { name, force, seed: local::random_seed() }).await?;
-        Ok(Done { notes })
-    }
-
-    /// What the one who removes something should know of nodes that are away.
-    async fn away(&self, model: &Cluster, nodes: &[Name]) -> Vec<String> {
-        let reports = status::gather(&self.node, model, None).await;
-        let gone = nodes.iter().filter(|name| model.node_named(name).is_ok_and(|node| !reports.contains_key(&node.id)));
-        gone.map(|name| format!("node '{name}' is offline; its replicas are removed when it returns")).collect()
-    }
-
-    async fn remove(&self, asked: RemoveResource) -> Result<Done, ApiError> {
-        self.refuse_in_use(&asked.resource, None, asked.force).await?;
-        let model = self.agreed().await?;
-        let notes = self.away(&model, &Self::placed(&model, &asked.resource)).await;
-        // Nobody uses it, the nodes say: a primary that the record still names is one that has not stepped down yet.
-        self.propose(Command::RemoveResource { resource: asked.resource, force: true }).await?;
-        Ok(Done { notes })
-    }
-
-    fn is_busy(&self) -> usize {
-        self.node.plane.status().iter().map(|status| status.clients).sum()
+    async fn is_busy(&self) -> Result<usize, ApiError> {
+        Ok(self.node.plane.clients().await?.values().sum())
     }
 }
 
@@ -236,7 +147,7 @@ impl Service for Operations {
 
     fn shutdown(&self, asked: Shutdown) -> Promise<'_, Done> {
         Box::pin(async move {
-            match self.is_busy() {
+            match self.is_busy().await? {
                 clients if clients > 0 && !asked.force => {
                     Err(ApiError::new(Code::InUse, format_args!("{clients} client(s) are connected to this node"))
                         .hint("disconnect them first, or cut them off with --force"))
@@ -266,7 +177,7 @@ impl Service for Operations {
     }
 
     fn remove_node(&self, asked: RemoveNode) -> Promise<'_, Done> {
-        Box::pin(self.remove_member(asked))
+        Box::pin(removal::remove_node(&self.node, asked))
     }
 
     fn list_free_space(&self, asked: ListFreeSpace) -> Promise<'_, FreeSpace> {
@@ -298,7 +209,11 @@ impl Service for Operations {
     }
 
     fn remove_resource(&self, asked: RemoveResource) -> Promise<'_, Done> {
-        Box::pin(self.remove(asked))
+        Box::pin(async move {
+            // Nobody uses it, the nodes say: a primary that the record still names is one that has not stepped down yet.
+            let command = Command::RemoveResource { resource: asked.resource.clone(), force: true };
+            removal::take(&self.node, &asked.resource, None, asked.force, command).await
+        })
     }
 
     fn deploy_resource(&self, asked: DeployResource) -> Promise<'_, Placement> {
@@ -307,11 +222,8 @@ impl Service for Operations {
 
     fn undeploy_resource(&self, asked: UndeployResource) -> Promise<'_, Done> {
         Box::pin(async move {
-            self.refuse_in_use(&asked.resource, None, asked.force).await?;
-            let model = self.agreed().await?;
-            let notes = self.away(&model, &Self::placed(&model, &asked.resource)).await;
-            self.propose(Command::Undeploy { resource: asked.resource, force: true }).await?;
-            Ok(Done { notes })
+            let command = Command::Undeploy { resource: asked.resource.clone(), force: true };
+            removal::take(&self.node, &asked.resource, None, asked.force, command).await
         })
     }
 
@@ -327,10 +239,9 @@ impl Service for Operations {
 
     fn remove_volume(&self, asked: RemoveVolume) -> Promise<'_, Done> {
         Box::pin(async move {
-            self.refuse_in_use(&asked.resource, None, asked.force).await?;
             let (resource, volume) = (asked.resource, asked.volume);
-            self.propose(Command::RemoveVolume { resource, volume, force: true }).await?;
-            Ok(Done::default())
+            let command = Command::RemoveVolume { resource: resource.clone(), volume, force: true };
+            removal::take(&self.node, &resource, None, asked.force, command).await
         })
     }
 
@@ -354,7 +265,7 @@ impl Service for Operations {
     }
 
     fn unassign_resource(&self, asked: UnassignResource) -> Promise<'_, Done> {
-        Box::pin(self.unassign(asked))
+        Box::pin(removal::unassign(&self.node, asked))
     }
 
     fn list_options(&self, asked: ListOptions) -> Promise<'_, Options> {

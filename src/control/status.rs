@@ -140,12 +140,6 @@ pub fn volumes(resource: &Resource) -> Vec<api::VolumeInfo> {
     resource.volumes.iter().map(tell).collect()
 }
 
-/// How many clients use a resource, node by node.
-pub fn clients(reports: &Reports, resource: ResourceId) -> Vec<(NodeId, usize)> {
-    let counts = reports.iter().map(|(&node, report)| (node, report.resources.get(&resource).map_or(0, |status| status.clients)));
-    counts.filter(|(_, clients)| *clients > 0).collect()
-}
-
 /// The primary, as the primary says; else as the model does.
 fn primary(resource: &Resource, reports: &Reports) -> Option<NodeId> {
     let claims = |report: &Report| report.resources.get(&resource.id).is_some_and(|status| status.role == Role::Primary);

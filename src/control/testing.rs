@@ -15,12 +15,13 @@ use super::replica::{FormatMaker, ReplicaMaker};
 use super::setup::Control;
 use crate::api::setup::{InitOptions, JoinOptions, Listen, NbdChoice, NodeOptions, PoolChoice, Root, Setup};
 use crate::api::{AddNode, ApiError, Client, JoinTicket, PoolKind, Service};
+use crate::cluster::{Certificate, Cluster, Command, NodeKind, Ports};
 use crate::engine::{Connection, PeerStatus, ResourceStatus, VolumeStatus};
 use crate::runtime::{
     Answer, ClientSocket, DataPlane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply, ResourceSettings,
     ResourceSpec, Ticket,
 };
-use crate::units::{DiskState, ResourceId, Role, VolumeId};
+use crate::units::{ClusterId, DiskState, ResourceId, Role, VolumeId};
 
 /// A data plane that notes what it is asked and reports every replica as what its metadata says.
 pub(super) struct FakePlane {
@@ -33,6 +34,8 @@ struct State {
     open: BTreeMap<ResourceId, ResourceSpec>,
     links: Vec<PeerLink>,
     clients: Vec<ClientSocket>,
+    attached: BTreeMap<ResourceId, Arc<()>>,
+    exports: Vec<OpenExport>,
     answers: Vec<(ResourceId, Ticket, Answer)>,
     refuse_open: Option<String>,
 }
@@ -60,6 +63,12 @@ impl FakePlane {
 
     pub(super) fn take_answers(&self) -> Vec<(ResourceId, Ticket, Answer)> {
         std::mem::take(&mut self.state().answers)
+    }
+
+    /// Ends the sessions of so many clients, once they were handed over.
+    pub(super) async fn drop_clients(&self, count: usize) {
+        eventually("the clients are handed over", async || self.state().exports.len() == count).await;
+        self.state().exports.clear();
     }
 
     /// Has every start refused for this reason; `None` ends that.
@@ -97,14 +106,17 @@ impl DataPlane for FakePlane {
     }
 
     fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool) -> Reply<OpenExport> {
-        let state = self.state();
+        let mut state = self.state();
         let bytes = state.open.get(&resource).and_then(|spec| spec.settings.volumes.get(&volume)).copied();
-        let export = bytes.map(|bytes| OpenExport { resource, volume, bytes, read_only, attachment: Box::new(()) });
+        let mut attachment = || Box::new(state.attached.entry(resource).or_default().clone());
+        let export = bytes.map(|bytes| OpenExport { resource, volume, bytes, read_only, attachment: attachment() });
         reply(export.ok_or(PlaneError::NotOpen(resource)))
     }
 
-    fn serve(&self, _: OpenExport, client: ClientSocket) {
-        self.state().clients.push(client);
+    fn serve(&self, export: OpenExport, client: ClientSocket) {
+        let mut state = self.state();
+        state.clients.push(client);
+        state.exports.push(export);
     }
 
     fn link(&self, link: PeerLink) {
@@ -117,6 +129,12 @@ impl DataPlane for FakePlane {
 
     fn status(&self) -> Vec<ResourceStatus> {
         self.state().open.values().map(status_of).collect()
+    }
+
+    fn clients(&self) -> Reply<BTreeMap<ResourceId, usize>> {
+        let state = self.state();
+        let counted = state.attached.iter().map(|(&id, attached)| (id, Arc::strong_count(attached) - 1));
+        reply(Ok(counted.filter(|(_, count)| *count > 0).collect()))
     }
 
     fn shutdown(&self) -> Reply<()> {
@@ -268,6 +286,21 @@ pub(super) async fn cluster(dir: &Path, count: u8) -> Vec<TestNode> {
         .await;
     }
     nodes
+}
+
+/// A model with one resource, the first, in this round of removals.
+pub(super) fn model_with(resource: ResourceId, round: u64) -> Cluster {
+    let (name, certificate) = ("web".parse().unwrap(), Certificate { serial: String::new(), fingerprint: String::new() });
+    let (address, ports, kind) = (IpAddr::V4(Ipv4Addr::LOCALHOST), Ports::default(), NodeKind::Storage);
+    let mut model = Cluster::default();
+    let cluster = ClusterId(1);
+    model.apply(Command::Init { cluster, name: "n1".parse().unwrap(), address, ports, kind, certificate }).unwrap();
+    let (options, properties) = (BTreeMap::new(), BTreeMap::new());
+    model.apply(Command::CreateResource { name, options, properties, now: 1 }).unwrap();
+    for round in 0..round {
+        model.apply(Command::EndRound { resource, round }).unwrap();
+    }
+    model
 }
 
 /// Waits for something that has to come about.

@@ -1,5 +1,6 @@
 //! The data plane as the control plane sees it: a handle that knows which shard has what.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -178,6 +179,17 @@ impl DataPlane for Plane {
         self.shards.iter().for_each(|shard| shard.board.statuses(&mut all));
         all.sort_by_key(|status| status.resource);
         all
+    }
+
+    fn clients(&self) -> Reply<BTreeMap<ResourceId, usize>> {
+        let asked: Vec<_> = self.shards.iter().map(|shard| ask(&shard.mailbox, Request::Clients)).collect();
+        Box::pin(async move {
+            let mut all = BTreeMap::new();
+            for answer in asked {
+                all.extend(answer.await?);
+            }
+            Ok(all)
+        })
     }
 
     fn shutdown(&self) -> Reply<()> {

@@ -33,6 +33,8 @@ pub(super) enum Request {
     Detach { resource: Key, client: ClientId },
     /// The client has come.
     Serve { resource: Key, client: ClientId, volume: VolumeId, bytes: u64, socket: Box<ClientSocket> },
+    /// Count the clients of every resource that has any.
+    Clients(ReplyTo<BTreeMap<ResourceId, usize>>),
     /// A connection to a peer.
     Link(Box<PeerLink>),
     /// The authority's answer.

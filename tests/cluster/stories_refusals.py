@@ -164,6 +164,9 @@ def volumes_that_cannot_be(scene):
     check(clients.size(one.uri("web")) == 16 * MIB, "the volume is still served")
 
 
+REMOVALS = (["remove-resource", "web", "-q"], ["remove-volume", "web", "0", "-q"], ["undeploy-resource", "web", "-q"])
+
+
 @story(minutes=3)
 def what_is_in_use_stays(scene):
     """While a client is connected its volume cannot be removed, and the client notices nothing of the attempts."""
@@ -174,13 +177,48 @@ def what_is_in_use_stays(scene):
     wait_for("writes", lambda: known.acknowledged > 100, 20)
     with unchanged(cluster):
         for node in cluster.nodes:
-            node.refuses("remove-resource", "web", "-q", naming=["client"])
-            node.refuses("remove-volume", "web", "0", "-q", naming=["client"])
-            node.refuses("undeploy-resource", "web", "-q", naming=["client"])
+            for command in REMOVALS:
+                node.refuses(*command, naming=["client", cluster[1].name])
+        cluster[2].refuses("unassign-resource", "web", cluster[1].name, "-q", naming=["client"])
+        cluster[2].refuses("remove-node", cluster[1].name, "-q", naming=["client"])
     before = known.acknowledged
     wait_for("writes go on", lambda: known.acknowledged > before + 100, 20)
     client.stop()
     oracle.verify(known, cluster[2].uri("web"))
+
+
+@story(minutes=3)
+def a_client_that_has_just_come(scene):
+    """A removal that comes right behind a client sees it, though no status shows it yet."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    for turn in range(10):
+        at, by = cluster[1 + turn % 2], cluster[1 + turn // 2 % 2]
+        handle = clients.connect(at.uri("web"))
+        by.refuses("remove-resource", "web", "-q", naming=["client", at.name])
+        handle.pwrite(b"kept" * 1024, turn * 4096)
+        handle.shutdown()
+    handle = clients.connect(cluster[2].uri("web"))
+    check(handle.pread(10 * 4096, 0) == b"kept" * 10240, "everything is there")
+    handle.shutdown()
+
+
+@story(minutes=3)
+def a_node_that_does_not_say_what_it_serves(scene):
+    """A node whose daemon is stopped may have clients: what they use is not removed. When the daemon goes on, so do they."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    one, two = cluster.nodes
+    handle = clients.connect(two.uri("web"))
+    handle.pwrite(b"kept" * 1024, 0)
+    before = one.json("list-resources")[0]["id"]
+    with two.frozen():
+        for command in REMOVALS:
+            one.refuses(*command, naming=[two.name, "--force"])
+    check(one.json("list-resources")[0]["id"] == before, "it is still there")
+    check(handle.pread(4096, 0) == b"kept" * 1024, "the client is served")
+    handle.shutdown()
+    one.blkrep("remove-resource", "web", "-q")
 
 
 @story(minutes=3)

@@ -1,9 +1,11 @@
-"""NBD clients from outside: nbdcopy, nbdinfo, fio. Each takes a URI and, if given, lives in a node's network namespace."""
+"""NBD clients from outside: libnbd, nbdcopy, nbdinfo, fio. Each takes a URI and, if given, lives in a node's network namespace."""
 
 import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+import nbd
 
 
 class ClientFailed(RuntimeError):
@@ -37,6 +39,13 @@ def output(command, *, enter=None, seconds=60):
     if done.returncode != 0:
         raise ClientFailed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def connect(uri):
+    """A connection to an export, as a handle of libnbd."""
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    return handle
 
 
 @dataclass

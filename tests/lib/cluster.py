@@ -7,6 +7,7 @@
     cluster[1].kill()
 """
 
+import contextlib
 import json
 import os
 import re
@@ -136,6 +137,15 @@ class Node:
 
     def thaw(self):
         os.kill(self.pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """Freezes the daemon for a while."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
 
     @property
     def running(self):

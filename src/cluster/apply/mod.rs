@@ -40,7 +40,7 @@ impl Cluster {
             }
             Command::Announce { node, version, pool } => self.announce(node, version, pool),
             Command::ModifyNode { name, address } => self.modify_node(&name, address),
-            Command::RemoveNode { name, force, seed } => self.remove_node(&name, force, seed),
+            Command::RemoveNode { name, force, only, seed } => self.remove_node(&name, force, only.as_ref(), seed),
             Command::CreateResource { name, options, properties, now } => self.create_resource(name, &options, properties, now),
             Command::SetOptions { resource, options } => self.set_options(resource.as_ref(), &options),
             Command::SetProperties { resource, properties } => self.set_properties(&resource, properties),
@@ -56,6 +56,7 @@ impl Cluster {
                 self.confirm_replica(node, resource, replica, volumes)
             }
             Command::ConfirmLeftover { node, leftover } => self.confirm_leftover(node, leftover),
+            Command::EndRound { resource, round } => self.end_round(resource, round),
             Command::ChangeRecord { resource, expect, record } => self.change_record(resource, expect, record),
         }
     }

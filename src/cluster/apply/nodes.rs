@@ -1,6 +1,7 @@
 //! Nodes: invited, joined, announced, removed.
 
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 
 use crate::cluster::{
     Applied, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, PoolReport, Ports, Refusal, Seed, TokenHash,
@@ -114,12 +115,21 @@ impl Cluster {
         Ok(Applied::Done)
     }
 
-    pub(super) fn remove_node(&mut self, name: &Name, force: bool, seed: Seed) -> Result<Applied, Refusal> {
+    pub(super) fn remove_node(
+        &mut self,
+        name: &Name,
+        force: bool,
+        only: Option<&BTreeSet<ResourceId>>,
+        seed: Seed,
+    ) -> Result<Applied, Refusal> {
         let (id, state) = self.node_named(name).map(|node| (node.id, node.state))?;
         if self.nodes.values().filter(|n| n.state == NodeState::Member).all(|n| n.id == id) && state == NodeState::Member {
             return Err(Refusal::LastNode(name.to_string()));
         }
         let held: Vec<ResourceId> = self.resources.values().filter(|r| r.assignments.contains_key(&id)).map(|r| r.id).collect();
+        if let Some(&more) = held.iter().find(|resource| only.is_some_and(|only| !only.contains(resource))) {
+            return Err(Refusal::Overtaken(self.resources[&more].name.to_string()));
+        }
         for &resource in &held {
             self.check_unassign(resource, id, force)?;
         }

@@ -49,7 +49,9 @@ impl Cluster {
             if node.state == NodeState::Leaving {
                 return Err(Refusal::NodeLeaving(node.name.to_string()));
             }
-            self.resource_mut(id).assignments.insert(target, new_assignment(None, Incarnation(0), false));
+            let resource = self.resource_mut(id);
+            resource.assignments.insert(target, new_assignment(None, Incarnation(0), false));
+            resource.round += 1;
         } else {
             self.check_target(resource, target)?;
             self.place(id, &[target], &mut draws);
@@ -259,6 +261,7 @@ impl Cluster {
         let zeroed = nodes.iter().all(|node| self.nodes.get(node).and_then(|n| n.pool.as_ref()).is_some_and(|pool| pool.zeroed));
         let authority = self.options(&self.resources[&id]).quorum;
         let resource = self.resource_mut(id);
+        resource.round += 1;
         let is_first = resource.record.is_none();
         let mut in_sync = Membership::new();
         for (at, &node) in nodes.iter().enumerate() {

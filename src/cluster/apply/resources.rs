@@ -28,7 +28,7 @@ impl Cluster {
         self.next_resource += 1;
         Arc::make_mut(&mut self.names).insert(name.clone(), id);
         let (volumes, assignments) = (BTreeMap::new(), BTreeMap::new());
-        let resource = Resource { id, name, volumes, options, assignments, record: None, created: now, properties };
+        let resource = Resource { id, name, volumes, options, assignments, record: None, round: 0, created: now, properties };
         self.resources.insert(id, Arc::new(resource));
         Ok(Applied::Resource(id))
     }
@@ -90,6 +90,15 @@ impl Cluster {
         self.resources.remove(&id);
         Arc::make_mut(&mut self.names).remove(name);
         self.drop_leavers();
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn end_round(&mut self, id: ResourceId, round: u64) -> Result<Applied, Refusal> {
+        let resource = self.resource(id)?;
+        if resource.round != round {
+            return Err(Refusal::Overtaken(resource.name.to_string()));
+        }
+        self.resource_mut(id).round += 1;
         Ok(Applied::Done)
     }
 

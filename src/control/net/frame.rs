@@ -11,6 +11,8 @@ pub enum Service {
     Consensus,
     /// The node itself: its status.
     Node,
+    /// Clients that are let in or not.
+    Holds,
 }
 
 impl Service {
@@ -18,11 +20,12 @@ impl Service {
         match self {
             Self::Consensus => 1,
             Self::Node => 2,
+            Self::Holds => 3,
         }
     }
 
     pub(super) fn of_code(code: u8) -> Option<Self> {
-        [Self::Consensus, Self::Node].into_iter().find(|service| service.code() == code)
+        [Self::Consensus, Self::Node, Self::Holds].into_iter().find(|service| service.code() == code)
     }
 }
 

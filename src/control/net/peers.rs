@@ -73,6 +73,11 @@ impl Peers {
         }
     }
 
+    /// Whether anything accepts connections at a node's address, be it only a process that is stopped.
+    pub async fn is_there(&self, address: SocketAddr) -> bool {
+        matches!(timeout(CONNECT, connect(self.from, address)).await, Ok(Ok(_)))
+    }
+
     /// A kept connection that is still good: with nothing to read, not even its end.
     fn take_idle(&self, to: NodeId, address: SocketAddr) -> Option<TlsStream<TcpStream>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,11 +135,15 @@ pub(in super::super) async fn dial(
     config: Arc<rustls::ClientConfig>,
     name: ServerName<'static>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.bind(SocketAddr::new(from, 0))?;
-    let stream = socket.connect(to).await?;
+    let stream = connect(from, to).await?;
     stream.set_nodelay(true)?;
     TlsConnector::from(config).connect(name, stream).await
+}
+
+async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(to).await
 }
 
 async fn exchange(stream: &mut TlsStream<TcpStream>, service: Service, request: &[u8]) -> io::Result<(u8, Vec<u8>)> {

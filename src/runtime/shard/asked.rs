@@ -35,6 +35,7 @@ impl Shard {
             Request::Serve { resource, client, volume, bytes, socket } => {
                 self.welcome(resource, client, volume, bytes, *socket);
             }
+            Request::Clients(reply) => answer(reply, Ok(self.count_clients())),
             Request::Link(link) => self.link(*link),
             Request::Answer { resource, ticket, answer } => {
                 if let Some(&key) = self.by_id.get(&resource) {
@@ -139,6 +140,11 @@ impl Shard {
         resource.clients.insert(client, Attachment::Asking { volume, read_only, reply });
         self.fence_clients_gone(key);
         self.feed(key, Event::Attach(client));
+    }
+
+    fn count_clients(&self) -> BTreeMap<ResourceId, usize> {
+        let counted = self.resources.iter().map(|(_, resource)| (resource.id, resource.in_use()));
+        counted.filter(|(_, clients)| *clients > 0).collect()
     }
 
     fn shut_down(&mut self, reply: ReplyTo<()>) {

@@ -1,0 +1,156 @@
+//! Making sure that nobody uses a resource, and that nobody can come to use it before something is taken away from it.
+//!
+//! Every node that has the resource is asked at this moment and holds it ([`holds`](super::holds)); what a status said a moment ago
+//! does not count. A node that is there and does not answer may have clients, so nothing is taken away; one that is not there at
+//! all, where nothing accepts a connection at its address, does not keep a resource for ever: what it has is removed when it returns.
+//! The removal itself is refused by the model unless the resource is still in the round in which it was asked about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::consensus::ProposeError;
+use super::holds::{self, HoldRequest};
+use super::local;
+use super::net::Service;
+use super::node::{self, Node};
+use crate::api::{ApiError, Code};
+use crate::cluster::{self, Cluster, Command, Resource};
+use crate::units::{NodeId, ResourceId};
+
+/// A resource that nobody uses, held on every node that could be asked, until it is settled or released or, in the end, until the nodes ask the
+/// cluster.
+#[derive(Debug)]
+pub struct Unused {
+    resource: ResourceId,
+    round: u64,
+    decision: u64,
+    asked: Vec<cluster::Node>,
+    /// The nodes that are not there.
+    pub away: Vec<NodeId>,
+}
+
+impl Unused {
+    /// Makes sure that nobody uses a resource, on any node or on the one `at`.
+    ///
+    /// # Errors
+    ///
+    /// Who uses it, or which node does not answer; then nothing is held any more.
+    pub async fn verify(node: &Arc<Node>, model: &Cluster, resource: &Resource, at: Option<NodeId>) -> Result<Self, ApiError> {
+        let decision = u64::from_le_bytes(local::random_bytes());
+        let concerned = resource.assignments.keys().filter(|id| at.is_none_or(|at| at == **id));
+        let asked: Vec<cluster::Node> = concerned.filter_map(|id| model.nodes.get(id)).cloned().collect();
+        let mut unused = Self { resource: resource.id, round: resource.round, decision, asked, away: Vec::new() };
+        let answers = unused.ask(node).await;
+        let used = answers.iter().find_map(|(id, answer)| match answer {
+            Answer::Clients(clients) if *clients > 0 => Some(in_use(model, resource, *id, *clients)),
+            _ => None,
+        });
+        let silent = || {
+            answers.iter().find_map(|(id, answer)| match answer {
+                Answer::Silent(why) => Some(silent(model, resource, *id, why)),
+                _ => None,
+            })
+        };
+        match used.or_else(silent) {
+            Some(refusal) => {
+                unused.release(node).await;
+                Err(refusal)
+            }
+            None => {
+                unused.away = answers.iter().filter(|(_, answer)| matches!(answer, Answer::Away)).map(|(id, _)| *id).collect();
+                Ok(unused)
+            }
+        }
+    }
+
+    /// Has the cluster take a command that takes something away from these, or lets clients in again when it is refused, such as by
+    /// [`Refusal::Overtaken`](crate::cluster::Refusal::Overtaken): a client may have come. Of one whose fate is unknown the nodes
+    /// have to find out.
+    pub async fn settle(these: &[Self], node: &Arc<Node>, command: Command) -> Result<(), ProposeError> {
+        let conditions = these.iter().map(|one| Command::EndRound { resource: one.resource, round: one.round });
+        let commands = conditions.chain([command]).collect();
+        let proposed = node.consensus.propose(Command::All(commands), node::PATIENCE).await;
+        if let Err(ProposeError::Refused(_)) = &proposed {
+            Self::release_all(these, node).await;
+        }
+        proposed.map(drop)
+    }
+
+    /// Lets clients in again to all of these; for a removal that was not proposed.
+    pub async fn release_all(these: &[Self], node: &Arc<Node>) {
+        for one in these {
+            one.release(node).await;
+        }
+    }
+
+    async fn release(&self, node: &Arc<Node>) {
+        let request = HoldRequest::Release { resource: self.resource, decision: self.decision };
+        self.tell(node, request).await;
+    }
+
+    async fn ask(&self, node: &Arc<Node>) -> Vec<(NodeId, Answer)> {
+        let (resource, round, decision) = (self.resource, self.round, self.decision);
+        self.tell(node, HoldRequest::Hold { resource, round, decision, patience: HOLD }).await
+    }
+
+    async fn tell(&self, node: &Arc<Node>, request: HoldRequest) -> Vec<(NodeId, Answer)> {
+        let mut asked = JoinSet::new();
+        for peer in &self.asked {
+            let (node, peer) = (node.clone(), peer.clone());
+            asked.spawn(async move { (peer.id, tell(&node, &peer, request).await) });
+        }
+        let mut answers = asked.join_all().await;
+        answers.sort_by_key(|(id, _)| *id);
+        answers
+    }
+}
+
+#[derive(Debug)]
+enum Answer {
+    Clients(usize),
+    /// It is there, and did not say.
+    Silent(String),
+    /// It is not there.
+    Away,
+}
+
+async fn tell(node: &Arc<Node>, peer: &cluster::Node, request: HoldRequest) -> Answer {
+    if peer.id == node.me {
+        return holds::answer(node, request).await.map_or_else(Answer::Silent, Answer::Clients);
+    }
+    if peer.certificate.is_none() {
+        // It has never joined.
+        return Answer::Away;
+    }
+    let body = serde_json::to_vec(&request).expect("a request can be written as JSON");
+    let answer = node.peers.ask(peer.id, peer.control(), Service::Holds, &body, PATIENCE).await;
+    let answer = answer.map_err(|error| error.to_string());
+    match answer.and_then(|answer| serde_json::from_slice(&answer).map_err(|error| error.to_string())) {
+        Ok(clients) => Answer::Clients(clients),
+        // A node that is slow, or stopped, still has its port.
+        Err(why) if node.peers.is_there(peer.control()).await => Answer::Silent(why),
+        Err(why) => {
+            tracing::debug!(node = %peer.name, %why, "not there to be asked");
+            Answer::Away
+        }
+    }
+}
+
+fn in_use(model: &Cluster, resource: &Resource, node: NodeId, clients: usize) -> ApiError {
+    let (resource, node) = (&resource.name, model.node_name(node));
+    ApiError::new(Code::InUse, format_args!("resource '{resource}' is in use: {clients} client(s) on node '{node}'"))
+        .hint("unmount it and disconnect its clients first, or cut them off with --force")
+}
+
+fn silent(model: &Cluster, resource: &Resource, node: NodeId, why: &str) -> ApiError {
+    let (resource, node) = (&resource.name, model.node_name(node));
+    let message = format!("node '{node}' does not say whether resource '{resource}' has clients there: {why}");
+    ApiError::new(Code::Unreachable, message).hint("try again when it answers; --force goes on without, and cuts its clients off")
+}
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node holds a resource before it asks the cluster to end the round: longer than a decision takes.
+const HOLD: Duration = Duration::from_secs(20);
