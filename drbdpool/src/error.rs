@@ -56,6 +56,23 @@ pub enum PoolError {
     /// LVM's command line is not installed.
     #[error("the program 'lvm' was not found; install lvm2, or use a directory of files as pool (file:DIR)")]
     LvmMissing,
+    /// What a pool was to be made of is no block device.
+    #[error("'{}' is no block device; give the full path of one, such as /dev/sdb", device.display())]
+    NoDevice {
+        /// Its path.
+        device: PathBuf,
+    },
+    /// A device that a pool was to be made of holds something.
+    #[error(
+        "{} holds {what}; give an empty device, or, if nobody needs that any more, remove it first ('wipefs --all' takes signatures away)",
+        device.display()
+    )]
+    DeviceInUse {
+        /// The device.
+        device: PathBuf,
+        /// What is on it.
+        what: String,
+    },
     /// The directory holds something else.
     #[error(
         "{} is not empty and is not a pool of blkrep's (it has no file {marker}); give an empty directory or a new one",

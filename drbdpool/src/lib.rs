@@ -1,6 +1,6 @@
 //! Storage pools: where a node's volumes come from.
 //!
-//! A pool is an LVM volume group or a directory of files. [`claim`] makes one a cluster's node's, [`open`] opens it after that;
+//! A pool is an LVM volume group, a thin pool in one, or a directory of files, thick or sparse. [`claim`] makes one a cluster's node's, [`open`] opens it after that;
 //! both answer a [`Pool`], which creates, grows, removes and lists volumes, and says for each on which stretches of which devices
 //! its bytes are. What is done with these bytes is not this crate's matter: it knows nothing of replication.
 //!
@@ -23,6 +23,7 @@
 //! ```
 
 mod detect;
+mod device;
 mod error;
 mod file;
 mod identity;
@@ -39,7 +40,7 @@ pub use file::FilePool;
 pub use identity::Identity;
 pub use lvm::{LvmOptions, LvmPool};
 pub use name::{Part, VolumeName};
-pub use pool::{Capacity, Condition, Device, DeviceKind, Pool, Progress, Segment, Volume};
+pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Segment, Volume};
 pub use spec::PoolSpec;
 
 /// Makes a pool a node's, if it is nobody's, and opens it: when a node joins a cluster or is given a new pool.
@@ -50,7 +51,26 @@ pub use spec::PoolSpec;
 ///
 /// [`PoolError::NotAPool`] for a directory with something else in it, and those of [`open`].
 pub fn claim(spec: &PoolSpec, identity: &Identity) -> Result<Box<dyn Pool>, PoolError> {
-    open_or_claim(spec, identity, Unclaimed::Claim)
+    claim_with(spec, identity, OVERSUBSCRIPTION)
+}
+
+/// Makes a volume group, or one with a thin pool, of devices that hold nothing. It is nobody's pool yet: see [`claim`].
+///
+/// # Errors
+///
+/// [`PoolError::DeviceInUse`] names what a device holds; [`PoolError::NoDevice`], [`PoolError::BadVolumeGroup`] when there is one of
+/// that name, or no device-mapper for a thin pool; [`PoolError::LvmMissing`], [`PoolError::Command`]. Nothing was changed then.
+pub fn create_pool(spec: &PoolSpec, devices: &[std::path::PathBuf]) -> Result<(), PoolError> {
+    LvmPool::make(spec, devices, LvmOptions::default())
+}
+
+/// As [`claim`], with how many times its size a thin pool may promise to volumes; others promise what they have. The pool keeps it.
+///
+/// # Errors
+///
+/// Those of [`claim`].
+pub fn claim_with(spec: &PoolSpec, identity: &Identity, oversubscription: u32) -> Result<Box<dyn Pool>, PoolError> {
+    open_or_claim(spec, identity, Unclaimed::Claim { oversubscription: oversubscription.max(1) })
 }
 
 /// Opens a pool that was claimed: at every start.
@@ -69,8 +89,10 @@ pub fn open(spec: &PoolSpec, identity: &Identity) -> Result<Box<dyn Pool>, PoolE
 
 fn open_or_claim(spec: &PoolSpec, identity: &Identity, unclaimed: Unclaimed) -> Result<Box<dyn Pool>, PoolError> {
     Ok(match spec {
-        PoolSpec::Lvm { volume_group } => Box::new(LvmPool::open(volume_group, identity, unclaimed, LvmOptions::default())?),
-        PoolSpec::File { directory } => Box::new(FilePool::open(directory, identity, unclaimed)?),
+        PoolSpec::Lvm { .. } | PoolSpec::LvmThin { .. } => {
+            Box::new(LvmPool::open(spec, identity, unclaimed, LvmOptions::default())?)
+        }
+        PoolSpec::File { .. } | PoolSpec::FileThin { .. } => Box::new(FilePool::open(spec, identity, unclaimed)?),
     })
 }
 
@@ -78,7 +100,10 @@ fn open_or_claim(spec: &PoolSpec, identity: &Identity, unclaimed: Unclaimed) -> 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unclaimed {
     /// Make it the node's.
-    Claim,
+    Claim {
+        /// How many times its size it may promise, if it is thin.
+        oversubscription: u32,
+    },
     /// Refuse it.
     Refuse,
 }
@@ -90,9 +115,9 @@ pub enum Unclaimed {
 /// [`PoolError::NotEmpty`] while there are volumes, [`PoolError::InUse`] while it is open, and those of [`open`].
 pub fn release(spec: &PoolSpec, identity: &Identity) -> Result<(), PoolError> {
     match spec {
-        PoolSpec::Lvm { volume_group } => {
-            LvmPool::open(volume_group, identity, Unclaimed::Refuse, LvmOptions::default())?.release()
+        PoolSpec::Lvm { .. } | PoolSpec::LvmThin { .. } => {
+            LvmPool::open(spec, identity, Unclaimed::Refuse, LvmOptions::default())?.release()
         }
-        PoolSpec::File { directory } => FilePool::open(directory, identity, Unclaimed::Refuse)?.release(),
+        PoolSpec::File { .. } | PoolSpec::FileThin { .. } => FilePool::open(spec, identity, Unclaimed::Refuse)?.release(),
     }
 }

@@ -86,7 +86,36 @@ pub struct Capacity {
     pub total: u64,
     /// What can be promised to new volumes.
     pub free: u64,
+    /// How full it is, of a thin pool. What it promised to volumes may be more than it has.
+    pub fill: Option<Fill>,
 }
+
+/// How full a thin pool is, in thousandths. When one of them is 1000, writes fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fill {
+    /// Of its space for data.
+    pub data: u16,
+    /// Of its space for metadata; `None` where there is no such limit.
+    pub metadata: Option<u16>,
+}
+
+impl Fill {
+    /// From here on nothing more is promised: what volumes have already needs the rest.
+    pub const NEARLY: u16 = 950;
+
+    /// Whether nothing more should be promised.
+    pub fn is_nearly_full(&self) -> bool {
+        self.data.max(self.metadata.unwrap_or(0)) >= Self::NEARLY
+    }
+}
+
+/// What a thin pool of `size` bytes can still promise when volumes have `promised`, and it is that full.
+pub(crate) fn thin_free(size: u64, promised: u64, oversubscription: u32, fill: Fill) -> u64 {
+    if fill.is_nearly_full() { 0 } else { size.saturating_mul(oversubscription.into()).saturating_sub(promised) / BLOCK * BLOCK }
+}
+
+/// How many times its size a thin pool promises when nobody says: as much as LINSTOR's does.
+pub const OVERSUBSCRIPTION: u32 = 20;
 
 /// A volume and whether it can be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -134,9 +163,11 @@ pub struct Segment {
     /// How many bytes, a multiple of 4096.
     pub length: u64,
     /// Whether the whole file or device belongs to the volume, so that its user can lock it: a file by `flock`, a device by opening
-    /// it with `O_EXCL`. Where several volumes share a device the pool itself holds it with `O_EXCL`, and its users lock it by a shared
-    /// `flock`: a pool that is opened after its process was killed waits for these, and so does not meet late writes.
+    /// it with `O_EXCL`. Where several volumes share a device the pool itself holds it with `O_EXCL`, and the user of a stretch locks its bytes
+    /// (`F_OFD_SETLK`): a pool that is opened after its process was killed waits for these locks, and so does not meet late writes.
     pub exclusive: bool,
+    /// Whether a file's space was promised to it: its user must not give any of it back, not even where he zeroes it.
+    pub reserved: bool,
 }
 
 /// What holds a volume's bytes.

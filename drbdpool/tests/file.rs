@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, Unclaimed, VolumeName};
-use real::{Mounted, can_run, identity, is_installed};
+use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, VolumeName};
+use real::{CLAIM, Mounted, can_run, identity, is_installed};
 use rustix::fs::FallocateFlags;
 
 const MIB: u64 = 1 << 20;
@@ -16,8 +16,12 @@ fn volume(resource: &str) -> VolumeName {
     VolumeName::data(resource, 0).unwrap()
 }
 
+fn spec(directory: &Path) -> PoolSpec {
+    PoolSpec::File { directory: directory.to_owned() }
+}
+
 fn open(directory: &Path) -> Result<FilePool, PoolError> {
-    FilePool::open(directory, &identity("0"), Unclaimed::Claim)
+    FilePool::open(&spec(directory), &identity("0"), CLAIM)
 }
 
 /// A directory for a pool that does not exist yet.
@@ -117,7 +121,7 @@ fn a_pool_is_one_nodes_and_open_once() {
     pool.create(&volume("web"), 4096).unwrap();
     drop(pool);
 
-    let error = FilePool::open(&directory, &identity("1"), Unclaimed::Claim).unwrap_err();
+    let error = FilePool::open(&spec(&directory), &identity("1"), CLAIM).unwrap_err();
     assert!(error.to_string().contains("belongs to node 0 of cluster c1, not to node 1 of cluster c1"), "{error}");
     let spec = format!("file:{}", directory.display()).parse().unwrap();
     assert!(matches!(drbdpool::release(&spec, &identity("0")), Err(PoolError::NotEmpty { volumes: 1, .. })));
@@ -214,6 +218,48 @@ fn a_volume_survives_a_full_xfs() {
 #[test]
 fn a_volume_survives_a_full_btrfs() {
     a_volume_survives_a_full_file_system("btrfs", 256 * MIB);
+}
+
+/// A thin pool promises more than it has, up to its limit, and nothing more when it is nearly full.
+#[test]
+fn a_thin_pool_gives_space_when_it_is_written() {
+    if !can_run("mkfs.ext4") {
+        return;
+    }
+    let mounted = Mounted::new("ext4", 64 * MIB);
+    let spec = PoolSpec::FileThin { directory: mounted.path().join("pool") };
+    let pool = drbdpool::claim_with(&spec, &identity("0"), 3).unwrap();
+    let before = pool.capacity().unwrap();
+    assert_eq!(before.free, before.total * 3 / 4096 * 4096);
+    let device = pool.create(&volume("web"), 2 * before.total).unwrap();
+    let [segment] = &device.segments[..] else { panic!("{device:?}") };
+    assert!(device.zeroed && !segment.reserved);
+    assert_eq!(fs::metadata(&segment.path).unwrap().blocks(), 0);
+    let grown = pool.resize(&volume("web"), device.size + MIB).unwrap();
+    assert_eq!((grown.size, fs::metadata(&segment.path).unwrap().blocks()), (device.size + MIB, 0));
+    let after = pool.capacity().unwrap();
+    assert!(after.free.abs_diff(before.total - MIB) < MIB, "{before:?} {after:?}");
+    assert!(matches!(pool.create(&volume("db"), before.total + MIB), Err(PoolError::NoSpace { .. })));
+
+    // What is written fills it; when it is nearly full nothing new is promised, and what is removed is free again.
+    let file = File::options().write(true).open(&segment.path).unwrap();
+    let data = vec![0x11; 1 << 20];
+    for at in 0.. {
+        let fill = pool.capacity().unwrap().fill.unwrap();
+        if fill.is_nearly_full() {
+            break;
+        }
+        assert!(pool.capacity().unwrap().free > 0, "{fill:?} after {at} MiB");
+        file.write_all_at(&data, at * MIB).unwrap();
+        file.sync_all().unwrap();
+    }
+    assert_eq!(pool.capacity().unwrap().free, 0);
+    assert!(matches!(pool.create(&volume("db"), 4096), Err(PoolError::NoSpace { .. })));
+    drop(file);
+    pool.remove(&volume("web")).unwrap();
+    assert!(pool.capacity().unwrap().free > before.total * 2);
+    drop(pool);
+    assert!(drbdpool::open(&spec, &identity("0")).unwrap().capacity().unwrap().free > before.total * 2, "the limit is kept");
 }
 
 /// ext2 knows no way to reserve space: there promises are only accounted for.

@@ -3,12 +3,13 @@
 mod real;
 
 use std::fs::File;
+use std::io::{BufRead, Read};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
-use drbdpool::{Condition, Device, DeviceKind, LvmPool, Pool, PoolError, Unclaimed, VolumeName};
-use real::{Group, can_run, has_device_mapper, identity};
+use drbdpool::{Condition, Device, DeviceKind, LvmOptions, LvmPool, Pool, PoolError, PoolSpec, Unclaimed, VolumeName};
+use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, run};
 
 const EXTENT: u64 = 4 << 20;
 
@@ -177,7 +178,7 @@ fn a_group_is_one_nodes_until_it_is_released() {
     assert!(matches!(pool.create(&volume("web"), 1), Err(PoolError::Foreign { .. })));
     drop(pool);
 
-    let error = LvmPool::open("no-such-group", &identity("0"), Unclaimed::Claim, group.options()).unwrap_err();
+    let error = LvmPool::open(&"lvm:no-such-group".parse().unwrap(), &identity("0"), CLAIM, group.options()).unwrap_err();
     assert!(error.to_string().contains("vgcreate no-such-group"), "{error}");
 }
 
@@ -315,7 +316,7 @@ fn a_report_that_hangs_ends_in_time() {
     lock.lock().unwrap();
     let mut options = group.options();
     options.report_timeout = Duration::from_secs(2);
-    let error = LvmPool::open(&group.name, &identity("0"), Unclaimed::Claim, options).unwrap_err();
+    let error = LvmPool::open(&group.spec(), &identity("0"), CLAIM, options).unwrap_err();
     assert!(error.to_string().contains("fullreport") && error.to_string().contains("did not end within 2s"), "{error}");
     drop(lock);
     group.open(&identity("0")).unwrap();
@@ -329,7 +330,7 @@ fn zeroing_goes_on_where_it_was_broken_off() {
     let group = Group::new(&[6]);
     let mut options = group.options();
     options.zero_lap = EXTENT;
-    let pool = LvmPool::open(&group.name, &identity("0"), Unclaimed::Claim, options).unwrap();
+    let pool = LvmPool::open(&group.spec(), &identity("0"), CLAIM, options).unwrap();
     let web = volume("web");
     fill(&pool.create(&web, 6 * EXTENT).unwrap(), 0xee);
     let mut seen = Vec::new();
@@ -367,7 +368,7 @@ fn commands_that_are_killed_leave_a_group_that_works() {
     for time in 1..20 {
         let mut options = group.options();
         options.change_timeout = Duration::from_millis(2 * time);
-        let pool = LvmPool::open(&group.name, &identity("0"), Unclaimed::Refuse, options).unwrap();
+        let pool = LvmPool::open(&group.spec(), &identity("0"), Unclaimed::Refuse, options).unwrap();
         let name = volume(&format!("v{time}"));
         let created = pool.create(&name, EXTENT);
         let grown = created.is_ok().then(|| pool.resize(&name, 2 * EXTENT));
@@ -406,22 +407,130 @@ fn a_volume_that_is_being_zeroed_stays() {
     pool.remove(&web).unwrap();
 }
 
-/// The writes of a process that was killed hold its locks until they have ended; here a lock plays them.
+/// The writes of a process that was killed hold its locks until they have ended; here a process that lives plays them.
 #[test]
 fn without_device_mapper_late_writes_are_waited_for() {
     if !can_run("lvm") || has_device_mapper() {
         return;
     }
     let group = Group::new(&[4]);
-    let late = File::open(group.disks.path(0)).unwrap();
-    late.lock_shared().unwrap();
+    let device = group.open(&identity("0")).unwrap().create(&volume("web"), EXTENT).unwrap();
+    let segment = &device.segments[0];
+    let late = Other::start("lock", &[&segment.path.to_string_lossy()]);
     assert!(matches!(group.open(&identity("0")), Err(PoolError::InUse { by, .. }) if by.contains("killed")));
     drop(late);
     let _pool = group.open(&identity("0")).unwrap();
-    // Users of this life are not in each other's way.
-    for _ in 0..2 {
-        File::open(group.disks.path(0)).unwrap().try_lock_shared().unwrap();
+}
+
+/// Two processes never write to one replica: the second is refused the disks as long as the first lives, and has them when it was
+/// killed.
+#[test]
+fn without_device_mapper_one_process_at_a_time_has_the_disks() {
+    if !can_run("lvm") || has_device_mapper() {
+        return;
     }
+    let group = Group::new(&[2, 4]);
+    group.open(&identity("0")).unwrap().create(&volume("web"), 5 * EXTENT).unwrap();
+    let first = Other::start("pool", &[&group.name, &group.system_directory().to_string_lossy()]);
+    let refused = group.open(&identity("0")).unwrap_err();
+    assert!(matches!(&refused, PoolError::InUse { what, .. } if what.contains("/dev/loop")), "{refused}");
+    // Nor past the pool, as a daemon's data plane opens what it has all of.
+    let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+    let opened = File::options().read(true).write(true).custom_flags(exclusive).open(group.disks.path(0));
+    assert_eq!(opened.unwrap_err().kind(), std::io::ErrorKind::ResourceBusy);
+    drop(first);
+    assert_eq!(group.open(&identity("0")).unwrap().list().unwrap().len(), 1);
+}
+
+/// Another process, played by this program; killed when the value goes.
+struct Other(std::process::Child);
+
+impl Other {
+    fn start(part: &str, arguments: &[&str]) -> Self {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "the_other_process", "--nocapture"]).env("POOL_TEST_PART", part);
+        command.env("POOL_TEST_ARGUMENTS", arguments.join("\n"));
+        let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let output = std::io::BufReader::new(child.stdout.take().unwrap());
+        let ready = output.lines().map_while(Result::ok).any(|line| line.ends_with("it plays its part"));
+        let other = Self(child);
+        assert!(ready, "the other process could not do '{part}'");
+        other
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// No test of its own: what another process does, until it is killed or its parent is gone.
+#[test]
+fn the_other_process() {
+    let Ok(part) = std::env::var("POOL_TEST_PART") else { return };
+    let arguments = std::env::var("POOL_TEST_ARGUMENTS").unwrap();
+    let arguments: Vec<_> = arguments.lines().collect();
+    let held: Box<dyn std::any::Any> = match part.as_str() {
+        "lock" => {
+            let file = File::options().read(true).write(true).open(arguments[0]).unwrap();
+            rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+            Box::new(file)
+        }
+        "pool" => {
+            let environment = vec![("LVM_SYSTEM_DIR".into(), arguments[1].into())];
+            let options = LvmOptions { environment, ..LvmOptions::default() };
+            let spec = format!("lvm:{}", arguments[0]).parse().unwrap();
+            Box::new(LvmPool::open(&spec, &identity("0"), Unclaimed::Refuse, options).unwrap())
+        }
+        other => panic!("{other}?"),
+    };
+    println!("it plays its part");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    drop(held);
+}
+
+/// A device that anybody needs is named with what is on it, and stays as it is.
+#[test]
+fn a_pool_is_made_of_devices_that_hold_nothing() {
+    if !can_run("lvm") || !can_run("mkfs.ext4") {
+        return;
+    }
+    let group = Group::new(&[2]);
+    let disks = Disks::new(&[32 << 20, 32 << 20, 32 << 20, 32 << 20]);
+    let name = format!("{}-new", group.name);
+    let spec: PoolSpec = format!("lvm:{name}").parse().unwrap();
+    let make = |devices: &[&str]| drbdpool::create_pool(&spec, &devices.iter().map(Into::into).collect::<Vec<_>>());
+    let refused = |devices: &[&str], why: &str| {
+        let error = make(devices).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains(devices[devices.len() - 1]), "{error}");
+    };
+    run("mkfs.ext4", &["-q", disks.path(0)]);
+    refused(&[disks.path(2), disks.path(0)], "holds the signature of ext4");
+    let at = disks.directory().join("mounted");
+    std::fs::create_dir(&at).unwrap();
+    run("mount", &[disks.path(0), &at.to_string_lossy()]);
+    refused(&[disks.path(0)], &format!("holds a file system that is mounted at {}", at.display()));
+    run("umount", &[&at.to_string_lossy()]);
+    run("mkswap", &[disks.path(1)]);
+    refused(&[disks.path(1)], "holds the signature of swap");
+    refused(&[group.disks.path(0)], "LVM2_member");
+    refused(&[disks.path(2), disks.path(2)], "what was named before");
+    let held =
+        File::options().read(true).custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed()).open(disks.path(3)).unwrap();
+    refused(&[disks.path(3)], "another process uses");
+    drop(held);
+    refused(&[&disks.directory().join("disk0").to_string_lossy()], "is no block device");
+    assert!(make(&[]).is_err());
+
+    make(&[disks.path(2), disks.path(3)]).unwrap();
+    assert!(make(&[disks.path(2)]).unwrap_err().to_string().contains("LVM2_member"));
+    let pool = drbdpool::claim(&spec, &identity("0")).unwrap();
+    assert_eq!(pool.capacity().unwrap().free, 14 * EXTENT);
+    drop(pool);
+    drbdpool::release(&spec, &identity("0")).unwrap();
+    run("vgremove", &["--quiet", "--yes", &name]);
 }
 
 #[test]

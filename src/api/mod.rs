@@ -30,7 +30,7 @@ pub use assignments::{
 };
 pub use client::{Client, Connecting, Connector, Stream};
 pub use error::{ApiError, Code};
-pub use nodes::{AddNode, HowtoJoin, JoinTicket, ListNodes, Membership, Node, Pool, PoolKind, RemoveNode};
+pub use nodes::{AddNode, Fill, HowtoJoin, JoinTicket, ListNodes, Membership, Node, Pool, PoolKind, RemoveNode};
 pub use operations::{OPERATIONS, Operation, Promise, Service, routes};
 pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionValues, Options, Quorum, SetOptions};
 pub use resources::{

@@ -72,8 +72,54 @@ pub struct Pool {
     pub location: String,
     /// Its size in bytes.
     pub size: u64,
-    /// How much of it is free, in bytes.
+    /// How much of it is free, in bytes: what new volumes can have.
     pub free: u64,
+    /// How full it is, where volumes take space when they are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill: Option<Fill>,
+}
+
+/// How full a thin pool is, in thousandths. When one of them reaches 1000, writes fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// Of its space for data.
+    pub data: u16,
+    /// Of its space for metadata, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<u16>,
+}
+
+impl Fill {
+    /// From here on a pool wants attention.
+    const HIGH: u16 = 800;
+    /// From here on it is a matter of time, and nothing new is promised.
+    const CRITICAL: u16 = 950;
+
+    /// Whether somebody should look after it.
+    pub fn is_high(&self) -> bool {
+        self.most() >= Self::HIGH
+    }
+
+    /// Whether somebody should do so now.
+    pub fn is_critical(&self) -> bool {
+        self.most() >= Self::CRITICAL
+    }
+
+    fn most(&self) -> u16 {
+        self.data.max(self.metadata.unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |level: u16| format!("{}.{}%", level / 10, level % 10);
+        match self.metadata {
+            Some(metadata) if metadata > self.data => {
+                write!(f, "{} full, its metadata {}", percent(self.data), percent(metadata))
+            }
+            _ => write!(f, "{} full", percent(self.data)),
+        }
+    }
 }
 
 /// How a pool stores volumes.
@@ -84,8 +130,21 @@ pub enum PoolKind {
     Lvm,
     /// Thin volumes of an LVM thin pool.
     LvmThin,
-    /// Files in a directory.
+    /// Files in a directory, allocated in full.
     File,
+    /// Sparse files in a directory.
+    FileThin,
+}
+
+impl fmt::Display for PoolKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Lvm => "lvm",
+            Self::LvmThin => "lvm-thin",
+            Self::File => "file",
+            Self::FileThin => "file-thin",
+        })
+    }
 }
 
 /// Asks for every node.

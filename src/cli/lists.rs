@@ -232,6 +232,7 @@ mod tests {
                 location: "drbdpool".to_owned(),
                 size: 81916 << 20,
                 free: 81908 << 20,
+                fill: None,
             }),
             version: Some("0.1.0".to_owned()),
         }

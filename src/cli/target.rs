@@ -64,7 +64,7 @@ impl FromStr for Contact {
     }
 }
 
-/// `lvm:GROUP`, `lvm-thin:GROUP/THINPOOL` or `file:DIRECTORY`.
+/// `lvm:GROUP`, `lvm-thin:GROUP/THINPOOL`, `file:DIRECTORY` or `file-thin:DIRECTORY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PoolArgument(pub PoolChoice);
 
@@ -72,14 +72,16 @@ impl FromStr for PoolArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no pool: write lvm:GROUP, lvm-thin:GROUP/THINPOOL or file:DIRECTORY");
+        let wrong =
+            || format!("'{text}' is no pool: write lvm:GROUP, lvm-thin:GROUP/THINPOOL, file:DIRECTORY or file-thin:DIRECTORY");
         let (kind, location) = text.split_once(':').ok_or_else(wrong)?;
         let kind = match (kind, location) {
             (_, "") => return Err(wrong()),
             ("lvm", group) if !group.contains('/') => PoolKind::Lvm,
             ("lvm-thin", pool) if pool.split('/').filter(|part| !part.is_empty()).count() == 2 => PoolKind::LvmThin,
             ("file", directory) if directory.starts_with('/') => PoolKind::File,
-            ("file", directory) => return Err(format!("the directory '{directory}' must begin with '/'")),
+            ("file-thin", directory) if directory.starts_with('/') => PoolKind::FileThin,
+            ("file" | "file-thin", directory) => return Err(format!("the directory '{directory}' must begin with '/'")),
             _ => return Err(wrong()),
         };
         Ok(Self(PoolChoice { kind, location: location.to_owned() }))

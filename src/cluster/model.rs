@@ -180,6 +180,18 @@ pub struct PoolReport {
     pub free: u64,
     /// Whether a new volume reads as zeroes throughout.
     pub zeroed: bool,
+    /// How full it is, where volumes take space when they are written: `free` is what it would promise, then.
+    #[serde(default)]
+    pub fill: Option<PoolFill>,
+}
+
+/// How full a thin pool is, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolFill {
+    /// Of its space for data.
+    pub data: u16,
+    /// Of its space for metadata, where that is limited.
+    pub metadata: Option<u16>,
 }
 
 /// How a pool stores.
@@ -192,13 +204,8 @@ pub enum PoolKind {
     LvmThin,
     /// Files in a directory, allocated in full.
     File,
-}
-
-impl PoolKind {
-    /// Whether space is taken when it is written and not when a volume is created.
-    pub fn is_thin(self) -> bool {
-        matches!(self, Self::LvmThin)
-    }
+    /// Sparse files in a directory.
+    FileThin,
 }
 
 impl fmt::Display for PoolKind {
@@ -207,6 +214,7 @@ impl fmt::Display for PoolKind {
             Self::Lvm => "lvm",
             Self::LvmThin => "lvm-thin",
             Self::File => "file",
+            Self::FileThin => "file-thin",
         })
     }
 }

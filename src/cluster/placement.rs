@@ -22,11 +22,9 @@ pub fn promised(cluster: &Cluster, node: NodeId) -> u64 {
     cluster.resources.values().filter_map(|resource| open(resource)).fold(0, u64::saturating_add)
 }
 
-/// The largest addition that `node` can take, in bytes. A thin pool takes what it could ever hold, for it fills only as it is
-/// written; any other what is free and not promised.
+/// The largest addition that `node` can take, in bytes: what its pool can promise, and has not promised yet.
 pub fn room(cluster: &Cluster, node: &Node) -> u64 {
     match &node.pool {
-        Some(pool) if pool.kind.is_thin() => pool.total,
         Some(pool) => pool.free.saturating_sub(promised(cluster, node.id)),
         None => 0,
     }

@@ -28,7 +28,7 @@ fn token(n: u8) -> TokenHash {
 }
 
 fn pool(free: u64, zeroed: bool) -> Option<PoolReport> {
-    Some(PoolReport { name: "drbdpool".into(), kind: PoolKind::Lvm, total: 100 * GIB, free, zeroed })
+    Some(PoolReport { name: "drbdpool".into(), kind: PoolKind::Lvm, total: 100 * GIB, free, zeroed, fill: None })
 }
 
 /// A cluster of storage nodes `n0`, `n1`, … whose pools have `free` bytes each.

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::config::unusable;
 use crate::api::setup::{PoolChoice, Root};
-use crate::api::{ApiError, Code, PoolKind};
+use crate::api::{ApiError, Code};
 use crate::cluster::{self, PoolReport, Ports, Seed};
 use crate::units::{ClusterId, Name, NodeId};
 
@@ -127,12 +127,7 @@ pub fn choose_pool(choice: Option<&PoolChoice>, root: &Root) -> Result<(PoolSpec
         let found = drbdpool::detect_default(&absolute(root)?).map_err(storage)?;
         return Ok((found.spec, Some(found.reason)));
     };
-    let kind = match choice.kind {
-        PoolKind::Lvm => "lvm",
-        PoolKind::LvmThin => "lvm-thin",
-        PoolKind::File => "file",
-    };
-    let spec = format!("{kind}:{}", choice.location);
+    let spec = format!("{}:{}", choice.kind, choice.location);
     spec.parse().map(|spec| (spec, None)).map_err(|error| ApiError::new(Code::BadRequest, error))
 }
 
@@ -165,9 +160,14 @@ pub fn report(pool: &dyn Pool) -> Result<PoolReport, drbdpool::PoolError> {
     let capacity = pool.capacity()?;
     let (name, kind, zeroed) = match pool.spec() {
         PoolSpec::Lvm { volume_group } => (volume_group.clone(), cluster::PoolKind::Lvm, false),
+        PoolSpec::LvmThin { volume_group, thin_pool } => {
+            (format!("{volume_group}/{thin_pool}"), cluster::PoolKind::LvmThin, true)
+        }
         PoolSpec::File { directory } => (directory.display().to_string(), cluster::PoolKind::File, true),
+        PoolSpec::FileThin { directory } => (directory.display().to_string(), cluster::PoolKind::FileThin, true),
     };
-    Ok(PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed })
+    let fill = capacity.fill.map(|fill| cluster::PoolFill { data: fill.data, metadata: fill.metadata });
+    Ok(PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed, fill })
 }
 
 /// Random bits of the system's.

@@ -201,7 +201,7 @@ mod tests {
         let segments = [(first, 4096), (needed - first, 8192)].into_iter().enumerate().map(|(at, (length, start))| {
             let path = dir.path().join(at.to_string());
             std::fs::write(&path, vec![0xee; usize::try_from(start + length).unwrap()]).unwrap();
-            Segment { path, start, length, exclusive: false }
+            Segment { path, start, length, exclusive: false, reserved: false }
         });
         let backing = Backing { segments: segments.collect() };
         assert_eq!(FormatMaker.inspect(&backing), Ok(None), "old bytes are nobody's");
@@ -224,7 +224,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("short");
         std::fs::write(&path, vec![0; 8192]).unwrap();
-        let backing = Backing { segments: vec![Segment { path, start: 0, length: 8192, exclusive: true }] };
+        let backing = Backing { segments: vec![Segment { path, start: 0, length: 8192, exclusive: true, reserved: false }] };
         assert!(FormatMaker.create(&plan(&[(0, 1 << 20)]), &backing).unwrap_err().contains("too short"));
     }
 }

@@ -209,8 +209,10 @@ fn pool(pool: &cluster::PoolReport) -> api::Pool {
         cluster::PoolKind::Lvm => api::PoolKind::Lvm,
         cluster::PoolKind::LvmThin => api::PoolKind::LvmThin,
         cluster::PoolKind::File => api::PoolKind::File,
+        cluster::PoolKind::FileThin => api::PoolKind::FileThin,
     };
-    api::Pool { kind, location: pool.name.clone(), size: pool.total, free: pool.free }
+    let fill = pool.fill.map(|fill| api::Fill { data: fill.data, metadata: fill.metadata });
+    api::Pool { kind, location: pool.name.clone(), size: pool.total, free: pool.free, fill }
 }
 
 /// A node that takes longer is shown as offline: a listing is not worth more waiting.

@@ -33,6 +33,8 @@ CLI_PACKAGES = [*CLUSTER_PACKAGES, "groff-base"]
 # What a command may leave behind for the count of tests: cargo's summary, or the suites' own.
 CARGO_COUNT = re.compile(rb"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
 OWN_COUNT = re.compile(rb"^(\d+) passed, (\d+) failed$", re.MULTILINE)
+# What a whole suite says that cannot run on this machine.
+SKIPPED = re.compile(rb"^skipped: (.*)$", re.MULTILINE)
 
 
 @dataclass
@@ -87,6 +89,7 @@ SUITES = [
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
     Suite("sim", 12, CARGO_PACKAGES, SIM),
     Suite("pools", 8, CLUSTER_PACKAGES, POOLS),
+    Suite("vm", 7, [*CLUSTER_PACKAGES, "thin-provisioning-tools"], [script("tests/vm/run.py")]),
     Suite("harness", 3, CLUSTER_PACKAGES, [script("tests/lib/selftest.py")]),
     Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py")], needs_binary=True),
     Suite("nbd", 8, CLUSTER_PACKAGES, [script("tests/nbd/on_blkrep.py")], needs_binary=True),
@@ -142,7 +145,7 @@ def run_all(suites, arguments):
         passed += outcome.passed
         failed += outcome.failed
         print(f"{suite.name:14} {outcome.word:6} {outcome.seconds:7.1f} s   {outcome.detail}", flush=True)
-        if outcome.word != "ok":
+        if outcome.word == "FAILED":
             show_tail(suite)
             if arguments.fail_fast or suite is BUILD:
                 break
@@ -173,6 +176,9 @@ def run(suite, deadline, verbose):
     seconds = time.monotonic() - started
     wrong = [reason for reason in reasons if reason]
     passed, failed, counted = count(log.read_bytes())
+    skipped = None if counted else SKIPPED.search(log.read_bytes())
+    if skipped and not wrong:
+        return Outcome("skip", seconds, 0, 0, skipped[1].decode(errors="replace"))
     if not counted:
         passed, failed = len(reasons) - len(wrong), len(wrong)
     elif not wrong and passed + failed == 0:

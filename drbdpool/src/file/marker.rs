@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, PoolError, Unclaimed};
+use crate::{Identity, OVERSUBSCRIPTION, PoolError, Unclaimed};
 
 /// The marker's name. No volume's name begins with a dot.
 pub(super) const MARKER: &str = ".blkrep-pool";
@@ -22,35 +22,45 @@ struct Marker {
     format: u32,
     #[serde(flatten)]
     owner: Identity,
+    /// How many times its size a thin pool promises; absent in those that were made before there were any.
+    #[serde(default = "usual_oversubscription")]
+    oversubscription: u32,
+}
+
+fn usual_oversubscription() -> u32 {
+    OVERSUBSCRIPTION
 }
 
 /// Makes sure that a directory, which the caller has locked, is `identity`'s. An empty one is made so if `unclaimed` says so.
+/// Answers how many times its size it promises if it is thin.
 pub(super) fn check_or_claim(
     directory: &Path,
     handle: &File,
     identity: &Identity,
     unclaimed: Unclaimed,
-) -> Result<(), PoolError> {
+) -> Result<u32, PoolError> {
     let path = directory.join(MARKER);
-    match fs::read(&path) {
-        Ok(bytes) => check(directory, &bytes, identity)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && unclaimed == Unclaimed::Refuse => {
+    let promises = match (fs::read(&path), unclaimed) {
+        (Ok(bytes), _) => check(directory, &bytes, identity)?,
+        (Err(error), Unclaimed::Refuse) if error.kind() == io::ErrorKind::NotFound => {
             return Err(PoolError::Unclaimed {
                 pool: format!("the directory {}", directory.display()),
                 wanted: identity.to_string(),
                 why: format!("it has no file {MARKER}: is its file system mounted?"),
             });
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        (Err(error), Unclaimed::Claim { oversubscription }) if error.kind() == io::ErrorKind::NotFound => {
             if !is_empty(directory)? {
                 return Err(PoolError::NotAPool { directory: directory.to_owned(), marker: MARKER });
             }
-            write(directory, identity)?;
+            write(directory, identity, oversubscription)?;
+            oversubscription
         }
-        Err(error) => return Err(PoolError::io("read", &path)(error)),
-    }
+        (Err(error), _) => return Err(PoolError::io("read", &path)(error)),
+    };
     // Also for a marker that was there: its writer may have died just before this.
-    handle.sync_all().map_err(PoolError::io("flush", directory))
+    handle.sync_all().map_err(PoolError::io("flush", directory))?;
+    Ok(promises)
 }
 
 /// Makes a directory nobody's.
@@ -60,7 +70,7 @@ pub(super) fn remove(directory: &Path, handle: &File) -> Result<(), PoolError> {
     handle.sync_all().map_err(PoolError::io("flush", directory))
 }
 
-fn check(directory: &Path, bytes: &[u8], identity: &Identity) -> Result<(), PoolError> {
+fn check(directory: &Path, bytes: &[u8], identity: &Identity) -> Result<u32, PoolError> {
     let path = directory.join(MARKER);
     let unreadable = |why: String| PoolError::io("understand", &path)(io::Error::new(io::ErrorKind::InvalidData, why));
     let marker: Marker = serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
@@ -75,7 +85,7 @@ fn check(directory: &Path, bytes: &[u8], identity: &Identity) -> Result<(), Pool
             remedy: format!("move what is in {} elsewhere, the file {MARKER} included", directory.display()),
         });
     }
-    Ok(())
+    Ok(marker.oversubscription)
 }
 
 /// Whether nobody has put anything there. A file system's own directory and the beginnings of a marker do not count.
@@ -90,9 +100,9 @@ fn is_empty(directory: &Path) -> Result<bool, PoolError> {
 }
 
 /// Writes the marker so that it is there in full or not at all.
-fn write(directory: &Path, identity: &Identity) -> Result<(), PoolError> {
+fn write(directory: &Path, identity: &Identity, oversubscription: u32) -> Result<(), PoolError> {
     let unfinished = directory.join(UNFINISHED);
-    let marker = Marker { format: FORMAT, owner: identity.clone() };
+    let marker = Marker { format: FORMAT, owner: identity.clone(), oversubscription };
     let text = serde_json::to_string_pretty(&marker).expect("a marker is numbers and strings") + "\n";
     let written = File::create(&unfinished).and_then(|mut file| {
         file.write_all(text.as_bytes())?;

@@ -4,6 +4,9 @@
 //! space later. Reserved blocks read as zeros. Where the file system cannot reserve, files are sparse and only accounted for: a
 //! promise that others who fill the same file system can break, which the log says.
 //!
+//! In a *thin* pool files are sparse on purpose. All of them together may be promised several times what there is, and nothing more is
+//! promised when the file system is nearly full.
+//!
 //! The directory is one node's alone: a marker file says whose, and it stays locked (`flock`) while the pool is open. A volume's
 //! user locks the volume's file in turn, so that it is not removed under him.
 
@@ -17,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::patience::patiently;
-use crate::pool::{BLOCK, round_up};
+use crate::pool::{BLOCK, round_up, thin_free};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
+    Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
     VolumeName,
 };
 
@@ -30,6 +33,8 @@ pub struct FilePool {
     directory: PathBuf,
     /// The directory itself, locked.
     handle: File,
+    /// How many times its size it promises, if it is thin.
+    oversubscription: Option<u32>,
     /// Held by whoever changes the pool, so that space is not promised twice.
     changes: Mutex<()>,
 }
@@ -38,15 +43,18 @@ pub struct FilePool {
 const UNFINISHED: &str = ".new-";
 
 impl FilePool {
-    /// Opens the pool in `directory` for `identity`, or makes one there if the directory is empty or missing and `unclaimed` says so.
-    /// Volumes that were not created to the end are cleaned up.
+    /// Opens the pool `spec`, of files, for `identity`, or makes one there if the directory is empty or missing and `unclaimed` says
+    /// so. Volumes that were not created to the end are cleaned up.
     ///
     /// # Errors
     ///
     /// [`PoolError::Unclaimed`], [`PoolError::OtherOwner`], [`PoolError::NotAPool`], [`PoolError::InUse`] when it is open already, here
-    /// or in another process.
-    pub fn open(directory: &Path, identity: &Identity, unclaimed: Unclaimed) -> Result<Self, PoolError> {
-        if unclaimed == Unclaimed::Claim {
+    /// or in another process; [`PoolError::BadSpec`] for a pool of another kind.
+    pub fn open(spec: &PoolSpec, identity: &Identity, unclaimed: Unclaimed) -> Result<Self, PoolError> {
+        let (PoolSpec::File { directory } | PoolSpec::FileThin { directory }) = spec else {
+            return Err(PoolError::BadSpec { spec: spec.to_string(), why: "it is no directory".to_owned() });
+        };
+        if let Unclaimed::Claim { .. } = unclaimed {
             create_directory(directory)?;
         }
         let handle = File::open(directory).map_err(PoolError::io("open", directory))?;
@@ -54,9 +62,10 @@ impl FilePool {
             let what = format!("the directory {}", directory.display());
             return Err(PoolError::InUse { what, by: " by another process, which has the pool open".to_owned() });
         }
-        marker::check_or_claim(directory, &handle, identity, unclaimed)?;
-        let spec = PoolSpec::File { directory: directory.to_owned() };
-        let pool = Self { spec, directory: directory.to_owned(), handle, changes: Mutex::new(()) };
+        let oversubscription = marker::check_or_claim(directory, &handle, identity, unclaimed)?;
+        let oversubscription = spec.is_thin().then_some(oversubscription);
+        let (spec, directory, changes) = (spec.clone(), directory.clone(), Mutex::new(()));
+        let pool = Self { spec, directory, handle, oversubscription, changes };
         pool.remove_unfinished()?;
         Ok(pool)
     }
@@ -127,7 +136,8 @@ impl FilePool {
     }
 
     fn device_of(&self, volume: &VolumeName, size: u64) -> Device {
-        let segment = Segment { path: self.path(volume), start: 0, length: size, exclusive: true };
+        let segment =
+            Segment { path: self.path(volume), start: 0, length: size, exclusive: true, reserved: !self.spec.is_thin() };
         Device { segments: vec![segment], size, zeroed: true, kind: DeviceKind::File }
     }
 
@@ -173,8 +183,12 @@ impl FilePool {
     fn create_unfinished(&self, path: &Path, size: u64) -> Result<(), PoolError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
         let file = file.map_err(PoolError::io("create", path))?;
-        allocate::avoid_copy_on_write(&file);
-        self.reserve(&file, path, 0, size)?;
+        if self.spec.is_thin() {
+            file.set_len(size).map_err(PoolError::io("extend", path))?;
+        } else {
+            allocate::avoid_copy_on_write(&file);
+            self.reserve(&file, path, 0, size)?;
+        }
         file.sync_all().map_err(PoolError::io("flush", path))
     }
 }
@@ -186,11 +200,22 @@ impl Pool for FilePool {
 
     fn capacity(&self) -> Result<Capacity, PoolError> {
         let space = rustix::fs::fstatvfs(&self.handle).map_err(PoolError::io("examine", &self.directory))?;
-        // What a file has reserved the file system has counted already.
-        let unreserved = |file: &Metadata| file.len().saturating_sub(file.blocks() * 512);
-        let promised: u64 = self.files()?.iter().map(|(_, file)| unreserved(file)).sum();
+        let files = self.files()?;
+        // What a file has the file system has counted already.
+        let (promised, used) = files.iter().fold((0u64, 0u64), |(promised, used), (_, file)| {
+            (promised.saturating_add(file.len()), used.saturating_add(file.blocks() * 512))
+        });
         let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
-        Ok(Capacity { total: bytes(space.f_blocks), free: bytes(space.f_bavail).saturating_sub(promised) / BLOCK * BLOCK })
+        let (total, available) = (bytes(space.f_blocks), bytes(space.f_bavail));
+        let Some(oversubscription) = self.oversubscription else {
+            let open: u64 = files.iter().map(|(_, file)| file.len().saturating_sub(file.blocks() * 512)).sum();
+            return Ok(Capacity { total, free: available.saturating_sub(open) / BLOCK * BLOCK, fill: None });
+        };
+        // Others' files on the same file system are no part of the pool.
+        let size = available.saturating_add(used).min(total);
+        let thousandths = (size - available.min(size)).saturating_mul(1000).checked_div(size).unwrap_or(1000);
+        let fill = Fill { data: u16::try_from(thousandths).unwrap_or(1000), metadata: None };
+        Ok(Capacity { total: size, free: thin_free(size, promised, oversubscription, fill), fill: Some(fill) })
     }
 
     fn create(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {
@@ -233,7 +258,9 @@ impl Pool for FilePool {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(PoolError::io("open", &path))?;
         if wanted > size {
             self.check_free(wanted - size)?;
-            if let Err(error) = self.reserve(&file, &path, size, wanted) {
+            if self.spec.is_thin() {
+                file.set_len(wanted).map_err(PoolError::io("extend", &path))?;
+            } else if let Err(error) = self.reserve(&file, &path, size, wanted) {
                 // Gives back what was reserved beyond the end.
                 file.set_len(size).map_err(PoolError::io("truncate", &path))?;
                 return Err(error);

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 
 use super::report::{ExtentRange, LogicalVolume, LvSegment, VolumeGroup};
 use crate::patience::patiently;
@@ -60,7 +63,7 @@ fn stretch(group: &VolumeGroup, range: &ExtentRange) -> Result<Segment, String> 
     let length = (range.last - range.first).checked_add(1).and_then(|extents| extents.checked_mul(group.extent_size));
     match (start, length) {
         (Some(start), Some(length)) if start % BLOCK == 0 && length % BLOCK == 0 && start.checked_add(length).is_some() => {
-            Ok(Segment { path: PathBuf::from(&range.disk), start, length, exclusive: false })
+            Ok(Segment { path: PathBuf::from(&range.disk), start, length, exclusive: false, reserved: false })
         }
         _ => Err(format!("its extents on {} do not begin at a multiple of {BLOCK} bytes", range.disk)),
     }
@@ -109,13 +112,20 @@ fn claim(path: &Path) -> Result<File, PoolError> {
         _ => PoolError::io("open", path)(error),
     })?;
     // When a process is killed its descriptors are closed before the writes that it has submitted have ended. But these writes keep
-    // its users' shared locks.
-    match patiently(|error| matches!(error, TryLockError::WouldBlock), || disk.try_lock()) {
-        Ok(()) => disk.unlock().map_err(PoolError::io("unlock", path))?,
-        Err(TryLockError::WouldBlock) => return Err(in_use(" by what a process that was killed has still to write".to_owned())),
-        Err(TryLockError::Error(error)) => return Err(PoolError::io("lock", path)(error)),
+    // the locks on its volumes' stretches, each of which stands in the way of one on all of the disk. The moment that this lock is
+    // held is enough: nobody else can begin, because nobody else has the disk.
+    match patiently(|error| is_locked(*error), || fcntl_lock(&disk, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) => fcntl_lock(&disk, FlockOperation::Unlock).map_err(PoolError::io("unlock", path))?,
+        Err(error) if is_locked(error) => {
+            return Err(in_use(" by what a process that was killed has still to write".to_owned()));
+        }
+        Err(error) => return Err(PoolError::io("lock", path)(error)),
     }
     Ok(disk)
+}
+
+fn is_locked(error: Errno) -> bool {
+    matches!(error, Errno::AGAIN | Errno::ACCESS)
 }
 
 /// Who has a disk, as far as the kernel tells.
@@ -136,7 +146,13 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn stretch(disk: &str, first_extent: u64, extents: u64) -> Segment {
-        Segment { path: disk.into(), start: MIB + first_extent * 4 * MIB, length: extents * 4 * MIB, exclusive: false }
+        Segment {
+            path: disk.into(),
+            start: MIB + first_extent * 4 * MIB,
+            length: extents * 4 * MIB,
+            exclusive: false,
+            reserved: false,
+        }
     }
 
     #[test]

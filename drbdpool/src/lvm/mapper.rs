@@ -2,6 +2,8 @@
 
 use std::fs::{self, OpenOptions};
 
+use crate::PoolError;
+
 /// Whether the kernel has device-mapper. Looking for it loads its module where there is one.
 ///
 /// In doubt it is there: LVM then fails loudly where it cannot reach it, while direct mode would go on beside it.
@@ -11,6 +13,12 @@ pub(super) fn is_there() -> bool {
     }
     // The node may be missing, or closed to us, as in a container, while the host's device-mapper uses the same disks.
     fs::read_to_string("/proc/misc").is_ok_and(|devices| lists_device_mapper(&devices))
+}
+
+/// What is said where it is needed and not there.
+pub(super) fn missing(volume_group: &str) -> PoolError {
+    let why = "this kernel has no device-mapper, which thin pools need; use a volume group without one (lvm:VG)".to_owned();
+    PoolError::BadVolumeGroup { volume_group: volume_group.to_owned(), why }
 }
 
 fn lists_device_mapper(misc: &str) -> bool {

@@ -1,4 +1,4 @@
-//! A volume group as a pool; its volumes are thick, linear logical volumes.
+//! A volume group as a pool, whose volumes are thick, linear logical volumes; or a thin pool in one, with thin volumes.
 //!
 //! The pool is a user of LVM's command line like any other: whatever it knows it reads from one report of the whole group, and
 //! every command may fail, hang or be repeated. It keeps no memory of its own, so that `lvs` always tells the truth.
@@ -14,12 +14,14 @@
 //! (`O_EXCL`) for as long as it is open, so that no device-mapper, file system or second pool can use them at the same time.
 
 mod command;
+mod create;
 mod direct;
 mod filter;
 mod mapper;
 mod names;
 mod report;
 mod tags;
+mod thin;
 mod zeroing;
 
 use std::path::Path;
@@ -28,7 +30,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use command::Lvm;
 pub use command::LvmOptions;
 use names::lv_name;
-pub(crate) use names::valid_volume_group;
+pub(crate) use names::{valid_thin_pool, valid_volume_group};
 use report::{LogicalVolume, VolumeGroup};
 
 use crate::pool::{BLOCK, round_up};
@@ -42,6 +44,8 @@ use crate::{
 pub struct LvmPool {
     spec: PoolSpec,
     volume_group: String,
+    /// The thin pool's name, if it is one.
+    thin: Option<String>,
     identity: Identity,
     lvm: Lvm,
     mode: Mode,
@@ -61,24 +65,30 @@ enum Mode {
 }
 
 impl LvmPool {
-    /// Opens a volume group for `identity`, and tags it first if it is nobody's and `unclaimed` says so.
+    /// Opens a volume group, or a thin pool in one, for `identity`, and tags it first if it is nobody's and `unclaimed` says so.
     ///
     /// # Errors
     ///
     /// [`PoolError::LvmMissing`], [`PoolError::NoVolumeGroup`], [`PoolError::BadVolumeGroup`], [`PoolError::Unclaimed`],
     /// [`PoolError::OtherOwner`], in direct mode [`PoolError::InUse`], and [`PoolError::Command`].
-    pub fn open(volume_group: &str, identity: &Identity, unclaimed: Unclaimed, options: LvmOptions) -> Result<Self, PoolError> {
-        let spec = PoolSpec::Lvm { volume_group: volume_group.to_owned() };
-        if let Err(why) = valid_volume_group(volume_group) {
-            return Err(PoolError::BadSpec { spec: spec.to_string(), why: why.to_owned() });
-        }
+    pub fn open(spec: &PoolSpec, identity: &Identity, unclaimed: Unclaimed, options: LvmOptions) -> Result<Self, PoolError> {
+        let bad = |why: &str| PoolError::BadSpec { spec: spec.to_string(), why: why.to_owned() };
+        let (volume_group, thin) = match spec {
+            PoolSpec::Lvm { volume_group } => (volume_group, None),
+            PoolSpec::LvmThin { volume_group, thin_pool } => (volume_group, Some(thin_pool)),
+            PoolSpec::File { .. } | PoolSpec::FileThin { .. } => return Err(bad("it is no volume group")),
+        };
+        valid_volume_group(volume_group).and_then(|()| thin.map_or(Ok(()), |thin| valid_thin_pool(thin))).map_err(bad)?;
         let mapper = mapper::is_there();
+        if thin.is_some() && !mapper {
+            return Err(mapper::missing(volume_group));
+        }
         let lvm = Lvm::new(options, mapper)?;
         let mode = if mapper { Mode::Mapper } else { Mode::Direct(direct::Claims::default()) };
         let identity = identity.clone();
-        let volume_group = volume_group.to_owned();
+        let (spec, volume_group, thin) = (spec.clone(), volume_group.clone(), thin.cloned());
         let (changes, zeroing) = (Mutex::default(), zeroing::InProgress::default());
-        let pool = Self { spec, volume_group, identity, lvm, mode, changes, zeroing };
+        let pool = Self { spec, volume_group, thin, identity, lvm, mode, changes, zeroing };
         let group = pool.report()?;
         group.check_usable()?;
         pool.check_or_claim(&group, unclaimed)?;
@@ -99,34 +109,38 @@ impl LvmPool {
         if volumes > 0 {
             return Err(PoolError::NotEmpty { pool: self.spec.to_string(), volumes });
         }
-        self.tag_group("--deltag")
+        match self.thin {
+            Some(_) => self.release_thin(&self.report()?),
+            None => self.tag_group("--deltag"),
+        }
     }
 
     /// Makes sure that the group is this node's.
     fn check_or_claim(&self, group: &VolumeGroup, unclaimed: Unclaimed) -> Result<(), PoolError> {
-        if tags::group_is_unowned(&group.tags) {
+        let unowned = tags::is_unowned(&group.tags);
+        if unowned && self.thin.is_none() {
             return match unclaimed {
-                Unclaimed::Claim => self.tag_group("--addtag"),
-                Unclaimed::Refuse => Err(PoolError::Unclaimed {
-                    pool: format!("volume group '{}'", self.volume_group),
-                    wanted: self.identity.to_string(),
-                    why: "it does not have their tags".to_owned(),
-                }),
+                Unclaimed::Claim { .. } => self.tag_group("--addtag"),
+                Unclaimed::Refuse => Err(self.unclaimed(format!("volume group '{}'", self.volume_group))),
             };
         }
-        if tags::of_group(&self.identity).iter().all(|tag| group.tags.contains(tag)) {
-            return Ok(());
+        if unowned || tags::of_owner(&self.identity).iter().all(|tag| group.tags.contains(tag)) {
+            return self.check_thin(group, unclaimed);
         }
         Err(PoolError::OtherOwner {
             pool: format!("volume group '{}'", self.volume_group),
-            owner: tags::owner_of_group(&group.tags),
+            owner: tags::owner(&group.tags),
             wanted: self.identity.to_string(),
-            remedy: tags::removal(&self.volume_group, &group.tags),
+            remedy: tags::removal("vgchange", &self.volume_group, &group.tags),
         })
     }
 
+    fn unclaimed(&self, pool: String) -> PoolError {
+        PoolError::Unclaimed { pool, wanted: self.identity.to_string(), why: "it does not have their tags".to_owned() }
+    }
+
     fn tag_group(&self, option: &str) -> Result<(), PoolError> {
-        let [cluster, node] = tags::of_group(&self.identity);
+        let [cluster, node] = tags::of_owner(&self.identity);
         self.change("vgchange", &[option, &cluster, option, &node, "--", &self.volume_group])
     }
 
@@ -141,7 +155,13 @@ impl LvmPool {
 
     /// The logical volume that is `volume`, if there is one.
     fn find<'a>(&self, group: &'a VolumeGroup, volume: &VolumeName) -> Option<&'a LogicalVolume> {
-        group.volumes.iter().find(|lv| tags::volume_of(&lv.tags, &self.identity).as_ref() == Some(volume))
+        group.volumes.iter().find(|lv| self.volume_of(lv).as_ref() == Some(volume))
+    }
+
+    /// Which volume a logical volume is, if it is this pool's. A thin pool and the group that it is in may both be pools.
+    fn volume_of(&self, lv: &LogicalVolume) -> Option<VolumeName> {
+        let here = self.thin.as_deref().unwrap_or("") == lv.pool;
+        tags::volume_of(&lv.tags, &self.identity).filter(|_| here)
     }
 
     fn existing<'a>(&self, group: &'a VolumeGroup, volume: &VolumeName) -> Result<&'a LogicalVolume, PoolError> {
@@ -168,14 +188,14 @@ impl LvmPool {
             Mode::Mapper if !lv.is_active() => return Condition::Inactive,
             Mode::Mapper => {
                 let path = Path::new("/dev").join(&self.volume_group).join(&lv.name);
-                vec![Segment { path, start: 0, length: lv.size, exclusive: true }]
+                vec![Segment { path, start: 0, length: lv.size, exclusive: true, reserved: false }]
             }
             Mode::Direct(_) => match direct::segments(group, lv) {
                 Ok(segments) => segments,
                 Err(why) => return Condition::Unusable(why),
             },
         };
-        let zeroed = tags::zeroed(&lv.tags).is_some_and(|zeroed| zeroed >= lv.size);
+        let zeroed = self.thin.is_some() || tags::zeroed(&lv.tags).is_some_and(|zeroed| zeroed >= lv.size);
         Condition::Ready(Device { segments, size: lv.size, zeroed, kind: DeviceKind::Block })
     }
 
@@ -187,8 +207,15 @@ impl LvmPool {
         }
     }
 
+    fn capacity_of(&self, group: &VolumeGroup) -> Result<Capacity, PoolError> {
+        Ok(match self.thin_pool(group)? {
+            Some(thin) => self.thin_capacity(group, thin),
+            None => Capacity { total: group.total(), free: group.free(), fill: None },
+        })
+    }
+
     fn check_free(&self, group: &VolumeGroup, wanted: u64) -> Result<(), PoolError> {
-        let free = group.free();
+        let free = self.capacity_of(group)?.free;
         if wanted > free { Err(PoolError::NoSpace { pool: self.spec.to_string(), wanted, free }) } else { Ok(()) }
     }
 
@@ -199,13 +226,19 @@ impl LvmPool {
 
     fn create_new(&self, group: &VolumeGroup, volume: &VolumeName, size: u64) -> Result<(), PoolError> {
         self.check_free(group, size)?;
-        let mut args: Vec<String> = ["--yes", "--type", "linear"].map(str::to_owned).into();
-        args.extend(match self.mode {
+        let mut args: Vec<String> = match (&self.thin, &self.mode) {
+            // Without the flag that makes LVM skip a volume when it activates the group's.
+            (Some(pool), _) => {
+                ["--yes", "--type", "thin", "--setactivationskip", "n", "-ay", "--thinpool", pool].map(str::to_owned).into()
+            }
             // Signatures of file systems that were there before would have udev act on them at once.
-            Mode::Mapper => ["-ay", "-Zy", "-Wy"].map(str::to_owned),
-            Mode::Direct(_) => ["-an", "-Zn", "-Wn"].map(str::to_owned),
+            (None, Mode::Mapper) => ["--yes", "--type", "linear", "-ay", "-Zy", "-Wy"].map(str::to_owned).into(),
+            (None, Mode::Direct(_)) => ["--yes", "--type", "linear", "-an", "-Zn", "-Wn"].map(str::to_owned).into(),
+        };
+        args.extend(match self.thin {
+            Some(_) => ["--virtualsize".to_owned(), format!("{size}b")],
+            None => ["--extents".to_owned(), (size / group.extent_size).to_string()],
         });
-        args.extend(["--extents".to_owned(), (size / group.extent_size).to_string()]);
         for tag in tags::of_volume(&self.identity, volume) {
             args.extend(["--addtag".to_owned(), tag]);
         }
@@ -220,7 +253,7 @@ impl LvmPool {
         if self.condition(&group, lv) != Condition::Inactive {
             return self.ready(&group, volume);
         }
-        self.change("lvchange", &["--yes", "-ay", "--", &self.full_name(lv)])?;
+        self.change("lvchange", &["--yes", "-ay", "--ignoreactivationskip", "--", &self.full_name(lv)])?;
         self.ready(&self.report()?, volume)
     }
 
@@ -246,8 +279,7 @@ impl Pool for LvmPool {
     }
 
     fn capacity(&self) -> Result<Capacity, PoolError> {
-        let group = self.report()?;
-        Ok(Capacity { total: group.total(), free: group.free() })
+        self.capacity_of(&self.report()?)
     }
 
     fn create(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {
@@ -309,7 +341,7 @@ impl Pool for LvmPool {
 
     fn list(&self) -> Result<Vec<Volume>, PoolError> {
         let group = self.report()?;
-        let ours = group.volumes.iter().filter_map(|lv| Some((tags::volume_of(&lv.tags, &self.identity)?, lv)));
+        let ours = group.volumes.iter().filter_map(|lv| Some((self.volume_of(lv)?, lv)));
         let mut volumes: Vec<_> =
             ours.map(|(name, lv)| Volume { name, size: lv.size, condition: self.condition(&group, lv) }).collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));

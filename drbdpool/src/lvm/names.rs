@@ -18,6 +18,22 @@ pub(crate) fn valid_volume_group(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether a thin pool can have that name.
+pub(crate) fn valid_thin_pool(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name == "." || name == ".." || name.starts_with('-') {
+        return Err("no thin pool can have this name");
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '_' | '.' | '-')) {
+        return Err("a thin pool's name can contain letters, digits, '+', '_', '.' and '-' only");
+    }
+    let reserved = RESERVED_BEGINNINGS.iter().any(|word| name.starts_with(word))
+        || RESERVED_WORDS.iter().any(|word| name.contains(&format!("_{word}")));
+    if reserved || mapped_length(name) > VOLUME_GROUP_MAX {
+        return Err("LVM keeps such names for itself");
+    }
+    Ok(())
+}
+
 /// The name of the logical volume for a volume. Different volumes have different ones.
 ///
 /// It is the volume's own name, with two exceptions. LVM keeps some words for itself: in front of one of these a `+` is put,

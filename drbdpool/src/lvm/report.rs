@@ -42,6 +42,12 @@ pub(super) struct LogicalVolume {
     pub(super) tags: Vec<String>,
     /// Bytes.
     pub(super) size: u64,
+    /// The thin pool that a thin volume is in; empty for others.
+    pub(super) pool: String,
+    /// How full a thin pool is, in thousandths; `None` where that is not known, as of one that is not active.
+    pub(super) data_fill: Option<u16>,
+    /// The same, of its metadata.
+    pub(super) metadata_fill: Option<u16>,
     /// In order of their place in the volume.
     pub(super) segments: Vec<LvSegment>,
     attributes: String,
@@ -74,7 +80,7 @@ impl VolumeGroup {
         "--reportformat json --units b --nosuffix ",
         "--configreport vg -o vg_name,vg_tags,vg_attr,vg_extent_size ",
         "--configreport pv -o pv_name,pv_attr,pe_start,pv_pe_count,pv_pe_alloc_count ",
-        "--configreport lv -o lv_name,lv_uuid,lv_tags,lv_size,lv_attr ",
+        "--configreport lv -o lv_name,lv_uuid,lv_tags,lv_size,lv_attr,pool_lv,data_percent,metadata_percent ",
         "--configreport pvseg -o pv_name ",
         "--configreport seg -o lv_name,segtype,seg_start,seg_size,seg_pe_ranges",
     );
@@ -131,11 +137,16 @@ impl VolumeGroup {
     /// What new volumes can have, in bytes: nothing on disks that are closed to allocation, and nothing at all while a disk is
     /// missing, because LVM changes no such group.
     pub(super) fn free(&self) -> u64 {
-        if self.attribute(3) == 'p' {
+        if self.is_partial() {
             return 0;
         }
         let allocatable = self.disks.iter().filter(|disk| disk.attributes.starts_with('a'));
         self.bytes(allocatable.map(|disk| disk.extents.saturating_sub(disk.extents_used)))
+    }
+
+    /// Whether a disk is missing: LVM changes no such group.
+    pub(super) fn is_partial(&self) -> bool {
+        self.attribute(3) == 'p'
     }
 
     fn attribute(&self, at: usize) -> char {
@@ -171,6 +182,9 @@ impl LogicalVolume {
             name: row.lv_name,
             uuid: row.lv_uuid,
             tags: tags(&row.lv_tags),
+            pool: row.pool_lv,
+            data_fill: thousandths(&row.data_percent),
+            metadata_fill: thousandths(&row.metadata_percent),
             attributes: row.lv_attr,
             segments,
         })
@@ -179,6 +193,16 @@ impl LogicalVolume {
     /// Whether it is no more than its segments: not the origin of a snapshot, nor a part of something else.
     pub(super) fn is_plain(&self) -> bool {
         self.attribute(0) == '-'
+    }
+
+    /// Whether it is a thin pool.
+    pub(super) fn is_thin_pool(&self) -> bool {
+        self.attribute(0) == 't'
+    }
+
+    /// Whether a thin pool overwrites what it gives out with zeros.
+    pub(super) fn zeroes(&self) -> bool {
+        self.attribute(7) == 'z'
     }
 
     /// Whether device-mapper has it.
@@ -196,6 +220,17 @@ impl LogicalVolume {
         let name = &self.name;
         if self.attribute(8) == 'p' {
             return Some(format!("it is on a disk that is missing from volume group '{volume_group}'; see 'pvs'"));
+        }
+        match self.attribute(8) {
+            'F' => return Some(format!("its thin pool has failed; see 'lvs {volume_group}', and try 'lvconvert --repair'")),
+            'D' => {
+                return Some(format!(
+                    "its thin pool is full; give it space: 'lvextend --size +SIZE {volume_group}/{}'",
+                    self.pool
+                ));
+            }
+            'M' => return Some("its thin pool's metadata can only be read; repair it with 'lvconvert --repair'".to_owned()),
+            _ => {}
         }
         match self.attribute(4) {
             // Active, inactive (also half way), or not known, because there is no device-mapper.
@@ -234,6 +269,13 @@ impl ExtentRange {
 
 fn number(field: &str, value: &str) -> Result<u64, String> {
     value.trim().parse().map_err(|_| format!("{field} is '{value}', which is no number"))
+}
+
+/// A percentage with two digits behind its point, rounded up: what is full must not look as if it were not.
+fn thousandths(percent: &str) -> Option<u16> {
+    let (whole, part) = percent.trim().split_once('.')?;
+    let (whole, part) = (whole.parse::<u16>().ok()?, format!("{part:0<2}").get(..2)?.parse::<u16>().ok()?);
+    Some(whole.min(100) * 10 + part.div_ceil(10))
 }
 
 fn tags(list: &str) -> Vec<String> {
@@ -281,6 +323,12 @@ struct LvRow {
     lv_tags: String,
     lv_size: String,
     lv_attr: String,
+    #[serde(default)]
+    pool_lv: String,
+    #[serde(default)]
+    data_percent: String,
+    #[serde(default)]
+    metadata_percent: String,
 }
 
 #[derive(Deserialize)]
@@ -362,6 +410,27 @@ pub(super) mod tests {
         assert_eq!(state("-wi-d-----"), (false, false, None));
         assert!(state("-wi-s-----").2.unwrap().contains("lvchange --refresh drbdpool/a_00"));
         assert!(state("-wi-I-----").2.unwrap().contains("state 'I'"));
+    }
+
+    #[test]
+    fn fill_levels_are_rounded_up() {
+        let said = [("0.00", Some(0)), ("11.90", Some(119)), ("16.67", Some(167)), ("94.91", Some(950)), ("100.00", Some(1000))];
+        for (percent, expected) in said.into_iter().chain([("", None), ("x", None), ("1", None)]) {
+            assert_eq!(thousandths(percent), expected, "{percent}");
+        }
+    }
+
+    #[test]
+    fn a_thin_pool_is_read_with_its_volumes_and_how_full_it_is() {
+        let thin = group(include_str!("reports/thin.json"));
+        let pool = volume(&thin, "tp");
+        assert!(pool.is_thin_pool() && pool.zeroes() && pool.broken("vg").is_none());
+        assert_eq!((pool.data_fill, pool.metadata_fill), (Some(119), Some(113)));
+        let web = volume(&thin, "web_00");
+        assert_eq!((web.pool.as_str(), web.is_thin_pool(), web.is_active()), ("tp", false, true));
+        let state = |attributes| group(&include_str!("reports/thin.json").replace("Vwi-a-tz--", attributes));
+        assert!(volume(&state("Vwi-a-tzD-"), "web_00").broken("vg").unwrap().contains("lvextend --size +SIZE vg/tp"));
+        assert!(volume(&state("Vwi-a-tzF-"), "web_00").broken("vg").is_some());
     }
 
     #[test]

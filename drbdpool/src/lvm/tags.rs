@@ -7,27 +7,38 @@ const NODE: &str = "blkrep.node=";
 const OWNER: &str = "blkrep.owner=";
 const VOLUME: &str = "blkrep.volume=";
 const ZEROED: &str = "blkrep.zeroed=";
+const OVERSUBSCRIPTION: &str = "blkrep.oversubscription=";
 
-/// The tags of a volume group.
-pub(super) fn of_group(identity: &Identity) -> [String; 2] {
+/// The tags of a volume group or thin pool.
+pub(super) fn of_owner(identity: &Identity) -> [String; 2] {
     [format!("{CLUSTER}{}", identity.cluster()), format!("{NODE}{}", identity.node())]
 }
 
-/// Whether a volume group is nobody's.
-pub(super) fn group_is_unowned(tags: &[String]) -> bool {
+/// Whether a volume group or thin pool is nobody's.
+pub(super) fn is_unowned(tags: &[String]) -> bool {
     owner_tags(tags).next().is_none()
 }
 
-/// Whose a volume group is, for a message.
-pub(super) fn owner_of_group(tags: &[String]) -> String {
+/// Whose a volume group or thin pool is, for a message.
+pub(super) fn owner(tags: &[String]) -> String {
     let value = |key| tags.iter().find_map(|tag| tag.strip_prefix(key)).unwrap_or("?");
     format!("node {} of cluster {}", value(NODE), value(CLUSTER))
 }
 
-/// The command that makes a volume group nobody's.
-pub(super) fn removal(volume_group: &str, tags: &[String]) -> String {
+/// The command, `vgchange` or `lvchange`, that makes a volume group or thin pool nobody's.
+pub(super) fn removal(change: &str, name: &str, tags: &[String]) -> String {
     let deletions: String = owner_tags(tags).map(|tag| format!("--deltag {tag} ")).collect();
-    format!("vgchange {deletions}{volume_group}")
+    format!("{change} {deletions}{name}")
+}
+
+/// The tag that says how many times its size a thin pool may promise.
+pub(super) fn oversubscribed(times: u32) -> String {
+    format!("{OVERSUBSCRIPTION}{times}")
+}
+
+/// How many times its size a thin pool may promise, if it says.
+pub(super) fn oversubscription(tags: &[String]) -> Option<u32> {
+    tags.iter().find_map(|tag| tag.strip_prefix(OVERSUBSCRIPTION)?.parse().ok())
 }
 
 fn owner_tags(tags: &[String]) -> impl Iterator<Item = &String> {
@@ -38,16 +49,16 @@ fn owner_tags(tags: &[String]) -> impl Iterator<Item = &String> {
 ///
 /// The owner is repeated on each, so that volumes that another cluster left in a group do not pass to the next.
 pub(super) fn of_volume(identity: &Identity, volume: &VolumeName) -> [String; 3] {
-    [owner(identity), format!("{VOLUME}{volume}"), zeroed_to(0)]
+    [owned(identity), format!("{VOLUME}{volume}"), zeroed_to(0)]
 }
 
 /// Which volume a logical volume is, if it is `identity`'s.
 pub(super) fn volume_of(tags: &[String], identity: &Identity) -> Option<VolumeName> {
-    let ours = owner(identity);
+    let ours = owned(identity);
     if tags.contains(&ours) { tags.iter().find_map(|tag| tag.strip_prefix(VOLUME))?.parse().ok() } else { None }
 }
 
-fn owner(identity: &Identity) -> String {
+fn owned(identity: &Identity) -> String {
     format!("{OWNER}{}/{}", identity.cluster(), identity.node())
 }
 
@@ -84,11 +95,17 @@ mod tests {
 
     #[test]
     fn a_groups_owner_is_named_with_the_way_to_end_it() {
-        let tags = [of_group(&identity("c1", "0")).to_vec(), vec!["site=a".to_owned()]].concat();
-        assert!(!group_is_unowned(&tags) && !group_is_unowned(&tags[1..2]));
-        assert!(group_is_unowned(&tags[2..]) && group_is_unowned(&[]));
-        assert_eq!(owner_of_group(&tags), "node 0 of cluster c1");
-        assert_eq!(removal("vg", &tags), "vgchange --deltag blkrep.cluster=c1 --deltag blkrep.node=0 vg");
+        let tags = [of_owner(&identity("c1", "0")).to_vec(), vec!["site=a".to_owned()]].concat();
+        assert!(!is_unowned(&tags) && !is_unowned(&tags[1..2]));
+        assert!(is_unowned(&tags[2..]) && is_unowned(&[]));
+        assert_eq!(owner(&tags), "node 0 of cluster c1");
+        assert_eq!(removal("vgchange", "vg", &tags), "vgchange --deltag blkrep.cluster=c1 --deltag blkrep.node=0 vg");
+    }
+
+    #[test]
+    fn how_much_a_thin_pool_promises_stands_on_it() {
+        assert_eq!(oversubscription(&["x".to_owned(), oversubscribed(4)]), Some(4));
+        assert_eq!(oversubscription(&["blkrep.oversubscription=-1".to_owned()]), None);
     }
 
     #[test]

@@ -7,11 +7,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drbdpool::{Identity, LvmOptions, LvmPool, PoolError, Unclaimed};
+use drbdpool::{Identity, LvmOptions, LvmPool, OVERSUBSCRIPTION, PoolError, PoolSpec, Unclaimed};
 use tempfile::TempDir;
 
 /// The beginning of every test's directory; the process's id follows, so that what killed runs left can be told and removed.
 const PREFIX: &str = "blkrep-pool-test-";
+
+/// Makes a pool this node's.
+pub(crate) const CLAIM: Unclaimed = Unclaimed::Claim { oversubscription: OVERSUBSCRIPTION };
 
 /// Whether tests on real devices can run. With `BLKREP_TEST_ROOT=1` they must.
 pub(crate) fn can_run(program: &str) -> bool {
@@ -155,6 +158,11 @@ impl Group {
         group
     }
 
+    /// Where LVM's settings for this group are.
+    pub(crate) fn system_directory(&self) -> &Path {
+        &self.system
+    }
+
     /// Lets LVM see the group's disks and no others.
     fn show_disks(&self) {
         let accepted: String = self.disks.loops.iter().map(|disk| format!("\"a|^{disk}$|\", ")).collect();
@@ -199,13 +207,18 @@ impl Group {
         LvmOptions { environment, report_timeout: Duration::from_secs(120), ..LvmOptions::default() }
     }
 
+    /// The group as a pool.
+    pub(crate) fn spec(&self) -> PoolSpec {
+        PoolSpec::Lvm { volume_group: self.name.clone() }
+    }
+
     /// Opens the group as a pool, and claims it if it is nobody's.
     pub(crate) fn open(&self, identity: &Identity) -> Result<LvmPool, PoolError> {
-        self.open_unless(identity, Unclaimed::Claim)
+        self.open_unless(identity, CLAIM)
     }
 
     pub(crate) fn open_unless(&self, identity: &Identity, unclaimed: Unclaimed) -> Result<LvmPool, PoolError> {
-        LvmPool::open(&self.name, identity, unclaimed, self.options())
+        LvmPool::open(&self.spec(), identity, unclaimed, self.options())
     }
 }
 

@@ -24,7 +24,7 @@ const LOCAL: &[Arg] = &[
         "pool",
         None,
         Takes::Pool,
-        "Its storage: lvm:GROUP, lvm-thin:GROUP/THINPOOL or file:DIRECTORY [default: the volume \
+        "Its storage: lvm:GROUP, lvm-thin:GROUP/THINPOOL, file:DIRECTORY or file-thin:DIRECTORY [default: the volume \
          group drbdpool where there is one, else files in var/lib/blkrep/pool]",
     ),
     Arg::flag("no-storage", Some('s'), "It has no storage: it votes, and uses volumes of others"),

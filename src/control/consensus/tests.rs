@@ -59,7 +59,7 @@ fn certificate() -> Certificate {
 
 fn announce(node: u32) -> Command {
     let gib = 1 << 30;
-    let pool = PoolReport { name: "p".into(), kind: PoolKind::File, total: 100 * gib, free: 50 * gib, zeroed: true };
+    let pool = PoolReport { name: "p".into(), kind: PoolKind::File, total: 100 * gib, free: 50 * gib, zeroed: true, fill: None };
     Command::Announce { node: NodeId(node), version: "1".into(), pool: Some(pool) }
 }
 

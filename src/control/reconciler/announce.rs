@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{Command, NodeKind, NodeState, PoolReport};
+use crate::cluster::{Command, NodeKind, NodeState, PoolFill, PoolReport};
 use crate::control::local;
 use crate::control::node::{Node, PATIENCE};
 
@@ -80,12 +80,19 @@ fn is_news(before: Option<&PoolReport>, now: Option<&PoolReport>, own_doing: boo
     match (before, now) {
         (Some(before), Some(now)) => {
             let threshold = if own_doing { 1 } else { (now.total / 100).max(64 << 20) };
-            let same = PoolReport { free: now.free, ..before.clone() } == *now;
-            !same || before.free.abs_diff(now.free) >= threshold
+            let same = PoolReport { free: now.free, fill: now.fill, ..before.clone() } == *now;
+            let (filled, was) = (now.fill.map(levels), before.fill.map(levels));
+            let moved = filled.zip(was).is_some_and(|(now, was)| now.0.abs_diff(was.0) >= 10 || now.1.abs_diff(was.1) >= 10);
+            !same || moved || filled.is_some() != was.is_some() || before.free.abs_diff(now.free) >= threshold
         }
         (None, None) => false,
         _ => true,
     }
+}
+
+/// How full a thin pool is, in thousandths, of data and metadata.
+fn levels(fill: PoolFill) -> (u16, u16) {
+    (fill.data, fill.metadata.unwrap_or(0))
 }
 
 const INTERVAL: Duration = Duration::from_secs(20);

@@ -105,8 +105,10 @@ fn pool(node: &Node) -> Result<Arc<dyn Pool>, String> {
 }
 
 fn backing(device: &Device) -> Backing {
-    let segment =
-        |s: &drbdpool::Segment| Segment { path: s.path.clone(), start: s.start, length: s.length, exclusive: s.exclusive };
+    let segment = |s: &drbdpool::Segment| {
+        let (path, start, length) = (s.path.clone(), s.start, s.length);
+        Segment { path, start, length, exclusive: s.exclusive, reserved: s.reserved }
+    };
     Backing { segments: device.segments.iter().map(segment).collect() }
 }
 

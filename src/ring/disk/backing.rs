@@ -21,11 +21,14 @@ pub struct Segment {
     /// Whether the whole file or device belongs to this segment alone, so that it can be locked (rule F4). Of one that is
     /// shared only the stretch itself is locked, which other programs do not see.
     pub exclusive: bool,
+    /// Whether the space of a file was promised to it: then it keeps what it has, also where TRIM zeroes it. Means nothing for a
+    /// block device, which has all of its space anyway and may pass on what is not needed.
+    pub reserved: bool,
 }
 
 impl Backing {
     /// All of `length` bytes of one file or device that nobody else uses.
     pub fn whole(path: impl Into<PathBuf>, length: u64) -> Self {
-        Self { segments: vec![Segment { path: path.into(), start: 0, length, exclusive: true }] }
+        Self { segments: vec![Segment { path: path.into(), start: 0, length, exclusive: true, reserved: false }] }
     }
 }

@@ -38,7 +38,7 @@ mod tests {
         let segment = |name: u8| {
             let path = folder.path().join(name.to_string());
             std::fs::write(&path, [[0; PAGE], [name; PAGE], [name + 1; PAGE]].concat()).unwrap();
-            Segment { path, start: PAGE as u64, length: 2 * PAGE as u64, exclusive: true }
+            Segment { path, start: PAGE as u64, length: 2 * PAGE as u64, exclusive: true, reserved: false }
         };
         let backing = Backing { segments: vec![segment(1), segment(5)] };
         let options = DiskOptions { bytes: 4 * PAGE as u64, read_only: true, wait: Duration::ZERO };

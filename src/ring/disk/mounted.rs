@@ -27,6 +27,7 @@ pub(super) struct MountedFile {
     path: PathBuf,
     pub(super) device: bool,
     direct: bool,
+    reserved: bool,
     /// The best way to make zeroes that did not turn out to be missing.
     pub(super) means: Cell<Means>,
 }
@@ -44,12 +45,14 @@ pub enum Progress {
 
 impl From<OpenDisk> for Disk {
     fn from(open: OpenDisk) -> Self {
-        let mount = |OpenFile { file, path, device, direct, .. }: OpenFile| MountedFile {
+        let mount = |OpenFile { file, path, device, direct, reserved, .. }: OpenFile| MountedFile {
             fd: Fd::from(OwnedFd::from(file)),
             path,
             device,
             direct,
-            means: Cell::default(),
+            reserved,
+            // Space that was promised is never given back.
+            means: Cell::new(if reserved { Means::Allocate } else { Means::Punch }),
         };
         Self { layout: open.layout, files: open.files.into_iter().map(mount).collect() }
     }
@@ -112,7 +115,7 @@ impl Disk {
     ///
     /// EMFILE.
     pub fn duplicate(&self) -> io::Result<OpenDisk> {
-        let copy = |f: &MountedFile| OpenFile::duplicate(f.fd.as_fd(), f.path.clone(), f.device, f.direct);
+        let copy = |f: &MountedFile| OpenFile::duplicate(f.fd.as_fd(), f.path.clone(), f.device, f.direct, f.reserved);
         Ok(OpenDisk { layout: self.layout.clone(), files: self.files.iter().map(copy).collect::<io::Result<_>>()? })
     }
 

@@ -123,6 +123,7 @@ pub(super) struct OpenFile {
     pub(super) path: PathBuf,
     pub(super) device: bool,
     pub(super) direct: bool,
+    pub(super) reserved: bool,
     read_only: bool,
 }
 
@@ -195,7 +196,8 @@ impl OpenFile {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(None),
             result => result.map(Some).map_err(DiskError::io(path, "open")),
         })?;
-        let open = Self { file, path: path.clone(), device, direct, read_only: options.read_only };
+        let reserved = segment.reserved && !device;
+        let open = Self { file, path: path.clone(), device, direct, reserved, read_only: options.read_only };
         if segment.exclusive && !device {
             open.lock_file(deadline)?;
         }
@@ -204,9 +206,9 @@ impl OpenFile {
     }
 
     /// A second descriptor of the same open file: the locks are shared.
-    pub(super) fn duplicate(file: impl AsFd, path: PathBuf, device: bool, direct: bool) -> io::Result<Self> {
+    pub(super) fn duplicate(file: impl AsFd, path: PathBuf, device: bool, direct: bool, reserved: bool) -> io::Result<Self> {
         let read_only = !fcntl_getfl(&file)?.intersects(OFlags::RDWR);
-        Ok(Self { file: File::from(file.as_fd().try_clone_to_owned()?), path, device, direct, read_only })
+        Ok(Self { file: File::from(file.as_fd().try_clone_to_owned()?), path, device, direct, reserved, read_only })
     }
 
     fn lock_file(&self, deadline: Instant) -> Result<(), DiskError> {

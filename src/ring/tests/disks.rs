@@ -22,7 +22,7 @@ fn file(folder: &Path, name: &str, blocks: u64) -> PathBuf {
 }
 
 fn segment(path: &Path, start: u64, blocks: u64, exclusive: bool) -> Segment {
-    Segment { path: path.to_owned(), start: start * BLOCK, length: blocks * BLOCK, exclusive }
+    Segment { path: path.to_owned(), start: start * BLOCK, length: blocks * BLOCK, exclusive, reserved: false }
 }
 
 fn options(blocks: u64) -> DiskOptions {
@@ -237,6 +237,31 @@ fn holes_are_reported_as_holes() {
     bench.zero(&disk, Zeroing::new(16 * BLOCK, 112 * BLOCK, false));
     let hole = Extent { offset: 0, length: 128 * BLOCK, allocated: false };
     assert_eq!(disk.extents(0, 128 * BLOCK, 100).unwrap(), [hole]);
+}
+
+/// What TRIM zeroes of a file whose space was promised stays the file's: nobody else can take it, and the next write finds it.
+#[test]
+fn a_promise_of_space_outlives_trim() {
+    use std::os::unix::fs::MetadataExt;
+
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), "volume", 64);
+    let handle = File::options().write(true).open(&path).unwrap();
+    if rustix::fs::fallocate(&handle, rustix::fs::FallocateFlags::empty(), 0, 64 * BLOCK).is_err() {
+        return eprintln!("not tested: this file system cannot reserve space");
+    }
+    let promised = fs::metadata(&path).unwrap().blocks();
+    let whole = Segment { reserved: true, ..segment(&path, 0, 64, true) };
+    let disk = Disk::from(OpenDisk::open(&Backing { segments: vec![whole] }, &options(64)).unwrap());
+    let mut bench = Bench::new();
+    bench.write(&disk, 0, &pattern(1, 64 * 4096));
+    // Also through what is left when the disk was reopened.
+    let disk = Disk::from(disk.duplicate().unwrap());
+    assert!(!bench.zero(&disk, Zeroing::new(8 * BLOCK, 40 * BLOCK, false)).contains(&Ok(ZeroBy::Punch)));
+    assert!(fs::metadata(&path).unwrap().blocks() >= promised, "space was given back");
+    let mut expected = pattern(1, 64 * 4096);
+    expected[8 * 4096..48 * 4096].fill(0);
+    assert!(bench.read(&disk, 0, 64 * 4096) == expected);
 }
 
 /// tmpfs knows holes but not zeroed extents: the means is found out once, and then zeroes are written.

@@ -1,0 +1,62 @@
+#!/usr/bin/python3
+"""The machine suite: what needs a kernel with device-mapper, in a virtual machine of its own (see machine.py).
+
+`tests/vm/run.py` runs all of it, in a few minutes, and skips itself with the reason where no such machine can be had.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import machine
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILE = os.environ.get("VM_PROFILE", "release")
+SECONDS = int(os.environ.get("VM_SECONDS", "270"))
+# Tests of drbdpool that have something to do only here.
+PROGRAMS = ["mapper", "thin"]
+MODULES = ["loop", "dm-mod", "dm-thin-pool", "dm-snapshot", "dm-mirror", "dm-raid", "raid1"]
+COUNT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
+
+
+def main():
+    try:
+        machine.prepare()
+    except machine.Unavailable as reason:
+        print(f"skipped: no virtual machine can be had here: {reason}")
+        return 0
+    lines = [f"modprobe {module} || exit 90" for module in MODULES]
+    lines += ["worst=0"]
+    for name, program in programs().items():
+        lines += [f"echo; echo '# {name}'", f"BLKREP_TEST_ROOT=1 '{program}' --test-threads 1 || worst=1"]
+    status, output = machine.run("\n".join([*lines, "exit $worst", ""]), SECONDS)
+    print(output)
+    counts = [(int(passed), int(failed)) for passed, failed in COUNT.findall(output)]
+    passed, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
+    # A program that told no count has not come to its end.
+    failed = max(failed, len(PROGRAMS) - len(counts), int(status != 0))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def programs():
+    """Builds the test programs; their paths by name. The machine sees this one's file system."""
+    command = ["cargo", "test", "--locked", "-p", "drbdpool", "--no-run", "--message-format", "json"]
+    command += [argument for name in PROGRAMS for argument in ("--test", name)]
+    command += ["--release"] if PROFILE == "release" else []
+    if "VM_CARGO" in os.environ:
+        command[0] = os.environ["VM_CARGO"]
+    built = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    found = {}
+    for line in built.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["name"] in PROGRAMS:
+            found[message["target"]["name"]] = message["executable"]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
