@@ -114,6 +114,8 @@ struct Inner {
     shared: Arc<Shared>,
     /// The running Raft and its epoch; replaced when a newer epoch is followed.
     life: Mutex<(Raft<Types>, Epoch)>,
+    /// Which leader was heard of last, and when.
+    heard: Mutex<Option<(NodeId, Instant)>>,
     /// One change of epoch at a time.
     following: tokio::sync::Mutex<()>,
     background: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -240,7 +242,11 @@ impl Consensus {
     pub fn leader(&self) -> Option<NodeId> {
         match self.leading(&self.life().0) {
             Leading::Me => Some(self.inner.setup.me),
-            Leading::Other(leader, _) => Some(leader),
+            Leading::Other(leader, _) => {
+                // A follower without a vote goes on believing in a leader that is gone.
+                let heard = *lock(&self.inner.heard);
+                heard.is_some_and(|(from, when)| from == leader && when.elapsed() < LEADER_LOST).then_some(leader)
+            }
             Leading::Nobody(_) => None,
         }
     }
@@ -306,6 +312,7 @@ impl Consensus {
             db,
             shared,
             life: Mutex::new((raft, epoch)),
+            heard: Mutex::default(),
             following: tokio::sync::Mutex::new(()),
             background: Mutex::default(),
         };
@@ -438,3 +445,5 @@ const ELECTION_WINDOW_MS: u64 = 60;
 const ELECTION_WINDOWS: u32 = 12;
 /// A leader that heard of no majority for so long does not take commands: they would hang.
 const QUORUM_LOST_MS: u64 = 1200;
+/// A leader that is silent for so long, twenty heartbeats, is not shown as one any more.
+const LEADER_LOST: Duration = Duration::from_millis(20 * HEARTBEAT_MS);

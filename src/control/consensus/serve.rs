@@ -16,7 +16,12 @@ impl Consensus {
     pub async fn answer(&self, from: NodeId, request: &[u8]) -> Result<Vec<u8>, String> {
         let Envelope { epoch, body } = decode::<Envelope<Ask>>(request)?;
         let reply = match self.enter(from, epoch, &body).await {
-            Ok(()) => self.reply(body).await?,
+            Ok(()) => {
+                if matches!(body, Ask::Append(_) | Ask::Snapshot { .. }) {
+                    *super::lock(&self.inner.heard) = Some((from, tokio::time::Instant::now()));
+                }
+                self.reply(body).await?
+            }
             Err(mine) => Reply::WrongEpoch(mine),
         };
         Ok(encode(&reply))
