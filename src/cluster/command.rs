@@ -48,8 +48,17 @@ pub enum Command {
     /// Removes a volume.
     RemoveVolume { resource: Name, volume: VolumeId, force: bool },
 
-    /// Puts replicas where the placement says.
-    Deploy { resource: Name, placement: Placement, seed: Seed },
+    /// Puts replicas where the placement says; where that leaves a choice, on `avoid` (nodes that do not answer) last. Those on
+    /// `keep` (nodes with clients) are not taken away.
+    Deploy {
+        resource: Name,
+        placement: Placement,
+        #[serde(default)]
+        avoid: BTreeSet<NodeId>,
+        #[serde(default)]
+        keep: BTreeSet<NodeId>,
+        seed: Seed,
+    },
     /// Gives a node a replica, or the use of the resource without one.
     Assign { resource: Name, node: Name, diskless: bool, seed: Seed },
     /// Takes a resource from a node.

@@ -1,5 +1,7 @@
 //! Which nodes replicas go to.
 
+use std::collections::BTreeSet;
+
 use super::{Cluster, Node, Refusal, Resource};
 use crate::units::NodeId;
 
@@ -41,8 +43,13 @@ pub fn largest_volume(cluster: &Cluster, replicas: usize) -> Option<u64> {
 }
 
 /// Chooses `count` nodes that have no replica of `resource` yet and room for it: those with the most free space, and of equal
-/// ones those with the fewest replicas, so that empty thin pools fill evenly.
-pub(super) fn choose(cluster: &Cluster, resource: &Resource, count: usize) -> Result<Vec<NodeId>, Refusal> {
+/// ones those with the fewest replicas, so that empty thin pools fill evenly. Those to `avoid` come last.
+pub(super) fn choose(
+    cluster: &Cluster,
+    resource: &Resource,
+    count: usize,
+    avoid: &BTreeSet<NodeId>,
+) -> Result<Vec<NodeId>, Refusal> {
     let has_replica = |node: NodeId| resource.assignments.get(&node).is_some_and(|a| a.replica.is_some());
     let candidates: Vec<&Node> = cluster.nodes.values().filter(|n| n.takes_replicas() && !has_replica(n.id)).collect();
     let present = resource.replicas().count();
@@ -60,7 +67,8 @@ pub(super) fn choose(cluster: &Cluster, resource: &Resource, count: usize) -> Re
     }
     let mut ranked: Vec<(u64, usize, NodeId)> =
         by_room.iter().map(|(_, node)| (free(cluster, node), replicas_on(cluster, node.id), node.id)).collect();
-    ranked.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+    let avoided = |node: &NodeId| avoid.contains(node);
+    ranked.sort_by(|a, b| avoided(&a.2).cmp(&avoided(&b.2)).then(b.0.cmp(&a.0)).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
     Ok(ranked.into_iter().take(count).map(|(_, _, node)| node).collect())
 }
 

@@ -67,7 +67,7 @@ fn create(resource: &str, bytes: u64, replicas: usize) -> Command {
 }
 
 fn deploy(resource: &str, count: DeployCount, seed: u128) -> Command {
-    Command::Deploy { resource: name(resource), placement: Placement::Count(count), seed: Seed(seed) }
+    Command::Deploy { resource: name(resource), placement: Placement::Count(count), avoid: BTreeSet::new(), keep: BTreeSet::new(), seed: Seed(seed) }
 }
 
 fn unassign(resource: &str, node: &str, force: bool) -> Command {
@@ -105,6 +105,66 @@ fn a_volume_is_deployed_where_the_most_space_is_and_is_in_sync_from_the_start_wh
     assert_eq!(record.in_sync.keys().copied().collect::<Vec<_>>(), [NodeId(1), NodeId(2)]);
     assert_eq!(record.in_sync[&NodeId(1)], resource.assignments[&NodeId(1)].incarnation);
     assert_eq!(record.authority, Authority::Majority, "three voters decide by majority");
+}
+
+#[test]
+fn nodes_that_do_not_answer_are_chosen_last() {
+    let mut cluster = cluster_with(&[10 * GIB, 30 * GIB, 20 * GIB], true);
+    let silent = |resource: &str, count| {
+        let (placement, avoid) = (Placement::Count(DeployCount::Total(count)), BTreeSet::from([NodeId(1)]));
+        let Command::All(mut commands) = create(resource, GIB, 1) else { unreachable!() };
+        commands[2] = Command::Deploy { resource: name(resource), placement, avoid, keep: BTreeSet::new(), seed: Seed(4) };
+        Command::All(commands)
+    };
+    cluster.apply(silent("two", 2)).unwrap();
+    let replicas =
+        |cluster: &Cluster, resource: &str| cluster.resource_named(&name(resource)).unwrap().replicas().collect::<Vec<_>>();
+    assert_eq!(replicas(&cluster, "two"), [NodeId(0), NodeId(2)], "though it has the most space");
+    cluster.apply(silent("all", 3)).expect("it is better than nothing");
+}
+
+#[test]
+fn replicas_with_clients_stay_when_there_are_to_be_fewer() {
+    let mut cluster = cluster_with(&[10 * GIB, 30 * GIB, 20 * GIB], true);
+    cluster.apply(create("web", GIB, 3)).unwrap();
+    confirm_all(&mut cluster, "web");
+    let fewer = |keep: &[u32], count| Command::Deploy {
+        resource: name("web"),
+        placement: Placement::Count(DeployCount::Total(count)),
+        avoid: BTreeSet::new(),
+        keep: keep.iter().copied().map(NodeId).collect(),
+        seed: Seed(5),
+    };
+    let before = cluster.clone();
+    assert_eq!(cluster.apply(fewer(&[0, 2], 1)), Err(Refusal::InUse("web".into(), "n0".into())));
+    assert_eq!(cluster, before);
+    assert_eq!(cluster.apply(fewer(&[0], 1)), Ok(Applied::Deployed(vec![NodeId(0)])), "though it has the least space");
+}
+
+#[test]
+fn a_removal_is_taken_in_the_round_it_was_decided_in_and_in_no_other() {
+    let mut cluster = cluster_with(&[10 * GIB, 10 * GIB], true);
+    cluster.apply(create("web", GIB, 1)).unwrap();
+    let web = cluster.resource_named(&name("web")).unwrap().clone();
+    let end = Command::EndRound { resource: web.id, round: web.round };
+    let decided = Command::All(vec![end.clone(), Command::RemoveResource { resource: name("web"), force: true }]);
+    let overtaken = Err(Refusal::Overtaken("web".into()));
+    // It was made void by itself, by a node that comes to use it, by another removal.
+    let user = cluster.nodes.values().find(|node| !web.assignments.contains_key(&node.id)).unwrap().name.clone();
+    let came = Command::Assign { resource: name("web"), node: user.clone(), diskless: true, seed: Seed(6) };
+    let other = Command::All(vec![end.clone(), Command::RemoveVolume { resource: name("web"), volume: VolumeId(0), force: true }]);
+    for meanwhile in [end, came, other] {
+        let mut cluster = cluster.clone();
+        cluster.apply(meanwhile).unwrap();
+        assert_eq!(cluster.apply(decided.clone()), overtaken);
+    }
+    let leave = |only| Command::RemoveNode { name: user.clone(), force: false, only, seed: Seed(7) };
+    let mut with_user = cluster.clone();
+    with_user.apply(Command::Assign { resource: name("web"), node: user.clone(), diskless: true, seed: Seed(6) }).unwrap();
+    assert_eq!(with_user.apply(leave(Some(BTreeSet::new()))), overtaken, "it holds something that was not looked at");
+    with_user.apply(leave(Some(BTreeSet::from([web.id])))).unwrap();
+    cluster.apply(decided).unwrap();
+    assert!(cluster.resources.is_empty());
 }
 
 #[test]
@@ -366,6 +426,8 @@ fn any_command() -> impl Strategy<Value = Command> {
         (resource(), 0..4usize, seed()).prop_map(|(resource, n, seed)| Command::Deploy {
             resource,
             placement: Placement::Count(DeployCount::Total(n)),
+            avoid: BTreeSet::new(),
+            keep: BTreeSet::new(),
             seed
         }),
         (resource(), node(), any::<bool>(), seed()).prop_map(|(resource, node, diskless, seed)| Command::Assign {

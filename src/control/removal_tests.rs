@@ -10,7 +10,7 @@ use super::handover_tests::{negotiate, wish, with_volume};
 use super::holds::{self, HoldRequest};
 use super::testing::{TestNode, eventually};
 use super::unused::Unused;
-use crate::api::{ApiError, Code, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource, UndeployResource};
+use crate::api::{ApiError, Code, DeployResource, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource, UndeployResource};
 use crate::cluster::{Command, Refusal, Resource};
 use crate::nbd::client::{Handshake, HandshakeError};
 use crate::units::{Name, VolumeId};
@@ -69,6 +69,8 @@ async fn a_client_that_no_status_shows_keeps_everything_where_it_is() {
         assert_eq!(refusal.code, Code::InUse, "{refusal:?}");
         assert!(refusal.message.contains("client"), "{refusal:?}");
     }
+    let fewer = DeployResource { resource: web(), count: 1, with_clients: false };
+    assert_eq!(api.deploy_resource(fewer).await.unwrap().nodes, [nodes[1].name.parse().unwrap()], "the one with the client");
     let other = attach(&nodes[1]).await.unwrap().unwrap();
     shown.drop_clients(2).await;
     drop((client, other));

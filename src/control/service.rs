@@ -1,6 +1,6 @@
 //! The operations of the API, on any node: reads from the model and the nodes' reports, changes as commands to the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
+use super::unused::Unused;
 use super::{local, options, removal};
 use crate::api::{
     AddNode, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, ClusterStatus, Code,
@@ -18,7 +19,7 @@ use crate::api::{
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
 };
-use crate::units::{Authority, BLOCK, Name};
+use crate::units::{Authority, BLOCK, Name, ResourceId};
 
 /// Answers the API's operations.
 pub struct Operations {
@@ -74,12 +75,21 @@ impl Operations {
         }
         commands.push(Command::AddVolume { resource: asked.resource.clone(), volume: asked.volume, bytes });
         if let Some(count) = asked.deploy {
-            commands.push(deploy(asked.resource.clone(), count));
+            commands.push(self.deployment(&model, asked.resource.clone(), count).await);
         }
         let Applied::All(applied) = self.propose(Command::All(commands)).await? else { return Err(strange()) };
         let volume = applied.iter().find_map(|one| if let Applied::Volume(volume) = one { Some(*volume) } else { None });
         let model = self.agreed().await?;
         Ok(AddedVolume { volume: volume.ok_or_else(strange)?, bytes, nodes: Self::placed(&model, &asked.resource) })
+    }
+
+    /// The command for so many replicas, on nodes that answer if there are enough.
+    async fn deployment(&self, model: &Cluster, resource: Name, count: u32) -> Command {
+        let reports = status::gather(&self.node, model, Some(NO_RESOURCE)).await;
+        let avoid = model.nodes.keys().copied().filter(|node| !reports.contains_key(node)).collect();
+        let total = usize::try_from(count).unwrap_or(usize::MAX);
+        let (placement, keep) = (Place::Count(DeployCount::Total(total)), BTreeSet::new());
+        Command::Deploy { resource, placement, avoid, keep, seed: local::random_seed() }
     }
 
     async fn deploy(&self, asked: DeployResource) -> Result<Placement, ApiError> {
@@ -97,7 +107,16 @@ impl Operations {
                 );
             }
         }
-        self.propose(deploy(asked.resource.clone(), asked.count)).await?;
+        let mut command = self.deployment(&model, asked.resource.clone(), asked.count).await;
+        if fewer {
+            let (held, used) = Unused::look(&self.node, &model, resource).await;
+            if let Command::Deploy { keep, .. } = &mut command {
+                *keep = used;
+            }
+            Unused::settle(&[held], &self.node, command).await?;
+        } else {
+            self.propose(command).await?;
+        }
         let model = self.agreed().await?;
         if asked.with_clients {
             let resource = model.resource_named(&asked.resource)?;
@@ -114,11 +133,6 @@ impl Operations {
     async fn is_busy(&self) -> Result<usize, ApiError> {
         Ok(self.node.plane.clients().await?.values().sum())
     }
-}
-
-fn deploy(resource: Name, count: u32) -> Command {
-    let total = usize::try_from(count).unwrap_or(usize::MAX);
-    Command::Deploy { resource, placement: Place::Count(DeployCount::Total(total)), seed: local::random_seed() }
 }
 
 fn strange() -> ApiError {
@@ -290,3 +304,6 @@ impl Service for Operations {
         })
     }
 }
+
+/// No resource has it: asks a node for an answer and nothing else.
+const NO_RESOURCE: ResourceId = ResourceId(0);

@@ -5,6 +5,7 @@
 //! all, where nothing accepts a connection at its address, does not keep a resource for ever: what it has is removed when it returns.
 //! The removal itself is refused by the model unless the resource is still in the round in which it was asked about.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,10 +39,7 @@ impl Unused {
     ///
     /// Who uses it, or which node does not answer; then nothing is held any more.
     pub async fn verify(node: &Arc<Node>, model: &Cluster, resource: &Resource, at: Option<NodeId>) -> Result<Self, ApiError> {
-        let decision = u64::from_le_bytes(local::random_bytes());
-        let concerned = resource.assignments.keys().filter(|id| at.is_none_or(|at| at == **id));
-        let asked: Vec<cluster::Node> = concerned.filter_map(|id| model.nodes.get(id)).cloned().collect();
-        let mut unused = Self { resource: resource.id, round: resource.round, decision, asked, away: Vec::new() };
+        let mut unused = Self::of(model, resource, at);
         let answers = unused.ask(node).await;
         let used = answers.iter().find_map(|(id, answer)| match answer {
             Answer::Clients(clients) if *clients > 0 => Some(in_use(model, resource, *id, *clients)),
@@ -65,6 +63,14 @@ impl Unused {
         }
     }
 
+    /// Asks who uses a resource, and holds it on every node: also answers the nodes that have clients, or may have some.
+    pub async fn look(node: &Arc<Node>, model: &Cluster, resource: &Resource) -> (Self, BTreeSet<NodeId>) {
+        let unused = Self::of(model, resource, None);
+        let answers = unused.ask(node).await;
+        let used = answers.into_iter().filter(|(_, answer)| !matches!(answer, Answer::Clients(0) | Answer::Away));
+        (unused, used.map(|(id, _)| id).collect())
+    }
+
     /// Has the cluster take a command that takes something away from these, or lets clients in again when it is refused, such as by
     /// [`Refusal::Overtaken`](crate::cluster::Refusal::Overtaken): a client may have come. Of one whose fate is unknown the nodes
     /// have to find out.
@@ -83,6 +89,13 @@ impl Unused {
         for one in these {
             one.release(node).await;
         }
+    }
+
+    fn of(model: &Cluster, resource: &Resource, at: Option<NodeId>) -> Self {
+        let concerned = resource.assignments.keys().filter(|id| at.is_none_or(|at| at == **id));
+        let asked = concerned.filter_map(|id| model.nodes.get(id)).cloned().collect();
+        let decision = u64::from_le_bytes(local::random_bytes());
+        Self { resource: resource.id, round: resource.round, decision, asked, away: Vec::new() }
     }
 
     async fn release(&self, node: &Arc<Node>) {

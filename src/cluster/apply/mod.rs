@@ -48,7 +48,7 @@ impl Cluster {
             Command::AddVolume { resource, volume, bytes } => self.add_volume(&resource, volume, bytes),
             Command::ResizeVolume { resource, volume, bytes } => self.resize_volume(&resource, volume, bytes),
             Command::RemoveVolume { resource, volume, force } => self.remove_volume(&resource, volume, force),
-            Command::Deploy { resource, placement, seed } => self.deploy(&resource, &placement, seed),
+            Command::Deploy { resource, placement, avoid, keep, seed } => self.deploy(&resource, &placement, &avoid, &keep, seed),
             Command::Assign { resource, node, diskless, seed } => self.assign(&resource, &node, diskless, seed),
             Command::Unassign { resource, node, force, seed } => self.unassign(&resource, &node, force, seed),
             Command::Undeploy { resource, force } => self.undeploy(&resource, force),

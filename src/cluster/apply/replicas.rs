@@ -11,11 +11,18 @@ use crate::cluster::{
 use crate::units::{Authority, Incarnation, Membership, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
 
 impl Cluster {
-    pub(super) fn deploy(&mut self, name: &Name, placement: &Placement, seed: Seed) -> Result<Applied, Refusal> {
+    pub(super) fn deploy(
+        &mut self,
+        name: &Name,
+        placement: &Placement,
+        avoid: &BTreeSet<NodeId>,
+        keep: &BTreeSet<NodeId>,
+        seed: Seed,
+    ) -> Result<Applied, Refusal> {
         let resource = self.resource_named(name)?;
         let id = resource.id;
         let mut draws = seed.draws();
-        match self.resolve(resource, placement)? {
+        match self.resolve(resource, placement, avoid, keep)? {
             Move::Add(nodes) => {
                 for &node in &nodes {
                     self.check_target(&self.resources[&id], node)?;
@@ -190,7 +197,13 @@ impl Cluster {
         self.next_leftover += 1;
     }
 
-    fn resolve(&self, resource: &Resource, placement: &Placement) -> Result<Move, Refusal> {
+    fn resolve(
+        &self,
+        resource: &Resource,
+        placement: &Placement,
+        avoid: &BTreeSet<NodeId>,
+        keep: &BTreeSet<NodeId>,
+    ) -> Result<Move, Refusal> {
         let present = resource.replicas().count();
         let count = match placement {
             Placement::Nodes(names) => {
@@ -217,20 +230,24 @@ impl Cluster {
             if resource.volumes.is_empty() {
                 return Err(Refusal::NoVolumes(resource.name.to_string()));
             }
-            choose(self, resource, count - present).map(Move::Add)
+            choose(self, resource, count - present, avoid).map(Move::Add)
         } else {
-            Ok(Move::Drop(self.least_useful(resource, present - count)))
+            self.least_useful(resource, present - count, keep).map(Move::Drop)
         }
     }
 
-    /// Which replicas to give up: never the primary's, first those that are not up to date, then those on the fullest nodes.
-    fn least_useful(&self, resource: &Resource, count: usize) -> Vec<NodeId> {
+    /// Which replicas to give up: none to keep, the primary's last, first those that are not up to date, then those on the fullest
+    /// nodes.
+    fn least_useful(&self, resource: &Resource, count: usize, keep: &BTreeSet<NodeId>) -> Result<Vec<NodeId>, Refusal> {
         let in_sync = |node: &NodeId| resource.record.as_ref().is_some_and(|record| record.in_sync.contains_key(node));
         let free = |node: &NodeId| self.nodes.get(node).and_then(|n| n.pool.as_ref()).map_or(0, |pool| pool.free);
-        let mut nodes: Vec<NodeId> = resource.replicas().collect();
+        let mut nodes: Vec<NodeId> = resource.replicas().filter(|node| !keep.contains(node)).collect();
+        if let Some(user) = keep.iter().find(|_| nodes.len() < count) {
+            return Err(Refusal::InUse(resource.name.to_string(), self.node_name(*user)));
+        }
         nodes.sort_by_key(|node| (resource.known_primary() == Some(*node), in_sync(node), free(node), std::cmp::Reverse(*node)));
         nodes.truncate(count);
-        nodes
+        Ok(nodes)
     }
 
     fn check_target(&self, resource: &Resource, id: NodeId) -> Result<(), Refusal> {

@@ -162,7 +162,13 @@ fn deployed(resource: &str) -> Command {
     Command::All(vec![
         create(resource),
         Command::AddVolume { resource: name(resource), volume: None, bytes: 1 << 20 },
-        Command::Deploy { resource: name(resource), placement: Placement::Count(DeployCount::Total(2)), seed: Seed(1) },
+        Command::Deploy {
+            resource: name(resource),
+            placement: Placement::Count(DeployCount::Total(2)),
+            avoid: BTreeSet::new(),
+            keep: BTreeSet::new(),
+            seed: Seed(1),
+        },
     ])
 }
 
@@ -215,7 +221,9 @@ async fn without_the_voter_nothing_is_changed_and_the_model_can_still_be_read() 
     let group = Group::of(2).await;
     group.node(0).propose(create("web"), PATIENCE).await.unwrap();
     group.until(1, "the learner knows of web", |model| model.resource_named(&name("web")).is_ok()).await;
+    assert_eq!(group.node(1).leader(), Some(NodeId(0)));
     group.kill(0).await;
+    group.eventually("nobody leads, it says", || group.node(1).leader().is_none()).await;
     let refused = group.node(1).propose(create("db"), Duration::from_secs(1)).await.unwrap_err();
     assert!(matches!(refused, ProposeError::NoLeader(_)), "{refused}");
     assert!(group.node(1).model().resource_named(&name("web")).is_ok());
