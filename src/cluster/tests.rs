@@ -67,7 +67,13 @@ fn create(resource: &str, bytes: u64, replicas: usize) -> Command {
 }
 
 fn deploy(resource: &str, count: DeployCount, seed: u128) -> Command {
-    Command::Deploy { resource: name(resource), placement: Placement::Count(count), avoid: BTreeSet::new(), keep: BTreeSet::new(), seed: Seed(seed) }
+    Command::Deploy {
+        resource: name(resource),
+        placement: Placement::Count(count),
+        avoid: BTreeSet::new(),
+        keep: BTreeSet::new(),
+        seed: Seed(seed),
+    }
 }
 
 fn unassign(resource: &str, node: &str, force: bool) -> Command {
@@ -152,7 +158,8 @@ fn a_removal_is_taken_in_the_round_it_was_decided_in_and_in_no_other() {
     // It was made void by itself, by a node that comes to use it, by another removal.
     let user = cluster.nodes.values().find(|node| !web.assignments.contains_key(&node.id)).unwrap().name.clone();
     let came = Command::Assign { resource: name("web"), node: user.clone(), diskless: true, seed: Seed(6) };
-    let other = Command::All(vec![end.clone(), Command::RemoveVolume { resource: name("web"), volume: VolumeId(0), force: true }]);
+    let other =
+        Command::All(vec![end.clone(), Command::RemoveVolume { resource: name("web"), volume: VolumeId(0), force: true }]);
     for meanwhile in [end, came, other] {
         let mut cluster = cluster.clone();
         cluster.apply(meanwhile).unwrap();

@@ -5,6 +5,8 @@
 //! answers with one, and the TLS session is dropped: each side had received the other's last TLS record before it read the first
 //! plain byte, so none of them can have been swallowed.
 
+mod hello;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -13,20 +15,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use self::hello::GreetError;
 use super::net::dial;
 use super::node::Node;
 use super::tls::{Purpose, TlsError};
 use crate::cluster::Cluster;
 use crate::runtime::{LANES, Lane, PeerLink, Socket, lane_of};
-use crate::units::{ClusterId, NodeId};
-use crate::wire::VERSIONS;
+use crate::units::NodeId;
+use crate::wire::Features;
 
 /// A link that is being dialled.
 struct Dialling {
@@ -131,6 +134,9 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) -> Result<(), TlsErro
                     tracing::info!(peer = %link.peer, lane = link.lane.0, plain = link.socket.tls.is_none(), "a replication link is up");
                     node.plane.link(link);
                 }
+                Ok(Err(error)) if error.needs_an_operator() => {
+                    tracing::warn!(%from, %error, "a node is refused on the replication port");
+                }
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a connection on the replication port was refused"),
                 Err(_) => tracing::debug!(%from, "a handshake on the replication port took too long"),
             }
@@ -146,7 +152,7 @@ async fn dial_until_linked(
     lane: Lane,
     handed: &AtomicBool,
 ) -> bool {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut told) = (FIRST_PAUSE, None);
     loop {
         let model = node.model();
         let Some(address) = model.nodes.get(&peer).map(crate::cluster::Node::replication) else { return false };
@@ -159,6 +165,11 @@ async fn dial_until_linked(
                 handed.store(true, Ordering::Release);
                 node.plane.link(link);
                 return plain;
+            }
+            // Once, and not again every second.
+            Ok(Err(error)) if error.needs_an_operator() && told.as_ref() != Some(&error.to_string()) => {
+                tracing::warn!(%peer, %address, %error, "no link can be made");
+                told = Some(error.to_string());
             }
             Ok(Err(error)) => tracing::debug!(%peer, %address, %error, "a link could not be made"),
             Err(_) => tracing::debug!(%peer, %address, "a link took too long to be made"),
@@ -175,43 +186,49 @@ async fn connect(
     address: SocketAddr,
     lane: Lane,
     plain: bool,
-) -> io::Result<PeerLink> {
+) -> Result<PeerLink, GreetError> {
     let mut stream = dial(node.config.address, address, config, node.gate.tls.server_name(peer)).await?;
     let (_, session) = stream.get_ref();
     node.gate.admit(session.peer_certificates()).map_err(io::Error::other)?;
-    let mine = Hello { cluster: node.cluster, from: node.me, to: peer, lane, plain, boot: boot_id() };
-    mine.send(&mut stream).await?;
-    let theirs = Hello::receive(&mut stream).await?;
-    theirs.check(node, Some(peer), lane)?;
-    let plain = plain && theirs.plain;
+    let mine = hello::ours(node.cluster, node.me, lane, plain);
+    hello::say(&mut stream, &mine).await?;
+    let theirs = hello::hear(&mut stream).await?;
+    let agreed = hello::agree(&mine, &theirs, peer)?;
+    let plain = agreed.features.has(Features::PLAIN);
     let (mut socket, session) = stream.into_inner();
     if plain {
         socket.write_all(&[PLAIN]).await?;
         expect_plain(&mut socket).await?;
     }
     let tls = (!plain).then(|| Box::new(rustls::Connection::Client(session)));
-    link(socket, tls, peer, lane, theirs.boot == mine.boot)
+    let same_host = theirs.boot == mine.boot;
+    Ok(PeerLink { peer, lane, socket: handed(socket, tls)?, version: agreed.version, same_host })
 }
 
-async fn accept(node: &Node, acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<PeerLink> {
+async fn accept(node: &Node, acceptor: TlsAcceptor, stream: TcpStream) -> Result<PeerLink, GreetError> {
     stream.set_nodelay(true)?;
     let mut stream = acceptor.accept(stream).await?;
     let (_, session) = stream.get_ref();
     let visitor = node.gate.admit(session.peer_certificates()).map_err(io::Error::other)?;
-    let theirs = Hello::receive(&mut stream).await?;
-    theirs.check(node, Some(visitor.node), theirs.lane)?;
-    let (peer, lane) = (visitor.node, theirs.lane);
-    let willing = agreed_to(node, peer, lane, theirs.plain).await;
-    let mine = Hello { cluster: node.cluster, from: node.me, to: peer, lane, plain: willing, boot: boot_id() };
-    mine.send(&mut stream).await?;
-    let plain = willing && theirs.plain;
+    let theirs = hello::hear(&mut stream).await?;
+    let (peer, lane) = (visitor.node, Lane(theirs.lane));
+    if lane.0 >= LANES {
+        return Err(GreetError::NoSuchLane(lane.0));
+    }
+    let plain = agreed_to(node, peer, lane, theirs.features.has(Features::PLAIN)).await;
+    let mine = hello::ours(node.cluster, node.me, lane, plain);
+    // Said also to one that will be refused: it shall know why.
+    hello::say(&mut stream, &mine).await?;
+    let agreed = hello::agree(&mine, &theirs, peer)?;
+    let plain = agreed.features.has(Features::PLAIN);
     let (mut socket, session) = stream.into_inner();
     if plain {
         expect_plain(&mut socket).await?;
         socket.write_all(&[PLAIN]).await?;
     }
     let tls = (!plain).then(|| Box::new(rustls::Connection::Server(session)));
-    link(socket, tls, peer, lane, theirs.boot == mine.boot)
+    let same_host = theirs.boot == mine.boot;
+    Ok(PeerLink { peer, lane, socket: handed(socket, tls)?, version: agreed.version, same_host })
 }
 
 /// Whether this node is willing, too. It may not have heard yet of the change of options that makes the peer so.
@@ -237,15 +254,8 @@ fn willing(model: &Cluster, me: NodeId, peer: NodeId, lane: Lane) -> bool {
     any
 }
 
-fn link(
-    socket: TcpStream,
-    tls: Option<Box<rustls::Connection>>,
-    peer: NodeId,
-    lane: Lane,
-    same_host: bool,
-) -> io::Result<PeerLink> {
-    let fd = OwnedFd::from(socket.into_std()?);
-    Ok(PeerLink { peer, lane, socket: Socket { fd, tls, early: Vec::new() }, version: VERSIONS.newest, same_host })
+fn handed(socket: TcpStream, tls: Option<Box<rustls::Connection>>) -> io::Result<Socket> {
+    Ok(Socket { fd: OwnedFd::from(socket.into_std()?), tls, early: Vec::new() })
 }
 
 async fn expect_plain(socket: &mut TcpStream) -> io::Result<()> {
@@ -255,76 +265,7 @@ async fn expect_plain(socket: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// What both sides say first.
-#[derive(Debug, PartialEq, Eq)]
-struct Hello {
-    cluster: ClusterId,
-    from: NodeId,
-    to: NodeId,
-    lane: Lane,
-    /// Willing to go on in plain text.
-    plain: bool,
-    /// Tells whether both are processes of one machine.
-    boot: [u8; 16],
-}
-
-/// magic 4 · version 2 · cluster 16 · from 4 · to 4 · lane 2 · plain 1 · boot 16; integers big-endian
-const HELLO_BYTES: usize = 49;
-const MAGIC: &[u8; 4] = b"BLKR";
-const VERSION: u16 = 1;
 const PLAIN: u8 = 0x50;
-
-impl Hello {
-    async fn send(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(HELLO_BYTES);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(&self.cluster.0.to_be_bytes());
-        bytes.extend_from_slice(&self.from.0.to_be_bytes());
-        bytes.extend_from_slice(&self.to.0.to_be_bytes());
-        bytes.extend_from_slice(&self.lane.0.to_be_bytes());
-        bytes.push(u8::from(self.plain));
-        bytes.extend_from_slice(&self.boot);
-        stream.write_all(&bytes).await?;
-        stream.flush().await
-    }
-
-    async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
-        let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        let mut magic = [0; 4];
-        stream.read_exact(&mut magic).await?;
-        let version = stream.read_u16().await?;
-        if &magic != MAGIC || version != VERSION {
-            return Err(bad(format!("the peer speaks version {version} of the replication protocol, this node {VERSION}")));
-        }
-        let cluster = ClusterId(stream.read_u128().await?);
-        let (from, to) = (NodeId(stream.read_u32().await?), NodeId(stream.read_u32().await?));
-        let (lane, plain) = (Lane(stream.read_u16().await?), stream.read_u8().await? != 0);
-        let mut boot = [0; 16];
-        stream.read_exact(&mut boot).await?;
-        Ok(Self { cluster, from, to, lane, plain, boot })
-    }
-
-    /// Whether it is from whom the certificate says, and meant for this node.
-    fn check(&self, node: &Node, peer: Option<NodeId>, lane: Lane) -> io::Result<()> {
-        let fits =
-            self.cluster == node.cluster && Some(self.from) == peer && self.to == node.me && self.lane == lane && lane.0 < LANES;
-        if fits {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, format!("the peer's hello is not for here: {self:?}")))
-        }
-    }
-}
-
-/// The kernel's name for the time since it was started.
-fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    // An unreadable id is nobody's: random, so that it equals no other.
-    u128::from_str_radix(&digits, 16).map_or_else(|_| super::local::random_bytes(), u128::to_be_bytes)
-}
-
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(5);

@@ -10,7 +10,9 @@ use super::handover_tests::{negotiate, wish, with_volume};
 use super::holds::{self, HoldRequest};
 use super::testing::{TestNode, eventually};
 use super::unused::Unused;
-use crate::api::{ApiError, Code, DeployResource, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource, UndeployResource};
+use crate::api::{
+    ApiError, Code, DeployResource, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource, UndeployResource,
+};
 use crate::cluster::{Command, Refusal, Resource};
 use crate::nbd::client::{Handshake, HandshakeError};
 use crate::units::{Name, VolumeId};

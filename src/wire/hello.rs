@@ -20,10 +20,37 @@ pub struct Hello {
     pub node: NodeId,
     /// Which of the connections between the two nodes this is.
     pub lane: u16,
+    /// What the sender can do and is willing to.
+    pub features: Features,
     /// The machine's boot id: another one means that everything that was not flushed may be lost.
     pub boot: u128,
     /// The sender's process.
     pub process: Process,
+}
+
+/// What one end offers, or both: a set of bits. Those that an end does not know come to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features(pub u16);
+
+impl Features {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// Going on in plain text after the hellos.
+    pub const PLAIN: Self = Self(1);
+
+    /// Whether all of `other` are among these.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What both ends of a connection have come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The version of every frame from now on.
+    pub version: u8,
+    /// What both offer.
+    pub features: Features,
 }
 
 /// A range of protocol versions.
@@ -116,9 +143,9 @@ pub enum HelloError {
 }
 
 impl Hello {
-    /// The version that this end, which said this hello, and the peer, which said `theirs`, speak from now on: the newest that both know. Both
-    /// ends come to the same answer without another exchange.
-    pub fn agree(&self, theirs: &Self) -> Result<u8, HelloError> {
+    /// What this end, which said this hello, and the peer, which said `theirs`, go by from now on: the newest version that both know, and
+    /// the features that both offer. Both ends come to the same answer without another exchange.
+    pub fn agree(&self, theirs: &Self) -> Result<Agreed, HelloError> {
         let (peer, ours) = (theirs.node, self);
         if ours.cluster != theirs.cluster {
             return Err(HelloError::Cluster { peer, theirs: theirs.cluster, ours: ours.cluster });
@@ -139,7 +166,7 @@ impl Hello {
                 our_program: ours.program,
             });
         }
-        Ok(version)
+        Ok(Agreed { version, features: Features(ours.features.0 & theirs.features.0) })
     }
 
     /// | bytes | what |
@@ -149,7 +176,7 @@ impl Hello {
     /// | 8..24 | cluster |
     /// | 24..28 | node |
     /// | 28..30 | lane |
-    /// | 30..32 | zero |
+    /// | 30..32 | features |
     /// | 32..48 | boot id |
     /// | 48..52 | process id |
     /// | 52..56 | zero |
@@ -165,7 +192,7 @@ impl Hello {
         out.extend_from_slice(&self.cluster.0.to_le_bytes());
         out.extend_from_slice(&self.node.0.to_le_bytes());
         out.extend_from_slice(&self.lane.to_le_bytes());
-        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.features.0.to_le_bytes());
         out.extend_from_slice(&self.boot.to_le_bytes());
         out.extend_from_slice(&self.process.id.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
@@ -181,11 +208,11 @@ impl Hello {
         }
         let program = Program { major: body.u16()?, minor: body.u16()?, patch: body.u16()? };
         let cluster = ClusterId(u128::from_le_bytes(body.take()?));
-        let (node, lane, _) = (NodeId(body.u32()?), body.u16()?, body.u16()?);
+        let (node, lane, features) = (NodeId(body.u32()?), body.u16()?, Features(body.u16()?));
         let boot = u128::from_le_bytes(body.take()?);
         let (id, _) = (body.u32()?, body.u32()?);
         let process = Process { id, namespace: body.u64()?, started: body.u64()? };
-        Ok(Self { versions: Versions { oldest, newest }, program, cluster, node, lane, boot, process })
+        Ok(Self { versions: Versions { oldest, newest }, program, cluster, node, lane, features, boot, process })
     }
 }
 
@@ -207,6 +234,7 @@ mod tests {
             cluster: ClusterId(7),
             node: NodeId(node),
             lane: 3,
+            features: Features(newest.into()),
             boot: 9,
             process: Process { id: 1, namespace: 2, started: 3 },
         }
@@ -214,7 +242,8 @@ mod tests {
 
     #[test]
     fn both_ends_agree_on_the_newest_common_version() {
-        for (a, b, agreed) in [((1, 1), (1, 1), 1), ((1, 3), (2, 5), 3), ((4, 9), (1, 4), 4)] {
+        for (a, b, version) in [((1, 1), (1, 1), 1), ((1, 3), (2, 5), 3), ((4, 9), (1, 4), 4)] {
+            let agreed = Agreed { version, features: Features(u16::from(a.1 & b.1)) };
             let (a, b) = (hello(1, a.0, a.1), hello(2, b.0, b.1));
             assert_eq!(a.agree(&b), Ok(agreed));
             assert_eq!(b.agree(&a), Ok(agreed));

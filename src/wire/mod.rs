@@ -16,7 +16,7 @@ mod strategies;
 pub use error::{Blame, FrameError, Unsendable};
 pub use frame::{Codec, Frame, Incoming, Parsed};
 pub use header::{BODY_MAX, HEADER, Header, PAYLOAD_MAX};
-pub use hello::{Hello, HelloError, Process, Program, VERSIONS, Versions};
+pub use hello::{Agreed, Features, Hello, HelloError, Process, Program, VERSIONS, Versions};
 pub use kind::Kind;
 pub use link::LinkMessage;
 pub use message::{BlockHash, Introduction, Message, RANGES_MAX, RecordPoint, ReplicaStanding, Report, Standing, Write, Zero};

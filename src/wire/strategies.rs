@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::body::BLOCKS_MAX;
 use super::{
-    BlockHash, Frame, Hello, Introduction, LinkMessage, Message, Process, Program, RecordPoint, ReplicaStanding, Report,
-    Standing, Versions, Write, Zero,
+    BlockHash, Features, Frame, Hello, Introduction, LinkMessage, Message, Process, Program, RecordPoint, ReplicaStanding,
+    Report, Standing, Versions, Write, Zero,
 };
 use crate::units::{
     Authority, BLOCK, BLOCKS_PER_EXTENT, BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId,
@@ -33,13 +33,14 @@ pub(super) fn link() -> impl Strategy<Value = LinkMessage> {
 fn hello() -> impl Strategy<Value = Hello> {
     let process = any::<(u32, u64, u64)>().prop_map(|(id, namespace, started)| Process { id, namespace, started });
     let program = any::<(u16, u16, u16)>().prop_map(|(major, minor, patch)| Program { major, minor, patch });
-    (any::<(u8, u8)>(), program, any::<(u128, u32, u16, u128)>(), process).prop_map(
-        |((a, b), program, (cluster, node, lane, boot), process)| Hello {
+    (any::<(u8, u8)>(), program, any::<(u128, u32, u16, u16, u128)>(), process).prop_map(
+        |((a, b), program, (cluster, node, lane, features, boot), process)| Hello {
             versions: Versions { oldest: a.min(b).max(1), newest: a.max(b).max(1) },
             program,
             cluster: ClusterId(cluster),
             node: NodeId(node),
             lane,
+            features: Features(features),
             boot,
             process,
         },

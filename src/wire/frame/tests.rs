@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::units::{BlockRange, ClusterId, NodeId, RecordId, VolumeId};
 use crate::wire::strategies::{frame, link};
-use crate::wire::{BODY_MAX, Blame, Hello, Process, Program, RANGES_MAX, Versions};
+use crate::wire::{BODY_MAX, Blame, Features, Hello, Process, Program, RANGES_MAX, Versions};
 
 const CODEC: Codec = Codec::new(1, true);
 
@@ -245,7 +245,7 @@ fn version_1_stays_what_it_is() {
     assert_eq!(hex(&bytes[..32]), "626b0114 0000 0000 0201000000000000 0403000000000000 08000000 00000000".replace(' ', ""));
     let mut hello = Vec::new();
     Codec::HELLO.encode_link(&LinkMessage::Hello(example_hello()), &mut hello);
-    let expected = "0103 0400 0500 0600 07000000000000000000000000000000 08000000 0900 0000 \
+    let expected = "0103 0400 0500 0600 07000000000000000000000000000000 08000000 0900 0100 \
                     0a000000000000000000000000000000 0b000000 00000000 0c00000000000000 0d00000000000000";
     assert_eq!(hex(&hello[..4]), "626b0001");
     assert_eq!(hex(&hello[HEADER..]), expected.replace(' ', ""));
@@ -262,6 +262,7 @@ fn example_hello() -> Hello {
         cluster: ClusterId(7),
         node: NodeId(8),
         lane: 9,
+        features: Features::PLAIN,
         boot: 10,
         process: Process { id: 11, namespace: 12, started: 13 },
     }
