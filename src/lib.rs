@@ -13,11 +13,13 @@
 //! | [`cluster`] | pure: the Raft-replicated model of nodes, resources and assignments |
 //! | [`ring`] | io_uring and aligned buffers; the only `unsafe` of the program |
 //! | [`runtime`] | the data plane's shell: shard threads that run the engine's commands |
+//! | [`attach`] | a volume as a local block device: FUSE and loop; file systems on it |
 //! | [`control`] | the control plane's shell: Raft, membership, the reconciler |
 //! | [`api`] | HTTP/JSON types, routes and client |
 //! | [`cli`] | the command line |
 
 pub mod api;
+pub mod attach;
 pub mod cli;
 pub mod cluster;
 pub mod control;

@@ -25,8 +25,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["units", "format", "wire"]),
     ("api", &["units"]),
     ("runtime", &["units", "format", "wire", "nbd", "engine", "ring"]),
+    ("attach", &["units", "nbd", "ring", "api"]),
     ("cli", &["units", "nbd", "api"]),
-    ("control", &["units", "format", "wire", "nbd", "engine", "ring", "runtime", "cluster", "api"]),
+    ("control", &["units", "format", "wire", "nbd", "engine", "ring", "runtime", "cluster", "api", "attach"]),
     ("main", &["units", "control", "cli", "api", "runtime"]),
 ];
 
@@ -76,6 +77,7 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("drbdpool", &["control"]),
     ("duct", &[]),
     ("clap", &["cli", "main"]),
+    ("fuser", &["attach"]),
 ];
 
 /// Production lines a file may have.

@@ -13,6 +13,7 @@
 //! This room knows the words only. It never looks at the model, the disks or the engine.
 
 mod assignments;
+mod attachments;
 mod client;
 mod error;
 mod nodes;
@@ -28,6 +29,7 @@ mod views;
 pub use assignments::{
     AssignResource, Assignment, DeployResource, ListAssignments, Placement, Replicas, UnassignResource, UndeployResource,
 };
+pub use attachments::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Mounted, Unmount};
 pub use client::{Client, Connecting, Connector, Stream};
 pub use error::{ApiError, Code};
 pub use nodes::{AddNode, Fill, HowtoJoin, JoinTicket, ListNodes, Membership, Node, Pool, PoolKind, RemoveNode};

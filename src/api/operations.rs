@@ -111,6 +111,17 @@ operation_table! {
     /// Takes a resource's replica from a node.
     POST "/v1/assignments/remove" unassign_resource(UnassignResource) -> Done;
 
+    /// The volumes that are block devices, node by node.
+    GET "/v1/attachments" list_attachments(ListAttachments) -> Vec<Attachment>;
+    /// Makes a volume a block device of a node.
+    POST "/v1/attachments/add" attach(Attach) -> Attachment;
+    /// Takes a volume's block device away.
+    POST "/v1/attachments/remove" detach(Detach) -> Done;
+    /// Mounts a volume's file system on this node; makes it first on a new volume, when that is asked for.
+    POST "/v1/mounts/add" mount(Mount) -> Mounted;
+    /// Unmounts a volume's file system from this node.
+    POST "/v1/mounts/remove" unmount(Unmount) -> Done;
+
     /// The options of the cluster or of a resource.
     GET "/v1/options" list_options(ListOptions) -> Options;
     /// Changes options of the cluster or of a resource.

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -194,6 +195,17 @@ pub struct DaemonOptions {
     pub root: Root,
 }
 
+/// Keeps one attachment alive; the daemon starts it as a process of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelperOptions {
+    /// The node's root.
+    pub root: Root,
+    /// The attachment's directory.
+    pub directory: PathBuf,
+    /// How long the device's users wait for a daemon that is away before they get errors.
+    pub patience: Duration,
+}
+
 /// What `init` and `join` made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Founded {
@@ -223,6 +235,9 @@ pub trait Setup: Send + Sync {
 
     /// Runs the daemon until it is told to end: by a signal or by [`shutdown`](super::Service::shutdown).
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()>;
+
+    /// Keeps an attachment alive until it is told to end, by SIGTERM.
+    fn attach_helper(&self, options: HelperOptions) -> Promise<'_, ()>;
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ pub(super) struct Page {
 
 /// Every page: the program's, and one for each verb.
 pub(super) fn pages() -> Vec<Page> {
-    let verbs = verbs::all().map(|verb| Page { file: format!("{}.8", page_name(verb)), text: verb_page(verb) });
+    let shown = verbs::all().filter(|verb| verb.category != Category::Internal);
+    let verbs = shown.map(|verb| Page { file: format!("{}.8", page_name(verb)), text: verb_page(verb) });
     std::iter::once(Page { file: "blkrep.8".to_owned(), text: overview() }).chain(verbs).collect()
 }
 

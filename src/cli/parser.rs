@@ -128,6 +128,7 @@ fn subcommand(verb: &'static Verb, name: &'static str) -> Command {
         .about(verb.short)
         .long_about(format!("{}.\n\n{}", verb.short, verb.long))
         .aliases(verb.aliases)
+        .hide(verb.category == Category::Internal)
         .args(verb.args.iter().copied().flatten().map(argument))
         .after_long_help(aliases(verb) + &examples(verb))
 }

@@ -52,15 +52,19 @@ pub(super) enum Category {
     Volumes,
     /// Where it is stored.
     Replicas,
+    /// Using volumes as block devices and file systems.
+    Using,
     /// How it is.
     Watching,
     /// The program itself.
     Program,
+    /// What the program starts of itself; in no list.
+    Internal,
 }
 
 impl Category {
-    /// All of them.
-    pub(super) const ALL: [Self; 5] = [Self::Cluster, Self::Volumes, Self::Replicas, Self::Watching, Self::Program];
+    /// Those that are shown.
+    pub(super) const ALL: [Self; 6] = [Self::Cluster, Self::Volumes, Self::Replicas, Self::Using, Self::Watching, Self::Program];
 
     /// The heading.
     pub(super) const fn title(self) -> &'static str {
@@ -68,8 +72,10 @@ impl Category {
             Self::Cluster => "Cluster and nodes",
             Self::Volumes => "Resources and volumes",
             Self::Replicas => "Replicas",
+            Self::Using => "Devices and file systems",
             Self::Watching => "How things are",
             Self::Program => "The program itself",
+            Self::Internal => "What the program starts of itself",
         }
     }
 }

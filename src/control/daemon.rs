@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::attachments::Book;
 use super::config::{Config, Membership, consensus_file, tls_directory, unusable};
 use super::consensus::{Consensus, Setup};
 use super::holds::{self, Holds};
@@ -23,7 +24,7 @@ use super::service::Operations;
 use super::setup::no_member;
 use super::status::{Question, Report};
 use super::tls::{Credentials, Tls};
-use super::{authority, local, nbd, reconciler};
+use super::{attachments, authority, local, nbd, reconciler};
 use crate::api::setup::Root;
 use crate::api::{ApiError, Code, routes, serve_connection};
 use crate::cluster::Cluster;
@@ -97,8 +98,9 @@ impl Daemon {
         let consensus = Consensus::open(setup, control).await?;
         let (events, inbox) = mpsc::unbounded_channel();
         let Plane { plane, maker } = factory(PlaneSetup { cluster, me, events })?;
-        let (pool, board, holds) = (Mutex::new(None), Board::default(), Holds::default());
-        let node = Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pool, maker, board, holds });
+        let (pool, board, holds, attachments) = (Mutex::new(None), Board::default(), Holds::default(), Book::new(&root));
+        let node =
+            Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pool, maker, board, holds, attachments });
         let doorkeeper = Arc::new(Doorkeeper::new(node.consensus.clone(), cluster, credentials, control));
         let (stop, _) = watch::channel(false);
         let mut daemon = Self { node, stop, doors: JoinSet::new(), servants: JoinSet::new(), _held: held };
@@ -170,6 +172,7 @@ impl Daemon {
             self.doors.spawn(async move { ended("the NBD port", tcp.await) });
         }
         self.doors.spawn(reconciler::run(node.clone()));
+        self.doors.spawn(attachments::keep(node.clone()));
         Ok(())
     }
 }
@@ -220,6 +223,7 @@ impl Answers for PeersAnswers {
                     let clients = holds::answer(&self.node, request).await?;
                     serde_json::to_vec(&clients).map_err(|error| error.to_string())
                 }
+                net::Service::Attachments => attachments::run_errand(&self.node, &request).await,
             }
         })
     }

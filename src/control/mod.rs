@@ -11,11 +11,13 @@
 //! | [`authority`] | the cluster's answers about records |
 //! | [`links`] | replication links, proved and handed to the data plane |
 //! | [`nbd`] | NBD clients, negotiated and handed to the data plane |
+//! | [`attachments`] | volumes as block devices of this node, and what is mounted from them |
 //! | [`status`], [`service`] | the API's operations |
 //! | [`removal`], [`unused`], [`holds`] | nothing is taken from under a client |
 //!
 //! Stopping all of this on every node stops no I/O.
 
+pub mod attachments;
 pub mod authority;
 pub mod config;
 pub mod consensus;

@@ -1,6 +1,6 @@
 //! NBD clients: listening, negotiating, and handing over to the data plane.
 //!
-//! Exports are `RESOURCE` (its volume 0) and `RESOURCE/VOLUME`. What a client is *told* comes from the model alone; only when it goes
+//! Exports are `RESOURCE` (its volume 0) and `RESOURCE/VOLUME`; this node's attachments add which of them they are. What a client is *told* comes from the model alone; only when it goes
 //! on to use an export is that attached. Clients come over the node's unix socket or a loopback address, where TLS is offered; on
 //! any other address it is required, with a certificate of the cluster's authority.
 
@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::attachments::uses;
 use super::consensus::ProposeError;
 use super::node::{Node, PATIENCE};
 use super::tls::TlsError;
@@ -226,9 +227,22 @@ impl Door {
 
     /// Attaches an export, on a node that does not have the resource yet as a diskless user of it.
     async fn attach(&self, name: &str) -> Result<OpenExport, Refusal> {
+        let (name, token) = match name.split_once(ATTACHMENT) {
+            Some((name, token)) => (name, Some(token)),
+            None => (name, None),
+        };
         let (resource, volume, _) = self.find(name).await?;
+        let open = self.attach_volume(&resource, volume).await?;
+        match token {
+            Some(token) => uses::admit(&self.node, resource.id, volume, token).await?,
+            None => uses::note(&self.node, resource.id).await?,
+        }
+        Ok(open)
+    }
+
+    async fn attach_volume(&self, resource: &Arc<Resource>, volume: VolumeId) -> Result<OpenExport, Refusal> {
         if !resource.assignments.contains_key(&self.node.me) {
-            self.assign(&resource).await?;
+            self.assign(resource).await?;
         }
         let deadline = tokio::time::Instant::now() + ATTACH;
         loop {
@@ -295,6 +309,8 @@ async fn pause_after(error: &io::Error) {
     sleep(Duration::from_millis(100)).await;
 }
 
+/// What follows an export's name when one of this node's attachments opens it; no name has such a sign.
+const ATTACHMENT: &str = ";attachment=";
 /// Clients that negotiate at once; those that are served do not count.
 const HANDSHAKES: usize = 256;
 const NEGOTIATION: Duration = Duration::from_secs(60);

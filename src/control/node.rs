@@ -7,6 +7,7 @@ use std::time::Duration;
 use drbdpool::Pool;
 use tokio::sync::Notify;
 
+use super::attachments::Book;
 use super::config::Config;
 use super::consensus::Consensus;
 use super::holds::Holds;
@@ -43,6 +44,8 @@ pub struct Node {
     pub board: Board,
     /// Resources that nobody is attached to while it is decided whether they go.
     pub holds: Holds,
+    /// Volumes as block devices.
+    pub attachments: Book,
 }
 
 impl Node {

@@ -9,12 +9,13 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::Unused;
-use super::{local, options, removal};
+use super::{attachments, local, options, removal};
 use crate::api::{
-    AddNode, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, ClusterStatus, Code,
-    DeployResource, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListFreeSpace, ListNodes, ListOptions,
-    ListResources, ListVolumes, OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode, RemoveResource, RemoveVolume,
-    Resource, ResourceStatus, Service, SetOptions, Shutdown, UnassignResource, UndeployResource, Volume, state,
+    AddNode, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, Attach, Attachment,
+    ClusterStatus, Code, DeployResource, Detach, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListAttachments,
+    ListFreeSpace, ListNodes, ListOptions, ListResources, ListVolumes, Mount, Mounted, OptionValues, Options, Ping, Placement,
+    Pong, Promise, RemoveNode, RemoveResource, RemoveVolume, Resource, ResourceStatus, Service, SetOptions, Shutdown,
+    UnassignResource, UndeployResource, Unmount, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -280,6 +281,26 @@ impl Service for Operations {
 
     fn unassign_resource(&self, asked: UnassignResource) -> Promise<'_, Done> {
         Box::pin(removal::unassign(&self.node, asked))
+    }
+
+    fn list_attachments(&self, asked: ListAttachments) -> Promise<'_, Vec<Attachment>> {
+        Box::pin(attachments::list(&self.node, asked))
+    }
+
+    fn attach(&self, asked: Attach) -> Promise<'_, Attachment> {
+        Box::pin(attachments::attach(&self.node, asked))
+    }
+
+    fn detach(&self, asked: Detach) -> Promise<'_, Done> {
+        Box::pin(attachments::detach(&self.node, asked))
+    }
+
+    fn mount(&self, asked: Mount) -> Promise<'_, Mounted> {
+        Box::pin(attachments::mount(&self.node, asked))
+    }
+
+    fn unmount(&self, asked: Unmount) -> Promise<'_, Done> {
+        Box::pin(attachments::unmount(&self.node, asked))
     }
 
     fn list_options(&self, asked: ListOptions) -> Promise<'_, Options> {

@@ -13,7 +13,9 @@ use super::join::{Enter, ask_entry, ask_plan};
 use super::local;
 use super::tls::{Authority, Credentials};
 use super::token::Token;
-use crate::api::setup::{DaemonOptions, Founded, InitOptions, JoinOptions, NodeOptions, RecoverOptions, Root, Setup, ports};
+use crate::api::setup::{
+    DaemonOptions, Founded, HelperOptions, InitOptions, JoinOptions, NodeOptions, RecoverOptions, Root, Setup, ports,
+};
 use crate::api::{ApiError, Code, Promise};
 use crate::cluster::{Command, NodeKind, Ports};
 use crate::units::{ClusterId, Name, NodeId};
@@ -45,6 +47,10 @@ impl Setup for Control {
 
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()> {
         Box::pin(daemon::run(options.root, self.plane.clone()))
+    }
+
+    fn attach_helper(&self, options: HelperOptions) -> Promise<'_, ()> {
+        Box::pin(crate::attach::helper::run(options))
     }
 }
 

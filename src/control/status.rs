@@ -32,6 +32,9 @@ pub struct Report {
     /// Why its pool cannot be used.
     #[serde(default)]
     pub pool_failure: Option<String>,
+    /// How often it has let clients use its resources.
+    #[serde(default)]
+    pub uses: BTreeMap<ResourceId, u64>,
 }
 
 /// The reports of the nodes that answer.
@@ -43,21 +46,29 @@ impl Report {
         let wanted = |id: ResourceId| question.resource.is_none_or(|only| only == id);
         let open = node.plane.status().into_iter().filter(|status| wanted(status.resource));
         let failures = node.board.failures().into_iter().filter(|(id, _)| wanted(*id));
-        Self {
-            resources: open.map(|status| (status.resource, status)).collect(),
-            failures: failures.collect(),
-            pool_failure: node.board.pool_failure(),
-        }
+        let resources: BTreeMap<_, _> = open.map(|status| (status.resource, status)).collect();
+        let uses = node.attachments.uses.all(resources.keys().copied());
+        Self { resources, failures: failures.collect(), pool_failure: node.board.pool_failure(), uses }
     }
 }
 
 /// Asks all nodes at once; those that do not answer at once count as offline.
 pub async fn gather(node: &Arc<Node>, model: &Cluster, resource: Option<ResourceId>) -> Reports {
+    gather_from(node, model, resource, |_| true).await
+}
+
+/// The same of this node and those that `wanted` names.
+pub async fn gather_from(
+    node: &Arc<Node>,
+    model: &Cluster,
+    resource: Option<ResourceId>,
+    wanted: impl Fn(NodeId) -> bool,
+) -> Reports {
     let question = Question { resource };
     let mut reports = Reports::from([(node.me, Report::of(node, &question))]);
     let request: Arc<[u8]> = serde_json::to_vec(&question).expect("a question can be written as JSON").into();
     let mut asked = JoinSet::new();
-    for peer in model.nodes.values().filter(|peer| peer.id != node.me && peer.certificate.is_some()) {
+    for peer in model.nodes.values().filter(|peer| peer.id != node.me && wanted(peer.id) && peer.certificate.is_some()) {
         let (peers, request, id, address) = (node.peers.clone(), request.clone(), peer.id, peer.control());
         asked.spawn(async move {
             let answer = peers.ask(id, address, Service::Node, &request, PATIENCE).await;

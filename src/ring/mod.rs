@@ -8,6 +8,7 @@
 //! - [`Ring`]: operations in, completions out, one system call a turn. An [`Op`] in flight belongs to the kernel.
 //! - [`Disk`]: a volume's bytes on files and block devices, opened directly, locked.
 //! - [`os`]: clocks, limits, sockets, devices.
+//! - [`loopback`]: a file as a block device.
 //!
 //! Architecture Invariant: the room knows nothing of replication, of NBD, or of who owns a buffer and why.
 
@@ -16,6 +17,7 @@
 mod disk;
 mod fd;
 mod gather;
+pub mod loopback;
 mod memory;
 mod op;
 pub mod os;

@@ -3,6 +3,7 @@
 //! Each file holds the lines of one subject with the handlers right below them. A verb's arguments are read in its handler, and
 //! nowhere else.
 
+mod attachments;
 mod found;
 mod nodes;
 mod options;
@@ -15,9 +16,18 @@ use super::spec::Verb;
 
 /// Every verb, in the order of `--help`.
 pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
-    [found::VERBS, nodes::VERBS, resources::VERBS, options::VERBS, replicas::VERBS, watch::VERBS, program::VERBS]
-        .into_iter()
-        .flatten()
+    [
+        found::VERBS,
+        nodes::VERBS,
+        resources::VERBS,
+        options::VERBS,
+        replicas::VERBS,
+        attachments::VERBS,
+        watch::VERBS,
+        program::VERBS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ async fn daemon(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> 
 }
 
 /// Sends what the daemon tells to standard error.
-fn log(given: Given<'_>) -> Result<(), Failure> {
+pub(super) fn log(given: Given<'_>) -> Result<(), Failure> {
     let wanted: String = given.one("log");
     // Raft's own library tells every refused connection, again and again; what matters of it the control plane tells.
     let whole = if wanted.contains("openraft") { wanted.clone() } else { format!("{wanted},openraft=off") };

@@ -65,7 +65,7 @@ fn every_example_gets_as_far_as_the_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_str().unwrap();
     // These do not ask a daemon, or never end.
-    let other = ["init", "join", "recover", "daemon", "demo", "status --watch", "generate"];
+    let other = ["init", "join", "recover", "daemon", "demo", "status --watch", "generate", "attach-helper"];
     for example in all().flat_map(|verb| verb.examples).filter(|e| !other.iter().any(|o| e.line.starts_with(o))) {
         let line = ["blkrep", "--root", root, "-q"].into_iter().chain(words(example.line));
         let matches = parser::command().try_get_matches_from(line).unwrap();
@@ -97,5 +97,9 @@ impl crate::api::setup::Setup for NoSetup {
 
     fn daemon(&self, _: crate::api::setup::DaemonOptions) -> crate::api::Promise<'_, ()> {
         panic!("daemon was called")
+    }
+
+    fn attach_helper(&self, _: crate::api::setup::HelperOptions) -> crate::api::Promise<'_, ()> {
+        panic!("attach-helper was called")
     }
 }

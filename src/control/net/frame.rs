@@ -13,6 +13,8 @@ pub enum Service {
     Node,
     /// Clients that are let in or not.
     Holds,
+    /// Volumes as block devices of that node.
+    Attachments,
 }
 
 impl Service {
@@ -21,11 +23,12 @@ impl Service {
             Self::Consensus => 1,
             Self::Node => 2,
             Self::Holds => 3,
+            Self::Attachments => 4,
         }
     }
 
     pub(super) fn of_code(code: u8) -> Option<Self> {
-        [Self::Consensus, Self::Node, Self::Holds].into_iter().find(|service| service.code() == code)
+        [Self::Consensus, Self::Node, Self::Holds, Self::Attachments].into_iter().find(|service| service.code() == code)
     }
 }
 

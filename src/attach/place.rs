@@ -1,0 +1,212 @@
+//! Where an attachment keeps its files: a directory of its own below `run/blkrep/attach`, gone after a restart of the machine as the
+//! attachment itself is.
+//!
+//! - `lock`: held by the helper for as long as it lives (flock). Whoever can take it knows that there is no helper.
+//! - `state.json`: what it is an attachment of.
+//! - `seen.json`, `fenced`: what it knows of other nodes' uses of the volume.
+//! - `fuse/volume`: the volume as a file.
+//! - `device`: a link to the block device.
+//! - `helper.log`: what the helper had to tell.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::api::setup::Root;
+use crate::units::{Name, NodeId, ResourceId, VolumeId};
+
+/// What an attachment is of, and how it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The resource's name.
+    pub resource: Name,
+    /// The resource: a new one of the same name is another.
+    pub id: ResourceId,
+    /// The volume.
+    pub volume: VolumeId,
+    /// Whether the device refuses writes.
+    pub read_only: bool,
+    /// Whether no other attachment of the volume may be made.
+    pub exclusive: bool,
+    /// Whether it was made for a mount, and goes with it.
+    #[serde(default)]
+    pub for_mount: bool,
+    /// Tells this attachment from every other.
+    pub token: String,
+    /// The helper's process id, for people; whether it lives tells the lock.
+    #[serde(default)]
+    pub pid: u32,
+    /// The block device; empty until there is one.
+    #[serde(default)]
+    pub device: PathBuf,
+}
+
+/// The directory of one attachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(PathBuf);
+
+impl Place {
+    /// The place of a volume's attachment.
+    pub fn of(root: &Root, resource: &Name, volume: VolumeId) -> Self {
+        // No name has an '@'.
+        Self(Self::all_below(root).join(format!("{resource}@{volume}")))
+    }
+
+    /// The place at this directory.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self(directory.into())
+    }
+
+    /// Every place that is there, in no order.
+    pub fn all(root: &Root) -> io::Result<Vec<Self>> {
+        match fs::read_dir(Self::all_below(root)) {
+            Ok(entries) => entries.map(|entry| Ok(Self(entry?.path()))).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn all_below(root: &Root) -> PathBuf {
+        root.run().join("attach")
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the FUSE file system is mounted.
+    pub fn mount_point(&self) -> PathBuf {
+        self.0.join("fuse")
+    }
+
+    /// The volume as a file.
+    pub fn file(&self) -> PathBuf {
+        self.mount_point().join("volume")
+    }
+
+    /// The link to the block device.
+    pub fn link(&self) -> PathBuf {
+        self.0.join("device")
+    }
+
+    /// The helper's log.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("helper.log")
+    }
+
+    /// Makes the directories.
+    pub fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.mount_point())
+    }
+
+    /// Removes everything. The file system must be unmounted.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir(self.mount_point()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is written about the attachment.
+    pub fn state(&self) -> io::Result<State> {
+        Ok(serde_json::from_slice(&fs::read(self.0.join(STATE))?)?)
+    }
+
+    /// Writes it.
+    pub fn store(&self, state: &State) -> io::Result<()> {
+        let new = self.0.join("state.new");
+        fs::write(&new, serde_json::to_vec(state)?)?;
+        fs::rename(new, self.0.join(STATE))
+    }
+
+    /// The counts of other nodes' uses that the attachment has noted; `None` before it was admitted for the first time.
+    pub fn seen(&self) -> Option<BTreeMap<NodeId, u64>> {
+        serde_json::from_slice(&fs::read(self.0.join(SEEN)).ok()?).ok()
+    }
+
+    /// Notes them.
+    pub fn note_seen(&self, counts: &BTreeMap<NodeId, u64>) -> io::Result<()> {
+        let new = self.0.join("seen.new");
+        fs::write(&new, serde_json::to_vec(counts)?)?;
+        fs::rename(new, self.0.join(SEEN))
+    }
+
+    /// Notes that another node has used the volume: the attachment is never admitted again.
+    pub fn fence(&self) -> io::Result<()> {
+        fs::write(self.0.join(FENCED), b"")
+    }
+
+    /// Whether another node was seen to use the volume.
+    pub fn is_fenced(&self) -> bool {
+        self.0.join(FENCED).exists()
+    }
+
+    /// Takes the lock; `None` while another process has it.
+    pub fn lock(&self) -> io::Result<Option<File>> {
+        let path = self.0.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a helper lives here.
+    pub fn is_alive(&self) -> bool {
+        self.0.exists() && matches!(self.lock(), Ok(None))
+    }
+}
+
+const STATE: &str = "state.json";
+const SEEN: &str = "seen.json";
+const FENCED: &str = "fenced";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State {
+            resource: "web".parse().unwrap(),
+            id: ResourceId(7),
+            volume: VolumeId(1),
+            read_only: false,
+            exclusive: true,
+            for_mount: false,
+            token: "t".into(),
+            pid: 1,
+            device: "/dev/loop0".into(),
+        }
+    }
+
+    #[test]
+    fn an_attachment_is_found_again_and_known_to_live() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        assert_eq!(Place::all(&root).unwrap(), []);
+        let place = Place::of(&root, &"web".parse().unwrap(), VolumeId(1));
+        place.make().unwrap();
+        place.store(&state()).unwrap();
+        assert_eq!(Place::all(&root).unwrap(), std::slice::from_ref(&place));
+        assert_eq!(place.state().unwrap(), state());
+        assert!(!place.is_alive());
+        let held = place.lock().unwrap().unwrap();
+        assert!(place.is_alive());
+        drop(held);
+        assert!(!place.is_alive());
+        place.remove().unwrap();
+        place.remove().unwrap();
+        assert_eq!(Place::all(&root).unwrap(), []);
+    }
+}

@@ -1,0 +1,61 @@
+//! Keeping attachments as they were asked for: those that are to come back do, and what killed helpers left goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{Role, attach_here, uses};
+use crate::attach::launch;
+use crate::attach::place::Place;
+use crate::control::node::Node;
+use crate::units::VolumeId;
+
+/// Looks after the attachments, until it is dropped.
+pub async fn keep(node: Arc<Node>) {
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut later: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
+    loop {
+        look.tick().await;
+        let living = launch::living(&node.root).unwrap_or_default();
+        uses::watch(&node, &living).await;
+        clear_away(&node).await;
+        for (key, asked) in node.attachments.persistent() {
+            let volume = asked.volume.unwrap_or(VolumeId(0));
+            if Place::of(&node.root, &asked.resource, volume).is_alive()
+                || later.get(&key).is_some_and(|(when, _)| *when > Instant::now())
+            {
+                continue;
+            }
+            match attach_here(&node, &asked, Role::Asked).await {
+                Ok(made) => {
+                    tracing::info!(volume = %key, device = %made.device.display(), "attached again");
+                    later.remove(&key);
+                }
+                Err(error) => {
+                    let pause = later.get(&key).map_or(LOOK, |(_, pause)| (*pause * 2).min(LONGEST));
+                    tracing::warn!(volume = %key, %error, "cannot be attached again yet");
+                    later.insert(key, (Instant::now() + pause, pause));
+                }
+            }
+        }
+    }
+}
+
+/// Takes away what killed helpers left, unless the volume is just being attached.
+async fn clear_away(node: &Arc<Node>) {
+    let places = Place::all(&node.root).unwrap_or_default();
+    for place in places.into_iter().filter(|place| !place.is_alive()) {
+        let Ok(state) = place.state() else { continue };
+        let _turn = node.attachments.turn(&state.resource, state.volume).await;
+        if !place.is_alive() {
+            tracing::info!(resource = %state.resource, volume = %state.volume, "an attachment's helper has died; it is taken away");
+            launch::clear_away(&place);
+        }
+    }
+}
+
+const LOOK: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);

@@ -1,0 +1,194 @@
+//! Whether a volume was used elsewhere while an attachment had no connection.
+//!
+//! An attachment outlives its connection to the daemon: the kernel holds blocks of the volume in its caches, and writes that were not
+//! answered are sent again. That is right only while nobody else has written. So every node counts, durably, how often it has let a
+//! client use a resource; an attachment notes the others' counts while nobody else can change them, because its own node is primary;
+//! and it is admitted again only when they are what they were.
+//!
+//! A node that cannot be asked does not matter: where it may have newer data, the engine does not let this node be primary without it.
+//! What such a node did while this daemon could see it is noted then ([`watch`]).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::attach::place::{Place, State};
+use crate::control::node::Node;
+use crate::control::status;
+use crate::control::tls::write_private;
+use crate::engine::Connection;
+use crate::nbd::Refusal;
+use crate::units::{NodeId, ResourceId, VolumeId};
+
+/// How often this node has let clients use its resources.
+#[derive(Debug)]
+pub struct Uses {
+    directory: PathBuf,
+    known: Mutex<BTreeMap<ResourceId, u64>>,
+}
+
+impl Uses {
+    /// The counts in `directory`.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, known: Mutex::default() }
+    }
+
+    /// How often a resource was used.
+    pub fn of(&self, resource: ResourceId) -> u64 {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known.entry(resource).or_insert_with(|| self.load(resource))
+    }
+
+    /// All that were used since the daemon started, or were asked for.
+    pub fn all(&self, of: impl Iterator<Item = ResourceId>) -> BTreeMap<ResourceId, u64> {
+        of.map(|resource| (resource, self.of(resource))).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Counts one use more. When this returns, the count is durable.
+    pub fn count(&self, resource: ResourceId) -> io::Result<()> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = known.get(&resource).copied().unwrap_or_else(|| self.load(resource)) + 1;
+        fs::create_dir_all(&self.directory)?;
+        write_private(&self.file(resource), format!("{next}\n").as_bytes())?;
+        known.insert(resource, next);
+        Ok(())
+    }
+
+    fn load(&self, resource: ResourceId) -> u64 {
+        fs::read_to_string(self.file(resource)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn file(&self, resource: ResourceId) -> PathBuf {
+        self.directory.join(resource.to_string())
+    }
+}
+
+/// Counts a client that is no attachment.
+pub async fn note(node: &Arc<Node>, resource: ResourceId) -> Result<(), Refusal> {
+    let node = node.clone();
+    let counted = tokio::task::spawn_blocking(move || node.attachments.uses.count(resource));
+    let counted = counted.await.map_err(io::Error::other).flatten();
+    counted.map_err(|error| Refusal::unknown(format!("the use of the volume cannot be noted: {error}")))
+}
+
+/// Admits the attachment with this token, whose node is primary now: for the first time, or again when nobody else has used the volume.
+pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, token: &str) -> Result<(), Refusal> {
+    let gone = || Refusal::policy("there is no such attachment any more");
+    let name = node.model().resource(resource).map_err(|_| gone())?.name.clone();
+    let place = Place::of(&node.root, &name, volume);
+    let state = place.state().map_err(|_| gone())?;
+    if state.token != token || state.id != resource {
+        return Err(gone());
+    }
+    let seen = others(node, resource).await.map_err(|silent| {
+        let silent = node.model().node_name(silent);
+        Refusal::unknown(format!("node '{silent}' does not tell whether it has used the volume"))
+    })?;
+    match compare(&place, &state, &seen) {
+        Ok(true) => note(node, resource).await,
+        Ok(false) => Ok(()),
+        Err(by) => {
+            let by = by.map_or_else(|| "another node".to_owned(), |by| format!("node '{}'", node.model().node_name(by)));
+            Err(Refusal::policy(format!("the volume was used on {by} meanwhile; detach it and attach it again")))
+        }
+    }
+}
+
+/// Looks for uses elsewhere of what is attached here: to know of them when the other node is gone.
+pub async fn watch(node: &Arc<Node>, attached: &[(Place, State)]) {
+    for (place, state) in attached {
+        let Ok(seen) = others(node, state.id).await else { continue };
+        if place.seen().is_some() && compare(place, state, &seen).is_err() {
+            tracing::debug!(resource = %state.resource, volume = %state.volume, "an attached volume is used elsewhere");
+        }
+    }
+}
+
+/// Compares the others' counts with those that an attachment has noted, and notes those that are new to it. Whether it is the first
+/// time; or the node that has used the volume.
+fn compare(place: &Place, state: &State, seen: &BTreeMap<NodeId, u64>) -> Result<bool, Option<NodeId>> {
+    let store = |counts: &BTreeMap<NodeId, u64>| place.note_seen(counts).map_err(|_| None);
+    let Some(mut noted) = place.seen() else {
+        store(seen)?;
+        return Ok(true);
+    };
+    if place.is_fenced() {
+        return Err(None);
+    }
+    let changed = seen.iter().find(|(node, now)| noted.get(node).is_some_and(|then| then != *now));
+    if let Some((by, _)) = changed {
+        tracing::warn!(resource = %state.resource, volume = %state.volume, %by, "an attachment is fenced: another node has used the volume");
+        let _ = place.fence();
+        return Err(Some(*by));
+    }
+    let before = noted.len();
+    for (node, count) in seen {
+        noted.entry(*node).or_insert(*count);
+    }
+    if noted.len() > before {
+        store(&noted)?;
+    }
+    Ok(false)
+}
+
+/// The counts of the nodes that this one is connected to for a resource; or one that does not tell.
+async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeId, u64>, NodeId> {
+    let status = node.plane.status().into_iter().find(|status| status.resource == resource);
+    let peers = status.into_iter().flat_map(|status| status.peers);
+    let connected: Vec<NodeId> = peers.filter(|peer| peer.connection == Connection::Connected).map(|peer| peer.node).collect();
+    let model = node.model();
+    let reports = status::gather_from(node, &model, Some(resource), |peer| connected.contains(&peer)).await;
+    let count = |peer: &NodeId| {
+        let report = reports.get(peer).ok_or(*peer)?;
+        Ok((*peer, report.uses.get(&resource).copied().unwrap_or(0)))
+    };
+    connected.iter().filter(|peer| **peer != node.me).map(count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: ResourceId = ResourceId(3);
+
+    #[test]
+    fn counts_outlive_the_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let uses = Uses::new(directory.path().join("uses"));
+        assert_eq!(uses.of(WEB), 0);
+        uses.count(WEB).unwrap();
+        uses.count(WEB).unwrap();
+        assert_eq!(uses.of(WEB), 2);
+        let again = Uses::new(directory.path().join("uses"));
+        again.count(WEB).unwrap();
+        assert_eq!(again.all([WEB, ResourceId(9)].into_iter()), [(WEB, 3)].into());
+    }
+
+    #[test]
+    fn a_volume_that_another_node_has_used_is_not_admitted_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::at(directory.path());
+        let state = State {
+            resource: "web".parse().unwrap(),
+            id: WEB,
+            volume: VolumeId(0),
+            read_only: false,
+            exclusive: false,
+            for_mount: false,
+            token: "t".into(),
+            pid: 1,
+            device: PathBuf::new(),
+        };
+        let counts = |all: &[(u32, u64)]| all.iter().map(|&(node, count)| (NodeId(node), count)).collect::<BTreeMap<_, _>>();
+        assert_eq!(compare(&place, &state, &counts(&[(1, 5)])), Ok(true));
+        assert_eq!(compare(&place, &state, &counts(&[(1, 5)])), Ok(false));
+        // A node that was away comes back with whatever it had counted.
+        assert_eq!(compare(&place, &state, &counts(&[(1, 5), (2, 8)])), Ok(false));
+        assert_eq!(compare(&place, &state, &counts(&[])), Ok(false));
+        assert_eq!(compare(&place, &state, &counts(&[(1, 5), (2, 9)])), Err(Some(NodeId(2))));
+        // For good, even when that node cannot be asked any more.
+        assert_eq!(compare(&place, &state, &counts(&[(1, 5)])), Err(None));
+    }
+}
