@@ -133,6 +133,8 @@ def out_of_time(*_):
 def tidy(folder, keep_as):
     """Ends what is left of a story. After a failure the logs of its daemons are kept, and their ends shown."""
     end_all(descendants())
+    # Before the logs are looked for: a file system whose server is gone cannot be walked through.
+    leftovers.release(folder)
     if keep_as:
         kept = KEPT / keep_as
         shutil.rmtree(kept, ignore_errors=True)
@@ -143,6 +145,5 @@ def tidy(folder, keep_as):
             print(f"     -- the end of {copy}")
             for line in log.read_text(errors="replace").splitlines()[-15:]:
                 print(f"     | {line}")
-    leftovers.release(folder)
     network.remove_own()
     shutil.rmtree(folder, ignore_errors=True)

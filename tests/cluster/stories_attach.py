@@ -1,0 +1,241 @@
+"""Volumes as block devices and mounted file systems, through restarts and deaths of what serves them."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+from cluster import Cluster
+from processes import end_all
+from suite import check, story, wait_for
+
+KERNEL = [path for path in ("/dev/fuse", "/dev/loop-control") if not Path(path).exists()]
+
+
+def needs_devices(scene):
+    """Tells why, where this kernel has no FUSE or no loop devices; fails on a machine that should have them."""
+    check(not KERNEL, "the kernel has FUSE and loop devices", KERNEL)
+
+
+def attachment(node, resource):
+    return [a for a in node.json("list-attachments", "--resources", resource) if a["node"] == node.name][0]
+
+
+def helper_of(node, resource):
+    """The process that keeps an attachment."""
+    mark = f"attach/{resource}@0".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"attach-helper" in words and any(w.endswith(mark) and w.startswith(str(node.root).encode()) for w in words):
+                return int(entry.name)
+    return None
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def drop_caches():
+    subprocess.run(["sync"], check=True)
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+
+class Writer:
+    """Writes blocks one after the other, each with fsync, and remembers the errors."""
+
+    def __init__(self, path):
+        self.path = path
+        self.written = 0
+        self.trouble = None
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            with open(self.path, "wb", buffering=0) as file:
+                while not self.ending.is_set():
+                    file.write(self.written.to_bytes(8, "little") * 512)
+                    os.fsync(file.fileno())
+                    self.written += 1
+        except OSError as error:
+            self.trouble = error
+
+    def close(self):
+        self.ending.set()
+        self.thread.join()
+
+    def check(self, path):
+        data = Path(path).read_bytes()
+        check(len(data) >= self.written * 4096, "every block that was synced is there", len(data), self.written)
+        for at in range(self.written):
+            block = data[at * 4096 : (at + 1) * 4096]
+            check(block == at.to_bytes(8, "little") * 512, "a block is as it was written", at)
+
+
+@story(minutes=2)
+def a_volume_is_a_block_device(scene):
+    """Attach, write through the device, detach: what was written is on both replicas, and read through NBD. Attaching twice gives the
+    same device; one that is mounted is not detached; another node lists it and can have it detached from afar."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    one, two = cluster[1], cluster[2]
+    device = one.blkrep("attach", "web").strip()
+    check(device.startswith("/dev/loop"), "attach prints the device", device)
+    check(one.blkrep("attach", "web/0").strip() == device, "a second attach gives the same device")
+    one.refuses("attach", "web", "--exclusive", naming=["attached already"])
+    one.refuses("attach", "nothing", naming=["nothing"])
+    two.refuses("attach", "web", naming=["node1"])
+    size = int(subprocess.check_output(["blockdev", "--getsize64", device]))
+    check(size == 64 << 20, "the device has the volume's size", size)
+    data = os.urandom(1 << 20)
+    handle = os.open(device, os.O_RDWR)
+    os.pwrite(handle, data, 3 << 20)
+    os.fsync(handle)
+    os.close(handle)
+    subprocess.run(["blkdiscard", "--offset", str(3 << 20), "--length", "65536", device], check=True)
+    subprocess.run(["blkdiscard", "--zeroout", "--offset", str((3 << 20) + 65536), "--length", "65536", device], check=True)
+    listed = two.json("list-attachments")
+    check([(a["node"], a["resource"], a["device"]) for a in listed] == [(one.name, "web", device)], "every node lists it", listed)
+    two.blkrep("detach", "web", "--node", one.name)
+    wait_for("nothing is left", lambda: helper_of(one, "web") is None and not list((one.root / "run/blkrep/attach").iterdir()), 10)
+    check(not two.json("list-attachments"), "it is not listed any more")
+    expected = bytes(131072) + data[131072:]
+    cluster.check_identical("web")
+    again = two.blkrep("attach", "web", "--read-only").strip()
+    with open(again, "rb") as device:
+        device.seek(3 << 20)
+        check(device.read(1 << 20) == expected, "the other node reads what was written")
+    try:
+        handle = os.open(again, os.O_RDWR)
+        os.pwrite(handle, b"x" * 4096, 0)
+        os.fsync(handle)
+        raise AssertionError("a read-only device was written")
+    except OSError as error:
+        scene.note(f"read-only: {error}")
+    two.blkrep("detach", "web")
+
+
+@story(minutes=3)
+def a_mounted_volume_outlives_its_daemon(scene):
+    """While a program writes with fsync, its daemon is ended cleanly and started again, then killed and started again. The program sees
+    no error, and everything that it synced is there: read on this node after the caches are dropped, and on the other node."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    one, two = cluster[1], cluster[2]
+    mount = scene.folder / "mnt"
+    mount.mkdir()
+    one.refuses("mount", "web", mount, naming=["no file system"])
+    check(not one.json("list-attachments"), "what could not be mounted is not left attached")
+    said = one.blkrep("mount", "web", mount, "--mkfs")
+    check("made just now" in said, "a file system was made", said)
+    scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    one.refuses("detach", "web", naming=["in use"])
+    writer = scene.closes(Writer(mount / "log"))
+    wait_for("it writes", lambda: writer.written > 20, 20)
+    for how in (one.stop, one.kill):
+        how()
+        before = writer.written
+        one.start()
+        wait_for("it goes on", lambda: writer.trouble or writer.written > before + 20, 40)
+        check(writer.trouble is None, "no error reached the program", writer.trouble)
+    writer.close()
+    drop_caches()
+    writer.check(mount / "log")
+    (mount / "big").write_bytes(os.urandom(5 << 20))
+    expected = digest(mount / "big")
+    one.blkrep("umount", mount)
+    check(not one.json("list-attachments"), "the device went with the mount")
+    cluster.wait_up_to_date("web", 2)
+    said = two.blkrep("mount", "web", mount, "--mkfs")
+    check("made" not in said, "a file system that is there is not made again", said)
+    writer.check(mount / "log")
+    check(digest(mount / "big") == expected, "the other node has the file")
+    two.blkrep("umount", mount)
+    cluster.check_identical("web")
+
+
+@story(minutes=2)
+def a_killed_helper_leaves_nothing(scene):
+    """The helper is killed while its file system is mounted: programs get errors, and after the unmount the volume can be mounted again
+    with everything that was synced. A persistent attachment comes back by itself."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    one = cluster[1]
+    mount = scene.folder / "mnt"
+    mount.mkdir()
+    one.blkrep("mount", "web", mount, "--mkfs", "--fs", "ext4")
+    scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    with open(mount / "kept", "wb", buffering=0) as file:
+        file.write(b"kept" * 1000)
+        os.fsync(file.fileno())
+    end_all([helper_of(one, "web")])
+    wait_for("it is not listed any more", lambda: not one.json("list-attachments"), 10)
+    subprocess.run(["umount", str(mount)], check=True)
+    wait_for("nothing is left", lambda: not list((one.root / "run/blkrep/attach").iterdir()), 10)
+    one.blkrep("mount", "web", mount)
+    check((mount / "kept").read_bytes() == b"kept" * 1000, "what was synced is there")
+    one.blkrep("umount", mount)
+    first = one.blkrep("attach", "web", "--persistent").strip()
+    helper = helper_of(one, "web")
+    end_all([helper])
+    wait_for("it is back", lambda: attachment(one, "web")["persistent"] and helper_of(one, "web") not in (None, helper), 20)
+    check(Path(attachment(one, "web")["device"]).exists(), "it is a device again", first)
+    one.restart()
+    check(attachment(one, "web")["persistent"], "it is still known after a restart of the daemon")
+    one.blkrep("detach", "web")
+    check(not one.json("list-attachments"), "it does not come back once it was detached")
+
+
+@story(minutes=2)
+def an_attachment_is_fenced_when_another_node_took_over(scene):
+    """A node's daemon dies with a volume attached; the volume is used on another node; the daemon returns. What the first node still had
+    to write never reaches the volume: its device fails, until it is attached anew."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    one, two = cluster[1], cluster[2]
+    device = one.blkrep("attach", "web").strip()
+    handle = os.open(device, os.O_RDWR | os.O_SYNC)
+    os.pwrite(handle, b"1" * 4096, 0)
+    one.kill()
+    outcome = []
+
+    def stale():
+        try:
+            os.pwrite(handle, b"2" * 4096, 0)
+            outcome.append("written")
+        except OSError as error:
+            outcome.append(error.errno)
+
+    late = threading.Thread(target=stale)
+    late.start()
+    # The first node may come back, and is given the time to.
+    other = wait_for("the other node can attach", lambda: two.blkrep("attach", "web").strip(), 60)
+    with open(other, "r+b", buffering=0) as there:
+        check(there.read(4096) == b"1" * 4096, "the other node reads what was synced")
+        there.seek(0)
+        there.write(b"3" * 4096)
+        os.fsync(there.fileno())
+    two.blkrep("detach", "web")
+    one.start()
+    late.join(90)
+    os.close(handle)
+    check(outcome == [5], "the write that came too late failed with EIO", outcome)
+    cluster.wait_up_to_date("web", 2)
+    one.refuses("attach", "web", naming=["another node"])
+    one.blkrep("detach", "web")
+    again = one.blkrep("attach", "web").strip()
+    with open(again, "rb") as there:
+        check(there.read(4096) == b"3" * 4096, "the volume is as the other node left it")
+    one.blkrep("detach", "web")
+    cluster.check_identical("web")
