@@ -232,7 +232,7 @@ impl Door {
             None => (name, None),
         };
         let (resource, volume, _) = self.find(name).await?;
-        let open = self.attach_volume(&resource, volume).await?;
+        let open = self.attach_volume(name, &resource, volume).await?;
         match token {
             Some(token) => uses::admit(&self.node, resource.id, volume, token).await?,
             None => uses::note(&self.node, resource.id).await?,
@@ -240,7 +240,7 @@ impl Door {
         Ok(open)
     }
 
-    async fn attach_volume(&self, resource: &Arc<Resource>, volume: VolumeId) -> Result<OpenExport, Refusal> {
+    async fn attach_volume(&self, name: &str, resource: &Arc<Resource>, volume: VolumeId) -> Result<OpenExport, Refusal> {
         if !resource.assignments.contains_key(&self.node.me) {
             self.assign(resource).await?;
         }
