@@ -2,12 +2,14 @@
 //!
 //! The command line fills in these values and calls the [`Setup`] it was given; the control plane implements it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::error::ApiError;
 use super::nodes::PoolKind;
 use super::operations::Promise;
 use crate::units::Name;
@@ -221,6 +223,15 @@ pub struct Founded {
     pub notes: Vec<String>,
 }
 
+/// A listening socket that this process was started with.
+#[derive(Debug)]
+pub enum Listener {
+    /// Of a path.
+    Unix(UnixListener),
+    /// Of an address and port.
+    Tcp(TcpListener),
+}
+
 /// What the control plane offers without a daemon. `init`, `join` and `recover` refuse while a daemon runs below the root,
 /// and leave a root that a daemon can be started on.
 pub trait Setup: Send + Sync {
@@ -232,6 +243,9 @@ pub trait Setup: Send + Sync {
 
     /// Restarts the control plane from one node's state, and says in notes what may be lost.
     fn recover(&self, options: RecoverOptions) -> Promise<'_, Founded>;
+
+    /// The listening sockets that whoever started this process has opened for it (sd_listen_fds(3)); none the second time.
+    fn listeners(&self) -> Result<Vec<Listener>, ApiError>;
 
     /// Runs the daemon until it is told to end: by a signal or by [`shutdown`](super::Service::shutdown).
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()>;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use super::setup::no_member;
 use super::status::{Question, Report};
 use super::tls::{Credentials, Tls};
 use super::{attachments, authority, local, nbd, reconciler};
-use crate::api::setup::Root;
+use crate::api::setup::{Listener, Root};
 use crate::api::{ApiError, Code, routes, serve_connection};
 use crate::cluster::Cluster;
 use crate::runtime::{DataPlane, PlaneEvent};
@@ -77,6 +78,8 @@ pub struct Daemon {
     doors: JoinSet<()>,
     /// Those that the end itself needs: requests between nodes, and the API.
     servants: JoinSet<()>,
+    /// Files that go at the end; not the socket that somebody else listens on when this does not.
+    own_files: Vec<PathBuf>,
     _held: local::Held,
 }
 
@@ -89,7 +92,7 @@ impl Daemon {
         let held = local::hold(&root)?;
         let keys = tls_directory(&root);
         let credentials = Credentials::load(&keys).map_err(|error| unusable(&keys, &error))?;
-        let sockets = Sockets::bind(&root, &config)?;
+        let sockets = Sockets::bind(&root, &config, local::inherited_listeners()?)?;
         let (seen, model) = watch::channel(Arc::new(Cluster::default()));
         let gate = Gate::new(Arc::new(Tls::new(cluster, &credentials)?), model, told);
         let peers = Arc::new(Peers::new(gate.clone(), config.address)?);
@@ -103,7 +106,8 @@ impl Daemon {
             Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pool, maker, board, holds, attachments });
         let doorkeeper = Arc::new(Doorkeeper::new(node.consensus.clone(), cluster, credentials, control));
         let (stop, _) = watch::channel(false);
-        let mut daemon = Self { node, stop, doors: JoinSet::new(), servants: JoinSet::new(), _held: held };
+        let own_files = sockets.own_files.clone();
+        let mut daemon = Self { node, stop, doors: JoinSet::new(), servants: JoinSet::new(), own_files, _held: held };
         daemon.serve(sockets, seen, inbox, doorkeeper)?;
         tracing::info!(node = %daemon.node.config.name, id = %me, %cluster, "running");
         Ok(daemon)
@@ -128,7 +132,7 @@ impl Daemon {
             tracing::info!(node = %heir, "the control plane's vote was handed over");
         }
         self.servants.shutdown().await;
-        for path in [self.node.root.api_socket(), self.node.root.nbd_socket(), self.node.root.pid_file()] {
+        for path in &self.own_files {
             // What is not there need not go.
             let _ = fs::remove_file(path);
         }
@@ -165,9 +169,11 @@ impl Daemon {
         let replication = links::serve(sockets.replication, node.clone());
         self.servants.spawn(async move { ended("the replication port", replication.await) });
         self.servants.spawn(answer_plane(node.clone(), Dialler::new(node.clone())?, inbox));
-        let unix = nbd::serve_unix(sockets.nbd_unix, node.clone());
-        self.doors.spawn(async move { ended("the NBD socket", unix.await) });
-        if let Some(listener) = sockets.nbd_tcp {
+        for listener in sockets.nbd_unix {
+            let unix = nbd::serve_unix(listener, node.clone());
+            self.doors.spawn(async move { ended("the NBD socket", unix.await) });
+        }
+        for listener in sockets.nbd_tcp {
             let tcp = nbd::serve_tcp(listener, node.clone());
             self.doors.spawn(async move { ended("the NBD port", tcp.await) });
         }
@@ -181,26 +187,58 @@ impl Daemon {
 struct Sockets {
     control: tokio::net::TcpListener,
     replication: tokio::net::TcpListener,
-    nbd_tcp: Option<tokio::net::TcpListener>,
-    nbd_unix: UnixListener,
+    nbd_tcp: Vec<tokio::net::TcpListener>,
+    nbd_unix: Vec<UnixListener>,
     api: UnixListener,
+    /// What is left behind of them, and shall not be.
+    own_files: Vec<PathBuf>,
 }
 
 impl Sockets {
-    fn bind(root: &Root, config: &Config) -> Result<Self, ApiError> {
+    /// Listens at the node's own places, and takes those that were `inherited` for NBD clients: besides its own, or instead of the one
+    /// at the same place.
+    fn bind(root: &Root, config: &Config, inherited: Vec<Listener>) -> Result<Self, ApiError> {
+        let (mut nbd_unix, mut nbd_tcp) = (Vec::new(), Vec::new());
+        for listener in inherited {
+            match listener {
+                Listener::Unix(listener) => {
+                    nbd_unix.push(asynchronous(listener).map_err(|error| ApiError::new(Code::Io, error))?)
+                }
+                Listener::Tcp(listener) => {
+                    nbd_tcp.push(asynchronous_tcp(listener).map_err(|error| ApiError::new(Code::Io, error))?)
+                }
+            }
+        }
+        let path = root.nbd_socket();
+        let is_there = |listener: &UnixListener| listener.local_addr().is_ok_and(|at| at.as_pathname() == Some(path.as_path()));
+        let has_unix = nbd_unix.iter().any(is_there);
+        let has_tcp = nbd_tcp.iter().any(|listener: &tokio::net::TcpListener| listener.local_addr().ok() == config.nbd);
         let tcp = |socket: SocketAddr| net::bind(socket).map_err(|error| local::cannot_listen(socket, &error));
-        let unix = |path: std::path::PathBuf| nbd::bind_unix(&path).map_err(|error| unusable(&path, &error));
-        let sockets = Self {
-            control: tcp(SocketAddr::new(config.address, config.ports.control))?,
-            replication: tcp(SocketAddr::new(config.address, config.ports.replication))?,
-            nbd_tcp: config.nbd.map(tcp).transpose()?,
-            nbd_unix: unix(root.nbd_socket())?,
-            api: unix(root.api_socket())?,
-        };
+        let unix = |path: PathBuf| nbd::bind_unix(&path).map_err(|error| unusable(&path, &error));
+        let (control, replication) = (config.ports.control, config.ports.replication);
+        let (control, replication) =
+            (tcp(SocketAddr::new(config.address, control))?, tcp(SocketAddr::new(config.address, replication))?);
+        nbd_tcp.extend(config.nbd.filter(|_| !has_tcp).map(tcp).transpose()?);
+        let mut own_files = vec![root.api_socket(), root.pid_file()];
+        if !has_unix {
+            nbd_unix.push(unix(path.clone())?);
+            own_files.push(path);
+        }
+        let sockets = Self { control, replication, nbd_tcp, nbd_unix, api: unix(root.api_socket())?, own_files };
         let pid = root.pid_file();
         fs::write(&pid, format!("{}\n", std::process::id())).map_err(|error| unusable(&pid, &error))?;
         Ok(sockets)
     }
+}
+
+fn asynchronous(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+fn asynchronous_tcp(listener: std::net::TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
 
 /// What other nodes ask this one.

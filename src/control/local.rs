@@ -10,9 +10,10 @@ use drbdpool::{Pool, PoolSpec};
 use rustix::fs::{FlockOperation, flock};
 
 use super::config::unusable;
-use crate::api::setup::{PoolChoice, Root};
+use crate::api::setup::{Listener, PoolChoice, Root};
 use crate::api::{ApiError, Code};
 use crate::cluster::{self, PoolReport, Ports, Seed};
+use crate::ring;
 use crate::units::{ClusterId, Name, NodeId};
 
 /// A node's directory, held by this process alone until this is dropped.
@@ -74,6 +75,19 @@ pub fn check_ports(address: IpAddr, ports: Ports, nbd: Option<SocketAddr>) -> Re
         super::net::bind(socket).map_err(|error| cannot_listen(socket, &error))?;
     }
     Ok(())
+}
+
+/// The sockets that this process was started with.
+pub fn inherited_listeners() -> Result<Vec<Listener>, ApiError> {
+    let listeners = ring::inherited_listeners().map_err(|error| {
+        ApiError::new(Code::BadRequest, error)
+            .hint("hand over sockets that listen for NBD clients and nothing else, or unset LISTEN_FDS (see sd_listen_fds(3))")
+    })?;
+    let own = listeners.into_iter().map(|listener| match listener {
+        ring::Listener::Unix(listener) => Listener::Unix(listener),
+        ring::Listener::Tcp(listener) => Listener::Tcp(listener),
+    });
+    Ok(own.collect())
 }
 
 /// Why a port cannot be listened on, in words.

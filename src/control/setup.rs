@@ -14,7 +14,7 @@ use super::local;
 use super::tls::{Authority, Credentials};
 use super::token::Token;
 use crate::api::setup::{
-    DaemonOptions, Founded, HelperOptions, InitOptions, JoinOptions, NodeOptions, RecoverOptions, Root, Setup, ports,
+    DaemonOptions, Founded, HelperOptions, InitOptions, JoinOptions, Listener, NodeOptions, RecoverOptions, Root, Setup, ports,
 };
 use crate::api::{ApiError, Code, Promise};
 use crate::cluster::{Command, NodeKind, Ports};
@@ -43,6 +43,10 @@ impl Setup for Control {
 
     fn recover(&self, options: RecoverOptions) -> Promise<'_, Founded> {
         Box::pin(async move { recover(&options.root) })
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>, ApiError> {
+        local::inherited_listeners()
     }
 
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()> {

@@ -7,6 +7,7 @@
 //!   be in flight to a disk and to several sockets at once.
 //! - [`Ring`]: operations in, completions out, one system call a turn. An [`Op`] in flight belongs to the kernel.
 //! - [`Disk`]: a volume's bytes on files and block devices, opened directly, locked.
+//! - [`inherited_listeners`]: sockets that this process was started with.
 //! - [`os`]: clocks, limits, sockets, devices.
 //! - [`loopback`]: a file as a block device.
 //!
@@ -17,6 +18,7 @@
 mod disk;
 mod fd;
 mod gather;
+mod inherited;
 pub mod loopback;
 mod memory;
 mod op;
@@ -36,6 +38,7 @@ use std::sync::Once;
 pub use disk::{Backing, Disk, DiskError, DiskOptions, Extent, OpenDisk, Progress, Segment, Zeroing};
 pub use fd::Fd;
 pub use gather::Gather;
+pub use inherited::{Listener, inherited_listeners};
 use memory::Place;
 pub use memory::{Buffer, MAX_BUFFER, PAGE, Pool, Slice};
 pub use op::{Op, PollFor, Span, ZeroBy};

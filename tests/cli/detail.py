@@ -2,15 +2,18 @@
 """The command line in detail: wrong ones, questions at a terminal, what scripts written for drbdmanage find, joining, watching, and the
 demo."""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +21,8 @@ import nbd
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
+import clients
+import network
 from cluster import BINARY, Cluster, join_command
 from suite import check, run_stories, story, wait_for
 
@@ -317,6 +322,92 @@ def a_volume_is_served_on_standard_input_and_output(scene):
         check("ENOENT" in str(error), "the client is told", error)
     else:
         raise AssertionError("an export that there is not was opened")
+
+
+@story(minutes=2)
+def a_volume_is_served_on_a_socket_that_listens_already(scene):
+    """`nbd serve` under socket activation, as clients of libnbd start it: by a handle of libnbd, by nbdinfo and by nbdcopy. What it
+    is not meant to be started with is refused."""
+    cluster = scene.closes(Cluster(scene, 1)).form()
+    one = cluster[1]
+    one.blkrep("add-volume", "web", "8MiB", "--deploy", "1")
+    serve = [str(part) for part in (BINARY, "--root", one.root, "nbd", "serve", "web")]
+    client = nbd.NBD()
+    client.connect_systemd_socket_activation(serve)
+    data = os.urandom(1 << 20)
+    client.pwrite(data, 12345)
+    client.flush()
+    client.shutdown()
+    copy = scene.folder / "copy"
+    clients.output(["nbdcopy", "--", "[", *serve, "]", str(copy)])
+    check(copy.read_bytes()[12345:][: len(data)] == data, "nbdcopy reads over several connections what was written")
+    size = clients.output(["nbdinfo", "--size", "--", "[", *serve, "]"])
+    check(int(size) == 8 << 20, "nbdinfo tells the size", size)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = activated(serve, [listener], one)
+        other = nbd.NBD()
+        other.connect_tcp("127.0.0.1", str(listener.getsockname()[1]))
+        check(other.pread(len(data), 12345) == data, "over TCP, too")
+        other.shutdown()
+        server.terminate()
+        server.wait(10)
+    check(one.run("nbd", "serve", "web").returncode == 2, "without a socket it is a wrong command line")
+    with open(os.devnull) as null:
+        refused = activated(serve, [null], one)
+        _, said = refused.communicate(timeout=20)
+        check(refused.returncode == 1 and "listens" in said and "LISTEN_FDS" in said, "not a socket", said)
+
+
+@story(minutes=3)
+def the_daemon_is_started_with_its_sockets(scene):
+    """Sockets that a service manager listens on are served instead of the daemon's own at the same place, and besides it elsewhere.
+    A client that connects while no daemon runs is served by the next one."""
+    cluster = scene.closes(Cluster(scene, 1)).form()
+    one = cluster[1]
+    one.blkrep("add-volume", "web", "8MiB", "--deploy", "1")
+    one.stop()
+    path = one.root / "run/blkrep/nbd.sock"
+    check(not path.exists(), "a daemon takes the socket that it has made with it")
+    with network.inside(cluster.network.namespace(1)):
+        usual, elsewhere = socket.create_server(("127.0.0.1", 10809)), socket.create_server(("127.0.0.1", 0))
+    here = socket.socket(socket.AF_UNIX)
+    here.bind(str(path))
+    here.listen()
+    with usual, elsewhere, here:
+        early = threading.Thread(target=clients.size, args=[one.uri("web")])
+        early.start()
+        for turn in range(2):
+            daemon = activated([BINARY, "--root", str(one.root), "daemon"], [usual, elsewhere, here], one)
+            early.join(30)
+            check(not early.is_alive(), "who came early is served")
+            uris = [one.uri("web"), one.tcp_uri("web"), clients.tcp_uri("127.0.0.1", "web", elsewhere.getsockname()[1])]
+            for uri in uris:
+                check(clients.size(uri, enter=one.enter) == 8 << 20, "served", uri)
+            daemon.terminate()
+            check(daemon.wait(60) == 0, "it ends well")
+            check(path.exists(), "the socket is not the daemon's to remove")
+    path.unlink()
+    one.start()
+
+
+def activated(command, files, node):
+    """Starts a command as a service manager does: with files as descriptors from 3 on, and told of them."""
+    first = 3
+    held = [os.dup(file.fileno()) for file in files]
+
+    def enter():
+        node.enter()
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(files)))
+        moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in held]
+        for at, descriptor in enumerate(moved):
+            os.dup2(descriptor, first + at, inheritable=True)
+        os.execvp(command[0], command)
+
+    try:
+        return subprocess.Popen(["true"], preexec_fn=enter, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, close_fds=False)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 @story(minutes=3)

@@ -77,14 +77,15 @@ pub(super) const VERBS: &[Verb] = &[
         name: "nbd serve",
         aliases: &[],
         category: Category::Program,
-        short: "Serve a volume on standard input and output",
-        long: "For NBD clients that start their server themselves: `nbdfuse DIR --command ssh alpha blkrep nbd serve --stdio web` \
-               shows a volume of another machine as a file. The client asks for the export without a name.",
+        short: "Serve a volume to a client that starts its server",
+        long: "For NBD clients that start their server themselves, at the end of a pipe or with a listening socket as systemd does \
+               (LISTEN_FDS): `nbdfuse DIR --command ssh alpha blkrep nbd serve --stdio web` shows a volume of another machine as a \
+               file, `nbdcopy -- [ blkrep nbd serve web ] backup.img` copies one. The client asks for the export without a name.",
         args: &[&[
-            Arg::flag("stdio", None, "On standard input and output; there is no other way yet"),
+            Arg::flag("stdio", None, "On standard input and output; otherwise on the sockets that it was started with"),
             Arg::place("export", Takes::Target, "The volume"),
         ]],
-        examples: &[Example { line: "nbd serve --stdio web", does: "Serve the volume 0 of web" }],
+        examples: &[Example { line: "nbd serve --stdio web", does: "Serve the volume 0 of web on a pipe" }],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(async move { nbd_serve(session, given) }),
     },
@@ -157,11 +158,17 @@ async fn shutdown(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
 }
 
 fn nbd_serve(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    if !given.flag("stdio") {
-        return Err(Failure::usage("where shall the volume be served?", "write --stdio: on standard input and output"));
-    }
     let (socket, export) = (session.root.nbd_socket(), given.one::<Target>("export").to_string());
-    nbd::stdio::serve(&socket, &export).map_err(|error| match error.kind() {
+    let listeners = if given.flag("stdio") { Vec::new() } else { session.setup.listeners()? };
+    let served = match (given.flag("stdio"), listeners.is_empty()) {
+        (true, _) => nbd::stdio::serve(&socket, &export),
+        (false, false) => nbd::listening::serve(listeners, &socket, &export),
+        (false, true) => {
+            let hint = "write --stdio, or have it started with a listening socket: `nbdinfo -- [ blkrep nbd serve web ]`";
+            return Err(Failure::usage("where shall the volume be served?", hint));
+        }
+    };
+    served.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
             ApiError::new(Code::Unreachable, format_args!("nobody serves NBD at {}: {error}", socket.display()))
                 .hint("is the daemon running? `blkrep ping` tells")

@@ -83,6 +83,10 @@ fn every_example_gets_as_far_as_the_daemon() {
 struct NoSetup;
 
 impl crate::api::setup::Setup for NoSetup {
+    fn listeners(&self) -> Result<Vec<crate::api::setup::Listener>, crate::api::ApiError> {
+        panic!("listeners was called")
+    }
+
     fn init(&self, _: crate::api::setup::InitOptions) -> crate::api::Promise<'_, crate::api::setup::Founded> {
         panic!("init was called")
     }
