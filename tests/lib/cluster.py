@@ -20,6 +20,7 @@ from pathlib import Path
 
 import clients
 import network
+from faultfs import FaultDisk
 from pools import FilePool, LvmPool, differences
 from processes import end_all, is_alive
 from suite import check, wait_for
@@ -51,7 +52,7 @@ class Node:
         # Only a loopback address may be listened on without TLS; in a namespace of its own each node has 127.0.0.1.
         self.nbd_address = address if address.startswith("127.") else "127.0.0.1"
         self.pid = None
-        self.root.mkdir(parents=True)
+        self.root.mkdir(parents=True, exist_ok=True)
 
     def __repr__(self):
         return self.name
@@ -70,9 +71,9 @@ class Node:
             raise Refused(done)
         return done.stdout
 
-    def json(self, *arguments):
+    def json(self, *arguments, seconds=60):
         """What a listing says, as a value."""
-        return json.loads(self.blkrep(*arguments, "--output", "json"))
+        return json.loads(self.blkrep(*arguments, "--output", "json", seconds=seconds))
 
     def refuses(self, *arguments, naming=()):
         """Runs a command that must fail: a status that is not 0, a message of one sentence or more on standard error, no panic, no
@@ -123,7 +124,14 @@ class Node:
 
     def stop(self, seconds=30):
         """A clean end."""
+        self.ask_to_stop()
+        self.wait_ended(seconds)
+
+    def ask_to_stop(self):
         os.kill(self.pid, signal.SIGTERM)
+
+    def wait_ended(self, seconds=30):
+        """Waits for a clean end that was asked for."""
         wait_for(f"the daemon of {self} ends", lambda: not is_alive(self.pid), seconds)
         end_all([self.pid])
 
@@ -170,7 +178,8 @@ class Node:
 class Cluster:
     """N nodes, not yet a cluster; `form` makes them one. Nodes are counted from 1: `cluster[1]`.
 
-    Each is in a network namespace of its own; with `enter` all are in that one, on loopback addresses."""
+    Each is in a network namespace of its own; with `enter` all are in that one, on loopback addresses. `pool` is file, lvm, or faulty:
+    files on a disk of the node's own that fails on demand, `node.pool.disk`."""
 
     def __init__(self, scene, count, *, pool="file", pool_bytes=POOL_BYTES, folder=None, enter=None):
         self.scene = scene
@@ -181,7 +190,15 @@ class Cluster:
 
     def _node(self, number, pool, pool_bytes):
         folder = self.folder / f"n{number}"
-        if pool == "lvm":
+        if pool == "faulty":
+            disk = self.scene.closes(FaultDisk(folder))
+            storage = FilePool(disk.path / "pool")
+            storage.disk = disk
+            # What the daemon itself remembers is on the same disk.
+            (disk.path / "state").mkdir()
+            (folder / "root/var/lib").mkdir(parents=True)
+            (folder / "root/var/lib/blkrep").symlink_to(disk.path / "state")
+        elif pool == "lvm":
             storage = self.scene.closes(LvmPool(folder, f"n{number}", pool_bytes))
         else:
             storage = FilePool(folder / "pool")

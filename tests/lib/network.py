@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import subprocess
+import time
 from pathlib import Path
 
 from leftovers import prefix
@@ -28,6 +29,7 @@ class Network:
     def __init__(self, count):
         self.hub = f"{prefix()}hub"
         self.count = count
+        self._dropped = []
         run("ip", "netns", "add", self.hub)
         run("ip", "-n", self.hub, "link", "set", "lo", "up")
         run("ip", "-n", self.hub, "link", "add", "br0", "type", "bridge")
@@ -56,31 +58,77 @@ class Network:
 
     def cut(self, *numbers):
         """Separates `numbers` from all other nodes: silently, as a cable does. The bridge drops what goes between."""
-        others = [n for n in range(1, self.count + 1) if n not in numbers]
         self.heal()
-        for one in numbers:
-            for other in others:
-                self._drop(one, other)
-                self._drop(other, one)
+        self.drop(self.between(numbers))
+
+    def between(self, numbers):
+        """The directed paths between `numbers` and all other nodes."""
+        others = [n for n in range(1, self.count + 1) if n not in numbers]
+        return [path for one in numbers for other in others for path in ((one, other), (other, one))]
 
     def cut_one_way(self, source, target):
         """Drops what `source` sends to `target`; the other direction stays."""
-        self._drop(source, target)
+        self.drop([(source, target)])
+
+    def drop(self, paths):
+        """Drops what goes along directed paths, beside what is dropped already."""
+        self._dropped += paths
+        self._apply()
+
+    def undrop(self, paths):
+        """Ends one `drop` of these paths. A path that was dropped twice stays so."""
+        for path in paths:
+            self._dropped.remove(path)
+        self._apply()
 
     def heal(self):
         """Ends every cut."""
-        run("ip", "netns", "exec", self.hub, "nft", "flush", "ruleset")
+        self._dropped = []
+        self._apply()
 
-    def _drop(self, source, target):
+    def _apply(self):
+        """All at once: there is no moment at which an old cut is gone and a new one not there."""
+        drops = "\n".join(f'iifname "n{source}" oifname "n{target}" drop' for source, target in sorted(set(self._dropped)))
         rules = f"""
+            flush ruleset
             table bridge cut {{
                 chain forward {{
                     type filter hook forward priority 0; policy accept;
-                    iifname "n{source}" oifname "n{target}" drop
+                    {drops}
                 }}
             }}
         """
-        subprocess.run(["ip", "netns", "exec", self.hub, "nft", "-f", "-"], input=rules, text=True, check=True)
+        nft(self.hub, rules)
+
+    def slow(self, number, kilobits):
+        """Lets a node send and receive so many kilobits a second and no more."""
+        shape = ["tbf", "rate", f"{kilobits}kbit", "burst", "64kb", "latency", "300ms"]
+        for space, device in self._ends(number):
+            run("tc", "-n", space, "qdisc", "replace", "dev", device, "root", *shape)
+
+    def fast(self, number):
+        """Ends `slow`."""
+        for space, device in self._ends(number):
+            run("tc", "-n", space, "qdisc", "delete", "dev", device, "root")
+
+    def _ends(self, number):
+        return (self.hub, f"n{number}"), (self.namespace(number), "eth0")
+
+    def reset(self, number, seconds=0.2):
+        """Ends a node's TCP connections to other nodes: for a moment every packet that reaches it is answered with a reset."""
+        space = self.namespace(number)
+        rules = """
+            table inet resets {
+                chain input {
+                    type filter hook input priority 0;
+                    iifname "eth0" meta l4proto tcp reject with tcp reset
+                }
+            }
+        """
+        nft(space, rules)
+        # The time is the fault itself.
+        time.sleep(seconds)
+        nft(space, "flush ruleset")
 
     def close(self):
         remove_own()
@@ -119,3 +167,7 @@ def remove_own():
 
 def run(*command):
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def nft(namespace, rules):
+    subprocess.run(["ip", "netns", "exec", namespace, "nft", "-f", "-"], input=rules, text=True, check=True)

@@ -44,9 +44,10 @@ def start_time(pid):
 
 
 def is_alive(pid):
-    """Whether the process runs; one that only waits to be reaped does not."""
+    """Whether the process runs; one that only waits to be reaped does not. One whose first thread is gone, but another still waits for
+    a disk, does: it holds its files and their locks."""
     fields = stat_fields(pid)
-    return fields is not None and fields[0] not in ("Z", "X")
+    return fields is not None and (fields[0] not in ("Z", "X") or int(fields[17]) > 1)
 
 
 def descendants(ancestor=None):

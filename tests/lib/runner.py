@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leftovers import sweep
@@ -94,9 +94,12 @@ SUITES = [
     Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py")], needs_binary=True),
     Suite("nbd", 8, CLUSTER_PACKAGES, [script("tests/nbd/on_blkrep.py")], needs_binary=True),
     Suite("cluster", 20, CLUSTER_PACKAGES, [script("tests/cluster/run.py")], needs_binary=True),
+    Suite("chaos", 8, CLUSTER_PACKAGES, [script("tests/chaos/run.py", "--minutes", "4")], needs_binary=True),
 ]
 
-BUILD = Suite("build", 12, CARGO_PACKAGES, [cargo("build", "--release", "--locked", "--bin", "blkrep")])
+BUILD = Suite("build", 12, CARGO_PACKAGES, [cargo("build", "--release", "--locked", "--bin", "blkrep", "--example", "faultfs")])
+# Beyond the minutes that a long round is given: for the round that has begun when they are over, and to tidy up.
+MARGIN = 6
 
 
 def main():
@@ -106,6 +109,8 @@ def main():
             print(f"{suite.name:14} {suite.minutes:4g} min")
         return 0
     suites = [suite for suite in SUITES if suite.name in arguments.suites] if arguments.suites else SUITES
+    if arguments.minutes:
+        suites = [longer(suite, arguments.minutes) if suite.name == "chaos" else suite for suite in suites]
     if any(suite.needs_binary for suite in suites):
         first = next(n for n, suite in enumerate(suites) if suite.needs_binary)
         suites = [*suites[:first], BUILD, *suites[first:]]
@@ -121,6 +126,12 @@ def main():
         sweep()
 
 
+def longer(suite, minutes):
+    """A suite that is told how long to go on."""
+    path = suite.commands[0].argv[2]
+    return replace(suite, minutes=minutes + MARGIN, commands=[script(path, "--minutes", str(minutes))])
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="tests/run", description="Run the test suites, all of them unless some are named.")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(suite.name for suite in SUITES))
@@ -129,6 +140,7 @@ def parse_arguments():
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first suite that fails")
     parser.add_argument("--verbose", action="store_true", help="show the output of every suite as it comes")
     parser.add_argument("--total-minutes", type=float, default=float("inf"), help="fail what has not finished by then")
+    parser.add_argument("--minutes", type=float, help="let the chaos suite go on for so long")
     arguments = parser.parse_args()
     unknown = set(arguments.suites) - {suite.name for suite in SUITES}
     if unknown:

@@ -13,6 +13,7 @@ import leftovers
 import network
 import oracle
 import pools
+from nbdkit import Nbdkit
 from processes import end_all, is_alive, start_time
 from suite import check, run_stories, story, wait_for
 
@@ -325,28 +326,6 @@ def clients_copy_and_measure(scene):
     job = {"ioengine": "nbd", "uri": server.uri, "rw": "randwrite", "bs": "4k", "size": "16m", "iodepth": 8, "io_size": "4m"}
     written = clients.fio_result(clients.fio(job, scene.folder), "write")
     check(written.operations == 1024 and written.iops > 0 and written.latency.p99 >= written.latency.median > 0, "fio", written)
-
-
-class Nbdkit:
-    """An nbdkit on a unix socket."""
-
-    def __init__(self, folder, *arguments):
-        self.socket = folder / "nbdkit.sock"
-        self.arguments = arguments
-        self.uri = clients.unix_uri(self.socket)
-        self.start()
-
-    def start(self):
-        self.socket.unlink(missing_ok=True)
-        command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", self.socket, *self.arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        wait_for("nbdkit listens", self.socket.exists, 10)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    close = kill
 
 
 def disk(folder, bytes=16 << 20):

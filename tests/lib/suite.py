@@ -85,24 +85,34 @@ def wait_for(what, condition, seconds):
         pause = min(pause * 1.5, 0.1)
 
 
+def chosen(parts):
+    """The stories whose names have one of `parts`, all if there are none: (function, minutes)."""
+    return [s for s in _stories if not parts or any(part in s[0].__name__ for part in parts)]
+
+
 def run_stories():
     """Runs the stories named on the command line, or all. Returns the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("stories", nargs="*", help="names, or parts of names")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    chosen = [s for s in _stories if not arguments.stories or any(part in s[0].__name__ for part in arguments.stories)]
+    stories = chosen(arguments.stories)
     if arguments.list:
-        for function, minutes in chosen:
+        for function, minutes in stories:
             told = " ".join((inspect.getdoc(function) or "").split())
             print(f"{function.__name__:60} {minutes:4g} min  {told}")
         return 0
+    prepare()
+    failed = sum(not run(function, minutes) for function, minutes in stories)
+    print(f"{len(stories) - failed} passed, {failed} failed")
+    return 1 if failed or not stories else 0
+
+
+def prepare():
+    """Before the first story of a process."""
     adopt_orphans()
     leftovers.sweep()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    failed = sum(not run(function, minutes) for function, minutes in chosen)
-    print(f"{len(chosen) - failed} passed, {failed} failed")
-    return 1 if failed or not chosen else 0
 
 
 def run(function, minutes):
