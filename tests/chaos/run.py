@@ -19,6 +19,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
 # Importing a module registers its stories, in this order.
 import stories_disks
+import stories_programs
 import suite
 from round import play
 from schedule import draw
