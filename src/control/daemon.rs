@@ -94,9 +94,11 @@ impl Daemon {
         let credentials = Credentials::load(&keys).map_err(|error| unusable(&keys, &error))?;
         let sockets = Sockets::bind(&root, &config, local::inherited_listeners()?)?;
         let (seen, model) = watch::channel(Arc::new(Cluster::default()));
-        let gate = Gate::new(Arc::new(Tls::new(cluster, &credentials)?), model, told);
+        let store = consensus_file(&root);
+        let logged = Consensus::logged(&store).map_err(|error| ApiError::new(Code::Io, error))?;
+        let gate = Gate::new(Arc::new(Tls::new(cluster, &credentials)?), model, told, logged);
         let peers = Arc::new(Peers::new(gate.clone(), config.address)?);
-        let setup = Setup { me, file: consensus_file(&root), transport: peers.clone() };
+        let setup = Setup { me, file: store, transport: peers.clone() };
         let control = SocketAddr::new(config.address, config.ports.control);
         let consensus = Consensus::open(setup, control).await?;
         let (events, inbox) = mpsc::unbounded_channel();

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
 # Importing a module registers its stories, in this order.
+import stories_commits
 import stories_disks
 import stories_programs
 import suite

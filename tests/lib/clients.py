@@ -85,9 +85,10 @@ def start_fio(arguments, folder, *, enter=None):
     return process
 
 
-def finish_fio(process, seconds=300):
+def finish_fio(process, seconds=300, interrupted=False):
+    """Waits for fio; `interrupted` if it was told to stop by SIGINT, of which it also tells by its exit status."""
     said, _ = process.communicate(timeout=seconds)
-    if process.returncode != 0:
+    if process.returncode != (128 if interrupted else 0):
         raise ClientFailed(f"{' '.join(process.args)}: exit status {process.returncode}\n{said}")
     text = process.report.read_text()
     # Notes come before the JSON in some versions.

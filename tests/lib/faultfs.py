@@ -41,9 +41,14 @@ class FaultDisk:
         """Ends every fault."""
         self._say("well")
 
-    def lose_power(self, seed):
-        """Each sector that was not synced stays or goes back. Whoever had files open must be dead."""
-        self._say(f"lose {seed}")
+    def kill(self, pid, when, what, part, count=1):
+        """Kills a process before or after its `count`th operation of this kind: `what` as for `fail`, or name, which is made, renamed
+        or removed. What it is killed before is not done."""
+        self._say(f"kill {pid} {when} {what} {part} {count}")
+
+    def lose_power(self, seed=None):
+        """Each sector that was not synced stays or goes back; without a seed all go back. Whoever had files open must be dead."""
+        self._say("lose" if seed is None else f"lose {seed}")
 
     def _say(self, line):
         self._process.stdin.write(f"{line}\n")

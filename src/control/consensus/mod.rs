@@ -149,6 +149,11 @@ impl Consensus {
         Ok(consensus)
     }
 
+    /// The model at the end of the log of a *closed* file, committed or not: what this node may have agreed to.
+    pub fn logged(file: &Path) -> Result<Cluster, StoreError> {
+        Ok(machine::replay(&Db::open(file)?)?.0)
+    }
+
     /// Begins a new epoch from what a *closed* file knows: everything in its log, committed or not, as a leader elected from it
     /// would. Answers the model; the next [`open`](Self::open) restores it as the group's only voter.
     pub fn recover(file: &Path, id: u128) -> Result<Cluster, StoreError> {

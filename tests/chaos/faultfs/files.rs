@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use fuser::{
 };
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use crate::faults::{Faults, Kind};
+use crate::faults::{Faults, Kind, Passage};
 use crate::names::Names;
 use crate::volatile::Cache;
 
@@ -86,11 +86,18 @@ impl Mirror {
         self.handles().get(&fh.0).cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
     }
 
-    /// An open file, unless the operation is to fail.
-    fn passed(&self, fh: FileHandle, kind: Kind) -> io::Result<Arc<File>> {
+    /// An open file, unless the operation is to fail. The passage lives as long as the operation.
+    fn passed(&self, fh: FileHandle, kind: Kind) -> io::Result<(Arc<File>, Passage)> {
         let opened = self.opened(fh)?;
-        self.faults.pass(kind, &opened.path)?;
-        Ok(opened.file)
+        let passage = self.faults.pass(kind, &opened.path)?;
+        Ok((opened.file, passage))
+    }
+
+    /// Changes what a name means.
+    fn name<R>(&self, parent: INodeNo, name: &OsStr, change: impl FnOnce(&Path) -> io::Result<R>) -> io::Result<R> {
+        let path = self.child(parent, name)?;
+        let _passage = self.faults.pass(Kind::Name, &path)?;
+        change(&path)
     }
 
     fn handles(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Opened>> {
@@ -98,7 +105,7 @@ impl Mirror {
     }
 
     fn read_some(&self, fh: FileHandle, offset: u64, size: u32) -> io::Result<Vec<u8>> {
-        let file = self.passed(fh, Kind::Read)?;
+        let (file, _passage) = self.passed(fh, Kind::Read)?;
         let mut data = vec![0; size as usize];
         let mut filled = 0;
         while filled < data.len() {
@@ -117,14 +124,14 @@ impl Mirror {
             fs::set_permissions(&path, Permissions::from_mode(mode))?;
         }
         if let Some(size) = size {
-            self.faults.pass(Kind::Write, &path)?;
+            let _passage = self.faults.pass(Kind::Write, &path)?;
             self.resize(&Arc::new(OpenOptions::new().read(true).write(true).open(&path)?), size)?;
         }
         self.attributes(ino, None)
     }
 
     fn allocate(&self, fh: FileHandle, offset: u64, length: u64, mode: i32) -> io::Result<()> {
-        let file = self.passed(fh, Kind::Write)?;
+        let (file, _passage) = self.passed(fh, Kind::Write)?;
         let flags = FallocateFlags::from_bits_retain(mode.cast_unsigned());
         // Only within the file is there something to lose.
         let inside = length.min(file.metadata()?.len().saturating_sub(offset));
@@ -188,13 +195,13 @@ impl Filesystem for Mirror {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let path = self.child(parent, name);
-        reply!(path.and_then(|path| fs::remove_file(&path).map(|()| self.names.forget(&path))), reply, |()| reply.ok());
+        let removed = self.name(parent, name, |path| fs::remove_file(path).map(|()| self.names.forget(path)));
+        reply!(removed, reply, |()| reply.ok());
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let path = self.child(parent, name);
-        reply!(path.and_then(|path| fs::remove_dir(&path).map(|()| self.names.forget(&path))), reply, |()| reply.ok());
+        let removed = self.name(parent, name, |path| fs::remove_dir(path).map(|()| self.names.forget(path)));
+        reply!(removed, reply, |()| reply.ok());
     }
 
     fn rename(
@@ -207,13 +214,13 @@ impl Filesystem for Mirror {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let renamed = (|| {
-            let (from, to) = (self.child(parent, name)?, self.child(new_parent, new_name)?);
+        let renamed = self.name(new_parent, new_name, |to| {
+            let from = self.child(parent, name)?;
             let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-            rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, flags)?;
-            self.names.rename(&from, &to);
-            io::Result::Ok(())
-        })();
+            rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, to, flags)?;
+            self.names.rename(&from, to);
+            Ok(())
+        });
         reply!(renamed, reply, |()| reply.ok());
     }
 
@@ -224,11 +231,10 @@ impl Filesystem for Mirror {
     }
 
     fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
-        let created = (|| {
-            let path = self.child(parent, name)?;
-            let handle = self.admit(path.clone(), Some(mode), flags & libc::O_TRUNC != 0)?;
-            Ok::<_, io::Error>((self.entry(Ok(path))?, handle))
-        })();
+        let created = self.name(parent, name, |path| {
+            let handle = self.admit(path.to_owned(), Some(mode), flags & libc::O_TRUNC != 0)?;
+            Ok((self.entry(Ok(path.to_owned()))?, handle))
+        });
         reply!(created, reply, |(found, handle)| {
             reply.created(&TTL, &found, Generation(0), handle, FopenFlags::FOPEN_DIRECT_IO);
         });
@@ -260,7 +266,7 @@ impl Filesystem for Mirror {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.passed(fh, Kind::Write).and_then(|file| {
+        let written = self.passed(fh, Kind::Write).and_then(|(file, _passage)| {
             self.cache.change(&file, offset, data.len() as u64, || file.write_all_at(data, offset))?;
             if flags.0 & (libc::O_DSYNC | libc::O_SYNC) != 0 {
                 self.cache.synced(&file)?;
@@ -280,7 +286,7 @@ impl Filesystem for Mirror {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
-        let synced = self.passed(fh, Kind::Sync).and_then(|file| self.cache.synced(&file));
+        let synced = self.passed(fh, Kind::Sync).and_then(|(file, _passage)| self.cache.synced(&file));
         reply!(synced, reply, |()| reply.ok());
     }
 

@@ -5,9 +5,12 @@
 //!
 //! - `fail read|write|sync|any ERRNO PART`: such operations on paths that contain PART fail. ERRNO is a number.
 //! - `hang PART`: operations on paths that contain PART wait.
-//! - `well`: nothing fails or waits any more.
+//! - `kill PID before|after read|write|sync|name|any PART COUNT`: SIGKILL to a process, before or after its COUNTth such operation. A name
+//!   is made, renamed or removed. What it is killed before is not done.
+//! - `well`: none of that any more.
 //! - `lose SEED`: loss of power. Of what was written and not synced each sector of 512 bytes stays or is what it was at the last
 //!   sync, as the seed has it. Whoever had files open must be dead.
+//! - `lose`: the same, and nothing stays.
 //!
 //! What is synced is a file's content. Names, sizes and modes are durable at once, as they nearly are on a file system with an ordered
 //! journal; the space that a file grew by reads as zeroes when its content was lost.
@@ -23,6 +26,7 @@ use std::sync::Arc;
 
 use faults::Faults;
 use files::Mirror;
+use rustix::process::Pid;
 use volatile::Cache;
 
 fn main() -> io::Result<()> {
@@ -62,7 +66,12 @@ fn obey(line: &str, faults: &Faults, cache: &Cache) -> io::Result<()> {
         ["fail", what, errno, part] => faults.fail(what, errno.parse().map_err(io::Error::other)?, part),
         ["hang", part] => faults.hang(part),
         ["well"] => faults.well(),
-        ["lose", seed] => cache.lose(seed.parse().map_err(io::Error::other)?)?,
+        ["kill", pid, when @ ("before" | "after"), what, part, count] => {
+            let pid = Pid::from_raw(pid.parse().map_err(io::Error::other)?).ok_or_else(|| io::Error::other("no process"))?;
+            faults.kill(pid, when == "after", what, part, count.parse().map_err(io::Error::other)?);
+        }
+        ["lose"] => cache.lose(None)?,
+        ["lose", seed] => cache.lose(Some(seed.parse().map_err(io::Error::other)?))?,
         _ => return Err(io::Error::other(format!("unknown: {line}"))),
     }
     Ok(())

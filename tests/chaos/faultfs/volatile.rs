@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SECTOR: u64 = 512;
+type Sector = [u8; 512];
 
 /// By inode: what was written and not synced.
 #[derive(Default)]
@@ -20,7 +21,7 @@ pub(crate) struct Cache {
 struct Unsynced {
     file: Arc<File>,
     /// By number: each sector's content at the last sync.
-    before: BTreeMap<u64, [u8; SECTOR as usize]>,
+    before: BTreeMap<u64, Sector>,
 }
 
 impl Cache {
@@ -49,14 +50,14 @@ impl Cache {
         Ok(())
     }
 
-    /// Loses power: each sector stays or goes back, by chance.
-    pub(crate) fn lose(&self, seed: u64) -> io::Result<()> {
-        let mut chance = seed | 1;
+    /// Loses power: each sector stays or goes back, by chance; without a seed all go back.
+    pub(crate) fn lose(&self, seed: Option<u64>) -> io::Result<()> {
+        let mut chance = seed.unwrap_or_default() | 1;
         for unsynced in std::mem::take(&mut *self.lock()).into_values() {
             // How much a disk keeps differs from loss to loss: nothing, all, or some.
-            let kept = match random(&mut chance) % 4 {
-                0 => 0,
-                1 => 90,
+            let kept = match (seed, random(&mut chance) % 4) {
+                (None, _) | (_, 0) => 0,
+                (_, 1) => 90,
                 _ => 50,
             };
             let size = unsynced.file.metadata()?.len();
@@ -77,8 +78,8 @@ impl Cache {
 }
 
 /// A sector's content; what is behind the end of the file is zeroes.
-fn content(file: &File, sector: u64) -> io::Result<[u8; SECTOR as usize]> {
-    let mut found = [0; SECTOR as usize];
+fn content(file: &File, sector: u64) -> io::Result<Sector> {
+    let mut found = [0; 512];
     let mut filled = 0;
     while filled < found.len() {
         match file.read_at(&mut found[filled..], sector * SECTOR + filled as u64)? {
