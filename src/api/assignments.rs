@@ -62,6 +62,9 @@ pub struct AssignResource {
     /// Whether without a replica.
     #[serde(default)]
     pub diskless: bool,
+    /// The pool of the replica, by name; absent: where the volumes want to be.
+    #[serde(default)]
+    pub pool: Option<Name>,
 }
 
 /// Takes a resource's replica, or use, from a node.
@@ -88,6 +91,9 @@ pub struct DeployResource {
     /// Whether every other node shall be able to use it without a replica.
     #[serde(default)]
     pub with_clients: bool,
+    /// The pool of new replicas, by name; absent: where the volumes want to be.
+    #[serde(default)]
+    pub pool: Option<Name>,
 }
 
 /// Takes every replica of a resource away and keeps its definition.

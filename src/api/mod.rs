@@ -19,6 +19,7 @@ mod error;
 mod nodes;
 mod operations;
 mod options;
+mod pools;
 mod resources;
 mod server;
 pub mod setup;
@@ -32,9 +33,10 @@ pub use assignments::{
 pub use attachments::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Mounted, Unmount};
 pub use client::{Client, Connecting, Connector, Stream};
 pub use error::{ApiError, Code};
-pub use nodes::{AddNode, Fill, HowtoJoin, JoinTicket, ListNodes, Membership, Node, Pool, PoolKind, RemoveNode};
+pub use nodes::{AddNode, HowtoJoin, JoinTicket, ListNodes, Membership, Node, RemoveNode};
 pub use operations::{OPERATIONS, Operation, Promise, Service, routes};
 pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionValues, Options, Quorum, SetOptions};
+pub use pools::{AddPool, DefaultPool, Fill, ListPools, NodePool, Pool, PoolKind, RemovePool};
 pub use resources::{
     AddResource, AddVolume, AddedVolume, FreeSpace, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
     Resource, Volume,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::pools::Pool;
 use super::state::NodeState;
 use crate::units::{Name, NodeId};
 
@@ -25,8 +26,11 @@ pub struct Node {
     pub online: bool,
     /// Whether it was asked to leave.
     pub removing: bool,
-    /// Its storage; `None` on a witness, and while it is not known.
+    /// The pool that it was made with; `None` on a witness, and while it is not known.
     pub pool: Option<Pool>,
+    /// The pools that were added to it, by name, those that are known.
+    #[serde(default)]
+    pub pools: std::collections::BTreeMap<Name, Pool>,
     /// The version of its program; `None` while it has not told.
     pub version: Option<String>,
 }
@@ -59,90 +63,6 @@ impl fmt::Display for Membership {
             Self::Learner => "learner",
             Self::Voter => "voter",
             Self::Leader => "leader",
-        })
-    }
-}
-
-/// A node's storage.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pool {
-    /// How it stores.
-    pub kind: PoolKind,
-    /// The volume group, `group/thinpool`, or the directory.
-    pub location: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// How much of it is free, in bytes: what new volumes can have.
-    pub free: u64,
-    /// How full it is, where volumes take space when they are written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fill: Option<Fill>,
-}
-
-/// How full a thin pool is, in thousandths. When one of them reaches 1000, writes fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fill {
-    /// Of its space for data.
-    pub data: u16,
-    /// Of its space for metadata, where that is limited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<u16>,
-}
-
-impl Fill {
-    /// From here on a pool wants attention.
-    const HIGH: u16 = 800;
-    /// From here on it is a matter of time, and nothing new is promised.
-    const CRITICAL: u16 = 950;
-
-    /// Whether somebody should look after it.
-    pub fn is_high(&self) -> bool {
-        self.most() >= Self::HIGH
-    }
-
-    /// Whether somebody should do so now.
-    pub fn is_critical(&self) -> bool {
-        self.most() >= Self::CRITICAL
-    }
-
-    fn most(&self) -> u16 {
-        self.data.max(self.metadata.unwrap_or(0))
-    }
-}
-
-impl fmt::Display for Fill {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |level: u16| format!("{}.{}%", level / 10, level % 10);
-        match self.metadata {
-            Some(metadata) if metadata > self.data => {
-                write!(f, "{} full, its metadata {}", percent(self.data), percent(metadata))
-            }
-            _ => write!(f, "{} full", percent(self.data)),
-        }
-    }
-}
-
-/// How a pool stores volumes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PoolKind {
-    /// Logical volumes of an LVM volume group.
-    Lvm,
-    /// Thin volumes of an LVM thin pool.
-    LvmThin,
-    /// Files in a directory, allocated in full.
-    File,
-    /// Sparse files in a directory.
-    FileThin,
-}
-
-impl fmt::Display for PoolKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Lvm => "lvm",
-            Self::LvmThin => "lvm-thin",
-            Self::File => "file",
-            Self::FileThin => "file-thin",
         })
     }
 }

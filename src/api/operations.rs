@@ -83,6 +83,14 @@ operation_table! {
     POST "/v1/nodes/howto-join" howto_join(HowtoJoin) -> JoinTicket;
     /// Takes a node out of the cluster.
     POST "/v1/nodes/remove" remove_node(RemoveNode) -> Done;
+    /// The pools of every node.
+    GET "/v1/pools" list_pools(ListPools) -> Vec<NodePool>;
+    /// Adds a pool to the node that is asked.
+    POST "/v1/pools/add" add_pool(AddPool) -> Done;
+    /// Takes a pool that nothing is in from the node that is asked.
+    POST "/v1/pools/remove" remove_pool(RemovePool) -> Done;
+    /// Chooses the pool that volumes go to when nobody says, on the node that is asked.
+    POST "/v1/pools/default" default_pool(DefaultPool) -> Done;
     /// How large a volume could be, at a redundancy.
     GET "/v1/free-space" list_free_space(ListFreeSpace) -> FreeSpace;
 

@@ -102,6 +102,12 @@ pub struct AddVolume {
     /// Options of the resource, when this creates it.
     #[serde(default)]
     pub options: OptionValues,
+    /// The pool that it goes to on every node, by name; each node's usual one when absent.
+    #[serde(default)]
+    pub pool: Option<Name>,
+    /// The pool that the metadata of the resource's future replicas goes to; that of its first volume when absent.
+    #[serde(default)]
+    pub metadata_pool: Option<Name>,
 }
 
 /// What [`AddVolume`] has made.

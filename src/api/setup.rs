@@ -7,11 +7,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
-use super::nodes::PoolKind;
 use super::operations::Promise;
+use super::pools::PoolKind;
 use crate::units::Name;
 
 /// The folder that everything a node owns hangs below: `etc/blkrep.toml`, `var/lib/blkrep`, `run/blkrep` and `var/log`. It is `/` for
@@ -144,7 +144,8 @@ impl NbdChoice {
 }
 
 /// A pool, as an operator names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PoolChoice {
     /// How it stores.
     pub kind: PoolKind,
@@ -188,6 +189,15 @@ impl std::fmt::Debug for JoinOptions {
 pub struct RecoverOptions {
     /// The node's root.
     pub root: Root,
+}
+
+/// Makes a volume group, or a thin pool in one, of empty devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatePoolOptions {
+    /// What it shall be.
+    pub pool: PoolChoice,
+    /// The devices.
+    pub devices: Vec<PathBuf>,
 }
 
 /// Runs a node.
@@ -246,6 +256,10 @@ pub trait Setup: Send + Sync {
 
     /// The listening sockets that whoever started this process has opened for it (sd_listen_fds(3)); none the second time.
     fn listeners(&self) -> Result<Vec<Listener>, ApiError>;
+
+    /// Makes a volume group, or a thin pool in one, of devices that hold nothing; others are refused by what is on them. It is
+    /// nobody's pool yet.
+    fn create_pool(&self, options: CreatePoolOptions) -> Promise<'_, ()>;
 
     /// Runs the daemon until it is told to end: by a signal or by [`shutdown`](super::Service::shutdown).
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()>;

@@ -5,6 +5,7 @@
 //! | list | fields |
 //! |---|---|
 //! | nodes | name, address family (4 or 6), address, pool size in KiB, free in KiB (-1: not known), flags, site (always empty) |
+//! | pools | node, name, kind, location, size in KiB, free in KiB (-1: not known), percent full of data and of metadata (thin ones) |
 //! | resources | name, port, state |
 //! | volumes | resource, its state, volume number, size in KiB, port, minor number (or empty), state |
 //! | assignments | node, resource, node id, current flags, target flags |
@@ -20,7 +21,7 @@ use super::output::{Format, Output};
 use super::size::{human, kib};
 use super::spec::{Arg, Takes};
 use super::table::{Cell, Table, left, right, same_title};
-use crate::api::{Assignment, Membership, Node, Replicas, Resource, Volume};
+use crate::api::{Assignment, Membership, Node, NodePool, Pool, Replicas, Resource, Volume};
 
 /// Arguments of every list.
 pub(super) const LISTING: &[Arg] = &[
@@ -99,7 +100,7 @@ pub(super) const NODES: List<Node> = List {
         for node in nodes {
             let mib = |bytes: u64| (bytes >> 20).to_string();
             let pool = node.pool.as_ref();
-            let size = |part: fn(&crate::api::Pool) -> u64| pool.map_or_else(|| "n/a".to_owned(), |pool| mib(part(pool)));
+            let size = |part: fn(&Pool) -> u64| pool.map_or_else(|| "n/a".to_owned(), |pool| mib(part(pool)));
             let state = node.state();
             table.row([
                 Cell::from(&node.name),
@@ -118,6 +119,53 @@ pub(super) const NODES: List<Node> = List {
         table
     },
     extra: &["Pool", "Family", "IP", "Port", "Node ID", "Vote", "Version"],
+};
+
+/// The list of pools.
+pub(super) const POOLS: List<NodePool> = List {
+    empty: "No pools defined",
+    csv: |one| {
+        let pool = one.pool.as_ref();
+        let number = |part: fn(&Pool) -> u64| pool.map_or_else(|| "-1".to_owned(), |pool| (part(pool) / 1024).to_string());
+        let full = |level: Option<u16>| level.map_or_else(String::new, |level| format!("{}.{}", level / 10, level % 10));
+        let fill = pool.and_then(|pool| pool.fill);
+        let (data, metadata) = (full(fill.map(|fill| fill.data)), full(fill.and_then(|fill| fill.metadata)));
+        let kind = pool.map_or_else(String::new, |pool| pool.kind.to_string());
+        let location = pool.map_or_else(String::new, |pool| pool.location.clone());
+        let (size, free) = (number(|pool| pool.size), number(|pool| pool.free));
+        format!("{},{},{kind},{location},{size},{free},{data},{metadata}", one.node, one.name)
+    },
+    table: |pools| {
+        let mut table = Table::new([
+            left("Node"),
+            left("Pool"),
+            left("Kind"),
+            left("Location"),
+            right("Size"),
+            right("Free"),
+            right("Full"),
+            right("Default"),
+            right("State"),
+        ]);
+        for one in pools {
+            let pool = one.pool.as_ref();
+            let text = |part: fn(&Pool) -> String| pool.map_or_else(|| "n/a".to_owned(), part);
+            let (state, level) = one.state();
+            table.row([
+                Cell::from(&one.node),
+                (&one.name).into(),
+                text(|pool| pool.kind.to_string()).into(),
+                text(|pool| pool.location.clone()).into(),
+                text(|pool| human(pool.size)).into(),
+                text(|pool| human(pool.free)).into(),
+                text(|pool| pool.fill.map_or_else(|| "-".to_owned(), |fill| fill.percent())).into(),
+                (if one.usual { "yes" } else { "" }).into(),
+                Cell::state(state, level),
+            ]);
+        }
+        table
+    },
+    extra: &[],
 };
 
 /// The list of resources.
@@ -215,7 +263,7 @@ fn joined(flags: &[(bool, &str)]) -> String {
 mod tests {
     use super::*;
     use crate::api::state::{AssignmentState, ResourceState};
-    use crate::api::{Pool, PoolKind, VolumeInfo};
+    use crate::api::{Fill, PoolKind, VolumeInfo};
     use crate::units::{NodeId, ResourceId, VolumeId};
 
     fn node(name: &str, online: bool) -> Node {
@@ -234,12 +282,33 @@ mod tests {
                 free: 81908 << 20,
                 fill: None,
             }),
+            pools: std::collections::BTreeMap::new(),
             version: Some("0.1.0".to_owned()),
         }
     }
 
     fn text<T>(list: &List<T>, all: &[T]) -> String {
         (list.table)(all).select(|title| !list.extra.contains(&title)).render(false)
+    }
+
+    #[test]
+    fn pools() {
+        let fill = Some(Fill { data: 119, metadata: Some(823) });
+        let pool = Pool { kind: PoolKind::LvmThin, location: "vg/tp".to_owned(), size: 1 << 30, free: 3 << 30, fill };
+        let one = |name: &str, pool: Option<Pool>, failure: Option<&str>| NodePool {
+            node: "alpha".parse().unwrap(),
+            name: name.parse().unwrap(),
+            usual: name == "ssd",
+            online: true,
+            spec: None,
+            pool,
+            failure: failure.map(str::to_owned),
+        };
+        let all = [one("default", None, Some("it is gone")), one("ssd", Some(pool), None)];
+        assert_eq!((POOLS.csv)(&all[0]), "alpha,default,,,-1,-1,,");
+        assert_eq!((POOLS.csv)(&all[1]), "alpha,ssd,lvm-thin,vg/tp,1048576,3145728,11.9,82.3");
+        let shown = text(&POOLS, &all);
+        assert!(shown.contains("failing (it is gone)") && shown.contains("11.9% (metadata 82.3%)"), "{shown}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::size::human;
 use super::table::paint;
 use crate::api::state::{AssignmentState, Level, NodeState};
-use crate::api::{ClusterStatus, Fill, Node, Quorum, ReplicaStatus, ResourceStatus, Resync};
+use crate::api::{ClusterStatus, Fill, Node, Pool, Quorum, ReplicaStatus, ResourceStatus, Resync};
 use crate::units::DiskState;
 
 /// How many characters the bar of a resync has.
@@ -45,17 +45,19 @@ fn header(status: &ClusterStatus, colours: bool) -> String {
     let away = status.nodes.iter().filter(|node| node.state() != NodeState::Ok);
     let away: String =
         away.map(|node| format!("  {}: {}\n", node.name, tint(node.state().as_str(), node.state().level(), colours))).collect();
-    let full: String = status.nodes.iter().filter_map(|node| fullness(node, colours)).collect();
+    let full: String = status.nodes.iter().map(|node| fullness(node, colours)).collect();
     format!("cluster {}  {nodes}, {leader}\n{away}{full}", status.cluster)
 }
 
-/// What there is to say of a thin pool that will be full before long.
-fn fullness(node: &Node, colours: bool) -> Option<String> {
-    let pool = node.pool.as_ref()?;
-    let fill = pool.fill.filter(Fill::is_high)?;
-    let level = if fill.is_critical() { Level::Alert } else { Level::Warning };
-    let words = format!("pool {} is {}", pool.location, fill);
-    Some(format!("  {}: {}; writes fail when it is full\n", node.name, tint(&words, level, colours)))
+/// What there is to say of a node's thin pools that will be full before long.
+fn fullness(node: &Node, colours: bool) -> String {
+    let line = |pool: &Pool| {
+        let fill = pool.fill.filter(Fill::is_high)?;
+        let level = if fill.is_critical() { Level::Alert } else { Level::Warning };
+        let words = tint(&format!("pool {} is {fill}", pool.location), level, colours);
+        Some(format!("  {}: {words}; writes fail when it is full\n", node.name))
+    };
+    node.pool.iter().chain(node.pools.values()).filter_map(line).collect()
 }
 
 /// A resource: a line of its own, and one for each node.

@@ -12,6 +12,7 @@ fn node(name: &str, id: u32) -> Node {
         online: true,
         removing: false,
         pool: None,
+        pools: std::collections::BTreeMap::new(),
         version: None,
     }
 }
@@ -124,4 +125,23 @@ fn bars_and_clocks() {
     assert_eq!(bar(resync(1000)), "[====================] 100.0%");
     assert_eq!(clock(Duration::from_secs(15)), "0:15");
     assert_eq!(clock(Duration::from_secs(7380)), "2:03:00");
+}
+
+#[test]
+fn a_thin_pool_that_fills_up_is_told_before_it_is_full() {
+    use crate::api::PoolKind;
+
+    let mut status = cluster();
+    let pool = |data, metadata| Pool {
+        kind: PoolKind::LvmThin,
+        location: "vg/tp".to_owned(),
+        size: 1 << 30,
+        free: 0,
+        fill: Some(Fill { data, metadata: Some(metadata) }),
+    };
+    status.nodes[0].pool = Some(pool(100, 200));
+    assert!(!super::status(&status, &Pace::default(), false).contains("vg/tp"));
+    status.nodes[1].pools.insert("ssd".parse().unwrap(), pool(100, 912));
+    let shown = super::status(&status, &Pace::default(), false);
+    assert!(shown.contains("  beta: pool vg/tp is 10.0% full, its metadata 91.2%; writes fail when it is full\n"), "{shown}");
 }

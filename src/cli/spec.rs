@@ -143,8 +143,10 @@ pub(super) enum Takes {
     Port,
     /// Address and port.
     Socket,
-    /// A pool.
+    /// A pool, as what it is.
     Pool,
+    /// A pool's name.
+    PoolName,
     /// A file or directory.
     Path,
     /// One of these words.

@@ -26,7 +26,20 @@ pub enum Command {
     /// A node joins: its token is used up, its certificate recorded. `now` in seconds since 1970.
     RedeemInvitation { name: Name, token: TokenHash, address: IpAddr, ports: Ports, certificate: Certificate, now: u64 },
     /// A node tells of itself: at its start and when its pool's figures have changed.
-    Announce { node: NodeId, version: String, pool: Option<PoolReport> },
+    Announce {
+        node: NodeId,
+        version: String,
+        pool: Option<PoolReport>,
+        /// Of the pools that were added to it, those that can be used.
+        #[serde(default)]
+        pools: BTreeMap<Name, PoolReport>,
+    },
+    /// Adds a pool, which the node has claimed, to a node.
+    AddPool { node: NodeId, name: Name, pool: super::NodePool },
+    /// Takes a pool that nothing is in from a node.
+    RemovePool { node: NodeId, name: Name },
+    /// Chooses the pool that volumes go to on a node when nobody says.
+    SetDefaultPool { node: NodeId, name: Name },
     /// Changes a node's address.
     ModifyNode { name: Name, address: IpAddr },
     /// Takes a node out: it gives up what it holds first or, with `force`, is out at once and keeps what it holds. Refused when it
@@ -41,8 +54,16 @@ pub enum Command {
     SetProperties { resource: Name, properties: BTreeMap<String, Option<String>> },
     /// Removes a resource; its name is free at once. With `force` even while it is in use.
     RemoveResource { resource: Name, force: bool },
-    /// Adds a volume of `bytes` (a multiple of 4096), with the lowest free number unless one is given.
-    AddVolume { resource: Name, volume: Option<VolumeId>, bytes: u64 },
+    /// Adds a volume of `bytes` (a multiple of 4096), with the lowest free number unless one is given, in a pool of that name.
+    AddVolume {
+        resource: Name,
+        volume: Option<VolumeId>,
+        bytes: u64,
+        #[serde(default)]
+        pool: Option<Name>,
+    },
+    /// Chooses the pool that the metadata of a resource's future replicas goes to.
+    SetMetadataPool { resource: Name, pool: Option<Name> },
     /// Grows a volume to `bytes` (a multiple of 4096).
     ResizeVolume { resource: Name, volume: VolumeId, bytes: u64 },
     /// Removes a volume.
@@ -58,9 +79,20 @@ pub enum Command {
         #[serde(default)]
         keep: BTreeSet<NodeId>,
         seed: Seed,
+        /// The pool of the new replicas, whatever their volumes want.
+        #[serde(default)]
+        pool: Option<Name>,
     },
     /// Gives a node a replica, or the use of the resource without one.
-    Assign { resource: Name, node: Name, diskless: bool, seed: Seed },
+    Assign {
+        resource: Name,
+        node: Name,
+        diskless: bool,
+        seed: Seed,
+        /// As for [`Deploy`](Self::Deploy).
+        #[serde(default)]
+        pool: Option<Name>,
+    },
     /// Takes a resource from a node.
     Unassign { resource: Name, node: Name, force: bool, seed: Seed },
     /// Takes a resource from all nodes; its definition stays, its data does not.

@@ -21,6 +21,7 @@ mod command;
 mod model;
 mod options;
 mod placement;
+mod pools;
 mod refusal;
 mod seed;
 mod snapshot;
@@ -34,6 +35,7 @@ pub use model::{
 };
 pub use options::{OPTIONS, OptionSet, OptionSpec, Options};
 pub use placement::{largest_volume, metadata_reserve, promised, room};
+pub use pools::{FIRST_POOL, NodePool, Places};
 pub use refusal::{Refusal, RefusalKind};
 pub use seed::Seed;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionSet, Options, Refusal};
+use super::{NodePool, OptionSet, Options, Places, Refusal};
 use crate::units::{Authority, ClusterId, Incarnation, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
 
 /// The whole model. Readers hold it behind an `Arc`; resources are behind one of their own, so that a change copies pointers
@@ -57,8 +57,14 @@ pub struct Node {
     pub invitation: Option<Invitation>,
     /// The certificate it was issued last; `None` until it joined.
     pub certificate: Option<Certificate>,
-    /// Its pool as it announced it last.
+    /// The pool that it was made with, as it announced it last.
     pub pool: Option<PoolReport>,
+    /// The pools that were added to it.
+    #[serde(default)]
+    pub pools: BTreeMap<Name, NodePool>,
+    /// The one of them that volumes go to when nobody says; `None`: the one that it was made with.
+    #[serde(default)]
+    pub default_pool: Option<Name>,
     /// The version of its program, as announced.
     pub version: String,
 }
@@ -76,7 +82,7 @@ impl Node {
 
     /// Whether it can take replicas now.
     pub fn takes_replicas(&self) -> bool {
-        self.state == NodeState::Member && self.kind == NodeKind::Storage && self.pool.is_some()
+        self.state == NodeState::Member && self.kind == NodeKind::Storage && self.pool_reports().next().is_some()
     }
 }
 
@@ -243,6 +249,12 @@ pub struct Resource {
     pub created: u64,
     /// Notes of others, such as the Docker plugin's file system.
     pub properties: BTreeMap<String, String>,
+    /// The pools that its volumes go to, where that was said.
+    #[serde(default)]
+    pub pools: BTreeMap<VolumeId, Name>,
+    /// The pool that metadata goes to, where that was said.
+    #[serde(default)]
+    pub metadata_pool: Option<Name>,
 }
 
 impl Resource {
@@ -286,6 +298,9 @@ pub struct Assignment {
     pub volumes: BTreeMap<VolumeId, u64>,
     /// It is to go, and waits to be dropped from the record by the primary.
     pub leaving: bool,
+    /// Where the parts of the replica are.
+    #[serde(default)]
+    pub places: Places,
 }
 
 impl Assignment {
@@ -315,6 +330,9 @@ pub struct Leftover {
     pub volumes: BTreeSet<VolumeId>,
     /// Whether the metadata goes, too: always, but when single volumes of a resource were removed.
     pub metadata: bool,
+    /// Where they are.
+    #[serde(default)]
+    pub places: Places,
 }
 
 /// The limits that commands are held to.

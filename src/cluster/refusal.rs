@@ -39,6 +39,14 @@ pub enum Refusal {
     LastNode(String),
     #[error("node '{0}' has no storage pool")]
     NoPool(String),
+    #[error("node '{0}' has no pool '{1}'")]
+    NoSuchPool(String, String),
+    #[error("node '{0}' has a pool '{1}' already")]
+    PoolExists(String, String),
+    #[error("pool '{pool}' of node '{node}' still holds resource '{resource}'")]
+    PoolInUse { node: String, pool: String, resource: String },
+    #[error("the pool 'default' of node '{0}' is the one that it was made with and stays")]
+    FirstPool(String),
 
     #[error("there is no resource '{0}'")]
     NoSuchResource(String),
@@ -63,7 +71,7 @@ pub enum Refusal {
     #[error("{0}")]
     BadProperty(String),
 
-    #[error("{wanted} replicas were asked for, and {available} nodes have a storage pool")]
+    #[error("{wanted} replicas were asked for, and {available} nodes have the storage pools for them")]
     TooFewNodes { wanted: usize, available: usize },
     #[error("a resource has at most {0} replicas")]
     TooManyReplicas(usize),
@@ -119,11 +127,14 @@ impl Refusal {
     /// What kind it is.
     pub fn kind(&self) -> RefusalKind {
         match self {
-            Self::NoSuchNode(_) | Self::NoSuchResource(_) | Self::NoSuchVolume(..) | Self::NotAssigned(..) => {
-                RefusalKind::NotFound
-            }
+            Self::NoSuchNode(_)
+            | Self::NoSuchPool(..)
+            | Self::NoSuchResource(_)
+            | Self::NoSuchVolume(..)
+            | Self::NotAssigned(..) => RefusalKind::NotFound,
             Self::AlreadyInitialised
             | Self::NodeExists(_)
+            | Self::PoolExists(..)
             | Self::AddressInUse(..)
             | Self::ResourceExists(_)
             | Self::VolumeExists(..)
@@ -148,6 +159,8 @@ impl Refusal {
             | Self::LastReplica(..)
             | Self::LastUpToDate(..)
             | Self::InUse(..)
+            | Self::PoolInUse { .. }
+            | Self::FirstPool(_)
             | Self::Overtaken(_)
             | Self::QuorumIsSettled(_)
             | Self::RecordIs(_)
@@ -183,6 +196,12 @@ impl Refusal {
             Self::NoPool(name) => {
                 format!("create its volume group or directory pool and restart the daemon on '{name}', or choose another node")
             }
+            Self::NoSuchPool(..) => "`blkrep list-pools` shows the pools; `blkrep add-pool NAME SPEC`, on the node, adds one".into(),
+            Self::PoolExists(..) => "choose another name, or remove that one first: `blkrep remove-pool NAME`".into(),
+            Self::PoolInUse { node, resource, .. } => {
+                format!("take the replica away first (`blkrep unassign-resource {resource} {node}`); what was removed is gone in a moment")
+            }
+            Self::FirstPool(_) => "`blkrep default-pool NAME` has volumes go elsewhere".into(),
             Self::NoSuchResource(_) => "`blkrep list-resources` shows the resources".into(),
             Self::ResourceExists(_) => "choose another name".into(),
             Self::NoSuchVolume(..) => "`blkrep list-volumes` shows the volumes".into(),

@@ -46,7 +46,8 @@ fn cluster_with(free: &[u64], zeroed: bool) -> Cluster {
             cluster.apply(invite).unwrap();
             cluster.apply(redeem(&format!("n{at}"), token(at), address(at), NOW)).unwrap();
         }
-        let announce = Command::Announce { node: NodeId(at.into()), version: "1".into(), pool: pool(free, zeroed) };
+        let announce =
+            Command::Announce { node: NodeId(at.into()), version: "1".into(), pool: pool(free, zeroed), pools: BTreeMap::new() };
         cluster.apply(announce).unwrap();
     }
     let voters = if free.len() >= 3 { 3 } else { 1 };
@@ -61,7 +62,7 @@ fn redeem(node: &str, token: TokenHash, address: IpAddr, now: u64) -> Command {
 fn create(resource: &str, bytes: u64, replicas: usize) -> Command {
     Command::All(vec![
         Command::CreateResource { name: name(resource), options: BTreeMap::new(), properties: BTreeMap::new(), now: NOW },
-        Command::AddVolume { resource: name(resource), volume: None, bytes },
+        Command::AddVolume { resource: name(resource), volume: None, bytes, pool: None },
         deploy(resource, DeployCount::Total(replicas), 1),
     ])
 }
@@ -73,6 +74,7 @@ fn deploy(resource: &str, count: DeployCount, seed: u128) -> Command {
         avoid: BTreeSet::new(),
         keep: BTreeSet::new(),
         seed: Seed(seed),
+        pool: None,
     }
 }
 
@@ -119,7 +121,8 @@ fn nodes_that_do_not_answer_are_chosen_last() {
     let silent = |resource: &str, count| {
         let (placement, avoid) = (Placement::Count(DeployCount::Total(count)), BTreeSet::from([NodeId(1)]));
         let Command::All(mut commands) = create(resource, GIB, 1) else { unreachable!() };
-        commands[2] = Command::Deploy { resource: name(resource), placement, avoid, keep: BTreeSet::new(), seed: Seed(4) };
+        commands[2] =
+            Command::Deploy { resource: name(resource), placement, avoid, keep: BTreeSet::new(), seed: Seed(4), pool: None };
         Command::All(commands)
     };
     cluster.apply(silent("two", 2)).unwrap();
@@ -140,6 +143,7 @@ fn replicas_with_clients_stay_when_there_are_to_be_fewer() {
         avoid: BTreeSet::new(),
         keep: keep.iter().copied().map(NodeId).collect(),
         seed: Seed(5),
+        pool: None,
     };
     let before = cluster.clone();
     assert_eq!(cluster.apply(fewer(&[0, 2], 1)), Err(Refusal::InUse("web".into(), "n0".into())));
@@ -157,7 +161,7 @@ fn a_removal_is_taken_in_the_round_it_was_decided_in_and_in_no_other() {
     let overtaken = Err(Refusal::Overtaken("web".into()));
     // It was made void by itself, by a node that comes to use it, by another removal.
     let user = cluster.nodes.values().find(|node| !web.assignments.contains_key(&node.id)).unwrap().name.clone();
-    let came = Command::Assign { resource: name("web"), node: user.clone(), diskless: true, seed: Seed(6) };
+    let came = Command::Assign { resource: name("web"), node: user.clone(), diskless: true, seed: Seed(6), pool: None };
     let other =
         Command::All(vec![end.clone(), Command::RemoveVolume { resource: name("web"), volume: VolumeId(0), force: true }]);
     for meanwhile in [end, came, other] {
@@ -167,7 +171,9 @@ fn a_removal_is_taken_in_the_round_it_was_decided_in_and_in_no_other() {
     }
     let leave = |only| Command::RemoveNode { name: user.clone(), force: false, only, seed: Seed(7) };
     let mut with_user = cluster.clone();
-    with_user.apply(Command::Assign { resource: name("web"), node: user.clone(), diskless: true, seed: Seed(6) }).unwrap();
+    with_user
+        .apply(Command::Assign { resource: name("web"), node: user.clone(), diskless: true, seed: Seed(6), pool: None })
+        .unwrap();
     assert_eq!(with_user.apply(leave(Some(BTreeSet::new()))), overtaken, "it holds something that was not looked at");
     with_user.apply(leave(Some(BTreeSet::from([web.id])))).unwrap();
     cluster.apply(decided).unwrap();
@@ -414,34 +420,44 @@ fn any_command() -> impl Strategy<Value = Command> {
         (0..8u32, any::<bool>(), 0..20u64).prop_map(|(id, zeroed, free)| Command::Announce {
             node: NodeId(id),
             version: String::new(),
-            pool: pool(free * GIB, zeroed)
+            pool: pool(free * GIB, zeroed),
+            pools: pool(free * GIB, !zeroed).map(|report| (name("ssd"), report)).into_iter().collect(),
         }),
+        (0..8u32, any::<bool>()).prop_map(|(id, zeroed)| Command::AddPool {
+            node: NodeId(id),
+            name: name("ssd"),
+            pool: NodePool { spec: "lvm:ssd".into(), report: pool(9 * GIB, zeroed) },
+        }),
+        (0..8u32, any::<bool>()).prop_map(|(id, add)| match add {
+            true => Command::SetDefaultPool { node: NodeId(id), name: name("ssd") },
+            false => Command::RemovePool { node: NodeId(id), name: name("ssd") },
+        }),
+        (resource(), ssd()).prop_map(|(resource, pool)| Command::SetMetadataPool { resource, pool }),
         (node(), any::<bool>(), seed()).prop_map(|(name, force, seed)| Command::RemoveNode { name, force, only: None, seed }),
         (resource(), 1..3usize).prop_map(|(r, n)| create(r.as_str(), GIB, n)),
         (resource(), any::<bool>()).prop_map(|(resource, force)| Command::RemoveResource { resource, force }),
-        (resource(), proptest::option::of(volume()), bytes()).prop_map(|(resource, volume, bytes)| Command::AddVolume {
-            resource,
-            volume,
-            bytes
-        }),
+        (resource(), proptest::option::of(volume()), bytes(), ssd())
+            .prop_map(|(resource, volume, bytes, pool)| Command::AddVolume { resource, volume, bytes, pool }),
         (resource(), volume(), bytes()).prop_map(|(resource, volume, bytes)| Command::ResizeVolume { resource, volume, bytes }),
         (resource(), volume(), any::<bool>()).prop_map(|(resource, volume, force)| Command::RemoveVolume {
             resource,
             volume,
             force
         }),
-        (resource(), 0..4usize, seed()).prop_map(|(resource, n, seed)| Command::Deploy {
+        (resource(), 0..4usize, seed(), ssd()).prop_map(|(resource, n, seed, pool)| Command::Deploy {
             resource,
             placement: Placement::Count(DeployCount::Total(n)),
             avoid: BTreeSet::new(),
             keep: BTreeSet::new(),
-            seed
+            seed,
+            pool
         }),
-        (resource(), node(), any::<bool>(), seed()).prop_map(|(resource, node, diskless, seed)| Command::Assign {
+        (resource(), node(), any::<bool>(), seed(), ssd()).prop_map(|(resource, node, diskless, seed, pool)| Command::Assign {
             resource,
             node,
             diskless,
-            seed
+            seed,
+            pool
         }),
         (resource(), node(), any::<bool>(), seed()).prop_map(|(resource, node, force, seed)| Command::Unassign {
             resource,
@@ -520,6 +536,11 @@ fn draw_anew(command: &mut Command, at: u128) {
     }
 }
 
+/// A pool that only some nodes have, or none.
+fn ssd() -> impl Strategy<Value = Option<Name>> {
+    proptest::option::weighted(0.2, Just(()).prop_map(|()| name("ssd")))
+}
+
 /// Everything that was ever given out.
 #[derive(Default)]
 struct Seen {
@@ -543,7 +564,9 @@ impl Seen {
         assert_eq!(cluster.names.len(), cluster.resources.len());
         for (id, leftover) in &cluster.leftovers {
             assert_eq!(*self.leftovers.entry(*id).or_insert(leftover.replica), leftover.replica);
-            assert!(cluster.nodes.contains_key(&leftover.node), "a leftover waits for a node that is gone");
+            let node = cluster.nodes.get(&leftover.node).expect("a leftover waits for a node that is gone");
+            let mut pools = leftover.places.pools(leftover.volumes.iter(), leftover.metadata);
+            assert!(pools.all(|pool| node.has_pool(pool)), "a leftover is in a pool that is gone");
         }
         let addresses: BTreeSet<_> = cluster.nodes.values().map(Node::control).collect();
         assert_eq!(addresses.len(), cluster.nodes.len(), "two nodes have one address");
@@ -555,6 +578,10 @@ impl Seen {
             if let Some(replica) = assignment.replica {
                 let place = (resource.id, node);
                 assert_eq!(*self.replicas.entry(replica).or_insert(place), place, "a replica's id was used again");
+                let mut pools = assignment.places.pools(resource.volumes.keys(), true);
+                assert!(pools.all(|pool| cluster.nodes[&node].has_pool(pool)), "a replica is in a pool that is gone");
+                let strangers = assignment.places.volumes.keys().find(|volume| !resource.volumes.contains_key(volume));
+                assert_eq!(strangers, None, "a volume that is not there has a place");
             }
         }
         assert_eq!(resource.record.is_some(), resource.replicas().next().is_some(), "a record and replicas come together");
@@ -574,6 +601,65 @@ impl Seen {
             assert!(volume.bytes <= volume.target && volume.target > 0);
         }
     }
+}
+
+/// Volumes go to the pool that was named, else to each node's usual one; each pool's room is its own.
+#[test]
+fn volumes_and_metadata_lie_in_pools_of_their_own() {
+    let mut cluster = cluster_with(&[20 * GIB; 2], false);
+    let add = |cluster: &mut Cluster, node, free| {
+        let added = NodePool { spec: "lvm:fast".into(), report: pool(free, true) };
+        cluster.apply(Command::AddPool { node: NodeId(node), name: name("ssd"), pool: added })
+    };
+    let volume = |volume, bytes, pool: Option<&str>| Command::AddVolume {
+        resource: name("web"),
+        volume: Some(VolumeId(volume)),
+        bytes,
+        pool: pool.map(name),
+    };
+    let create = Command::CreateResource { name: name("web"), options: BTreeMap::new(), properties: BTreeMap::new(), now: NOW };
+    cluster.apply(create).unwrap();
+    cluster.apply(volume(0, GIB, Some("ssd"))).unwrap();
+    cluster.apply(volume(1, 10 * GIB, None)).unwrap();
+    assert!(matches!(cluster.apply(deploy("web", DeployCount::Total(2), 1)), Err(Refusal::TooFewNodes { available: 0, .. })));
+    add(&mut cluster, 0, 4 * GIB).unwrap();
+    assert!(matches!(add(&mut cluster, 0, GIB), Err(Refusal::PoolExists(..))));
+    add(&mut cluster, 1, GIB / 2).unwrap();
+    assert!(matches!(cluster.apply(deploy("web", DeployCount::Total(2), 1)), Err(Refusal::NoSpace { fitting: 1, .. })));
+    let announce = |free| Command::Announce {
+        node: NodeId(1),
+        version: "1".into(),
+        pool: pool(20 * GIB, false),
+        pools: pool(free, true).map(|report| (name("ssd"), report)).into_iter().collect(),
+    };
+    cluster.apply(announce(4 * GIB)).unwrap();
+    cluster.apply(deploy("web", DeployCount::Total(2), 1)).unwrap();
+    let places = |cluster: &Cluster| cluster.resource_named(&name("web")).unwrap().assignments[&NodeId(0)].places.clone();
+    let found = places(&cluster);
+    assert_eq!((found.of(VolumeId(0)), found.of(VolumeId(1)), found.metadata()), (&name("ssd"), &*FIRST_POOL, &name("ssd")));
+    let left = |pool: &Name| room(&cluster, &cluster.nodes[&NodeId(0)], pool);
+    assert!(left(&name("ssd")) < 3 * GIB && left(&FIRST_POOL) == 10 * GIB);
+    // Not every pool reads as zeros: only one replica has all data from the start.
+    let record = cluster.resource_named(&name("web")).unwrap().record.clone().unwrap();
+    assert_eq!(record.in_sync.len(), 1);
+
+    assert!(matches!(cluster.apply(volume(2, 3 * GIB, Some("ssd"))), Err(Refusal::NoSpaceOn { .. })));
+    assert!(matches!(cluster.apply(volume(2, GIB, Some("hdd"))), Err(Refusal::NoSuchPool(..))));
+    cluster.apply(Command::SetDefaultPool { node: NodeId(0), name: name("ssd") }).unwrap();
+    cluster.apply(volume(2, GIB, None)).unwrap();
+    assert_eq!(places(&cluster).of(VolumeId(2)), &name("ssd"), "the node's usual pool by now");
+
+    let remove = Command::RemovePool { node: NodeId(0), name: name("ssd") };
+    assert!(matches!(cluster.apply(remove.clone()), Err(Refusal::PoolInUse { resource, .. }) if resource == "web"));
+    cluster.apply(Command::RemoveResource { resource: name("web"), force: true }).unwrap();
+    assert!(matches!(cluster.apply(remove.clone()), Err(Refusal::PoolInUse { .. })), "until the node has removed it");
+    let left: Vec<(LeftoverId, Leftover)> = cluster.leftovers_of(NodeId(0)).map(|(id, l)| (id, l.clone())).collect();
+    assert_eq!(left[0].1.places.of(VolumeId(2)), &name("ssd"));
+    cluster.apply(Command::ConfirmLeftover { node: NodeId(0), leftover: left[0].0 }).unwrap();
+    cluster.apply(remove).unwrap();
+    assert_eq!(cluster.nodes[&NodeId(0)].usual_pool(), &*FIRST_POOL);
+    let first = Command::RemovePool { node: NodeId(0), name: FIRST_POOL.clone() };
+    assert!(matches!(cluster.apply(first), Err(Refusal::FirstPool(_))));
 }
 
 proptest! {

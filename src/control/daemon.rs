@@ -103,9 +103,9 @@ impl Daemon {
         let consensus = Consensus::open(setup, control).await?;
         let (events, inbox) = mpsc::unbounded_channel();
         let Plane { plane, maker } = factory(PlaneSetup { cluster, me, events })?;
-        let (pool, board, holds, attachments) = (Mutex::new(None), Board::default(), Holds::default(), Book::new(&root));
+        let (pools, board, holds, attachments) = (Mutex::default(), Board::default(), Holds::default(), Book::new(&root));
         let node =
-            Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pool, maker, board, holds, attachments });
+            Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pools, maker, board, holds, attachments });
         let doorkeeper = Arc::new(Doorkeeper::new(node.consensus.clone(), cluster, credentials, control));
         let (stop, _) = watch::channel(false);
         let own_files = sockets.own_files.clone();

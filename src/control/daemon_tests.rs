@@ -15,7 +15,15 @@ fn name(text: &str) -> Name {
 }
 
 fn volume(resource: &str, bytes: u64, deploy: u32) -> AddVolume {
-    AddVolume { resource: name(resource), volume: None, bytes, deploy: Some(deploy), options: OptionValues::default() }
+    AddVolume {
+        resource: name(resource),
+        volume: None,
+        bytes,
+        deploy: Some(deploy),
+        options: OptionValues::default(),
+        pool: None,
+        metadata_pool: None,
+    }
 }
 
 async fn state(node: &TestNode, resource: &str) -> Option<ResourceState> {
@@ -228,13 +236,19 @@ async fn replicas_move_and_options_reach_the_data_plane() {
     let assigned = nodes[0].client().list_assignments(ListAssignments::default()).await.unwrap();
     let spare = ["n1", "n2", "n3"].into_iter().find(|n| assigned.iter().all(|a| a.node != name(n))).unwrap();
     let client = nodes[1].client();
-    client.assign_resource(AssignResource { resource: name("web"), node: name(spare), diskless: true }).await.unwrap();
+    client
+        .assign_resource(AssignResource { resource: name("web"), node: name(spare), diskless: true, pool: None })
+        .await
+        .unwrap();
     let spare_node = nodes.iter().find(|node| node.name == spare).unwrap();
     eventually("it is used without a replica", async || {
         spare_node.plane().settings("web").is_some() && spare_node.plane().storage("web").is_none()
     })
     .await;
-    client.assign_resource(AssignResource { resource: name("web"), node: name(spare), diskless: false }).await.unwrap();
+    client
+        .assign_resource(AssignResource { resource: name("web"), node: name(spare), diskless: false, pool: None })
+        .await
+        .unwrap();
     eventually("now it has one", async || spare_node.plane().storage("web").is_some()).await;
     let set = OptionValues { resync_max: Some(1 << 20), ..OptionValues::default() };
     client.set_options(SetOptions { resource: Some(name("web")), set, unset: Vec::new() }).await.unwrap();

@@ -22,7 +22,15 @@ pub(super) async fn with_volume(dir: &std::path::Path, count: u8, replicas: u32)
     let options = OptionValues::default();
     nodes[0]
         .client()
-        .add_volume(AddVolume { resource, volume: None, bytes: 1 << 20, deploy: Some(replicas), options })
+        .add_volume(AddVolume {
+            resource,
+            volume: None,
+            bytes: 1 << 20,
+            deploy: Some(replicas),
+            options,
+            pool: None,
+            metadata_pool: None,
+        })
         .await
         .unwrap();
     eventually("it is ok", async || {
@@ -269,7 +277,7 @@ async fn the_data_plane_hears_of_peers_that_come_and_go() {
     let spare = nodes.iter().find(|node| node.plane().settings("web").is_none()).unwrap();
     let holder = nodes.iter().find(|node| node.plane().settings("web").is_some()).unwrap();
     let (resource, node): (crate::units::Name, crate::units::Name) = ("web".parse().unwrap(), spare.name.parse().unwrap());
-    let assign = AssignResource { resource: resource.clone(), node: node.clone(), diskless: true };
+    let assign = AssignResource { resource: resource.clone(), node: node.clone(), diskless: true, pool: None };
     holder.client().assign_resource(assign).await.unwrap();
     eventually("there are two peers, one of them diskless", async || {
         let peers = holder.plane().settings("web").unwrap().peers;

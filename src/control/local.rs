@@ -141,14 +141,24 @@ pub fn choose_pool(choice: Option<&PoolChoice>, root: &Root) -> Result<(PoolSpec
         let found = drbdpool::detect_default(&absolute(root)?).map_err(storage)?;
         return Ok((found.spec, Some(found.reason)));
     };
-    let spec = format!("{}:{}", choice.kind, choice.location);
-    spec.parse().map(|spec| (spec, None)).map_err(|error| ApiError::new(Code::BadRequest, error))
+    Ok((pool_spec(choice)?, None))
 }
 
-/// Makes a pool this node's.
-pub fn claim_pool(spec: &PoolSpec, cluster: ClusterId, node: NodeId) -> Result<Box<dyn Pool>, ApiError> {
+/// What an operator named, as a pool.
+pub fn pool_spec(choice: &PoolChoice) -> Result<PoolSpec, ApiError> {
+    format!("{}:{}", choice.kind, choice.location).parse().map_err(|error| ApiError::new(Code::BadRequest, error))
+}
+
+/// Makes a pool this node's. A thin one promises at most `oversubscription` times its size.
+pub fn claim_pool(
+    spec: &PoolSpec,
+    cluster: ClusterId,
+    node: NodeId,
+    oversubscription: Option<u32>,
+) -> Result<Box<dyn Pool>, ApiError> {
     let identity = drbdpool::Identity::new(cluster.to_string(), node.to_string());
-    let claim = identity.and_then(|identity| drbdpool::claim(spec, &identity));
+    let times = oversubscription.unwrap_or(drbdpool::OVERSUBSCRIPTION);
+    let claim = identity.and_then(|identity| drbdpool::claim_with(spec, &identity, times));
     claim.map_err(|error| ApiError::new(Code::Storage, error))
 }
 

@@ -35,6 +35,7 @@ pub mod nbd;
 pub mod net;
 pub mod node;
 pub mod options;
+mod pools;
 pub mod reconciler;
 pub mod removal;
 #[cfg(test)]

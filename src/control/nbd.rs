@@ -268,7 +268,7 @@ impl Door {
     async fn assign(&self, resource: &Resource) -> Result<(), Refusal> {
         let node: Name = self.node.config.name.clone();
         let seed = super::local::random_seed();
-        let command = Command::Assign { resource: resource.name.clone(), node, diskless: true, seed };
+        let command = Command::Assign { resource: resource.name.clone(), node, diskless: true, seed, pool: None };
         match self.node.consensus.propose(command, PATIENCE).await {
             Ok(_) | Err(ProposeError::Refused(ModelRefusal::Assigned(..))) => Ok(()),
             Err(error) => Err(Refusal::unknown(format!("'{}' cannot be used on this node: {error}", resource.name))),

@@ -16,7 +16,7 @@ use super::replica::ReplicaMaker;
 use crate::api::setup::Root;
 use crate::cluster::Cluster;
 use crate::runtime::DataPlane;
-use crate::units::{ClusterId, NodeId, ResourceId};
+use crate::units::{ClusterId, Name, NodeId, ResourceId};
 
 /// A running node.
 pub struct Node {
@@ -36,8 +36,8 @@ pub struct Node {
     pub peers: Arc<Peers>,
     /// The data plane.
     pub plane: Arc<dyn DataPlane>,
-    /// Its pool; `None` on a node without storage, and while it cannot be opened.
-    pub pool: Mutex<Option<Arc<dyn Pool>>>,
+    /// Its pools that are open, by name.
+    pub pools: Mutex<BTreeMap<Name, Arc<dyn Pool>>>,
     /// Makes metadata.
     pub maker: Arc<dyn ReplicaMaker>,
     /// What could not be done, the last time it was tried.
@@ -54,14 +54,18 @@ impl Node {
         self.consensus.model()
     }
 
-    /// The pool, if it is open.
-    pub fn pool(&self) -> Option<Arc<dyn Pool>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// A pool, if it is open.
+    pub fn pool(&self, name: &Name) -> Option<Arc<dyn Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Sets the pool that was opened.
-    pub fn set_pool(&self, pool: Arc<dyn Pool>) {
-        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool);
+    /// Sets a pool that was opened, or forgets one.
+    pub fn set_pool(&self, name: &Name, pool: Option<Arc<dyn Pool>>) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        match pool {
+            Some(pool) => pools.insert(name.clone(), pool),
+            None => pools.remove(name),
+        };
     }
 }
 
@@ -69,7 +73,7 @@ impl Node {
 #[derive(Default)]
 pub struct Board {
     failures: Mutex<BTreeMap<ResourceId, String>>,
-    pool: Mutex<Option<String>>,
+    pools: Mutex<BTreeMap<Name, String>>,
     /// Wakes the reconciler.
     pub kick: Notify,
 }
@@ -89,17 +93,18 @@ impl Board {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes why the pool cannot be used, or that it can; whether that is news.
-    pub fn note_pool(&self, failure: Option<String>) -> bool {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = *pool != failure;
-        *pool = failure;
-        news
+    /// Notes why a pool cannot be used, or that it can; whether that is news.
+    pub fn note_pool(&self, name: &Name, failure: Option<String>) -> bool {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(failure) => pools.insert(name.clone(), failure.clone()).is_none_or(|before| before != failure),
+            None => pools.remove(name).is_some(),
+        }
     }
 
-    /// Why the pool cannot be used.
-    pub fn pool_failure(&self) -> Option<String> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Why pools cannot be used.
+    pub fn pool_failures(&self) -> BTreeMap<Name, String> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

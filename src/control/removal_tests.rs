@@ -71,7 +71,7 @@ async fn a_client_that_no_status_shows_keeps_everything_where_it_is() {
         assert_eq!(refusal.code, Code::InUse, "{refusal:?}");
         assert!(refusal.message.contains("client"), "{refusal:?}");
     }
-    let fewer = DeployResource { resource: web(), count: 1, with_clients: false };
+    let fewer = DeployResource { resource: web(), count: 1, with_clients: false, pool: None };
     assert_eq!(api.deploy_resource(fewer).await.unwrap().nodes, [nodes[1].name.parse().unwrap()], "the one with the client");
     let other = attach(&nodes[1]).await.unwrap().unwrap();
     shown.drop_clients(2).await;

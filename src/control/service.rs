@@ -11,11 +11,11 @@ use super::status;
 use super::unused::Unused;
 use super::{attachments, local, options, removal};
 use crate::api::{
-    AddNode, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, Attach, Attachment,
-    ClusterStatus, Code, DeployResource, Detach, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListAttachments,
-    ListFreeSpace, ListNodes, ListOptions, ListResources, ListVolumes, Mount, Mounted, OptionValues, Options, Ping, Placement,
-    Pong, Promise, RemoveNode, RemoveResource, RemoveVolume, Resource, ResourceStatus, Service, SetOptions, Shutdown,
-    UnassignResource, UndeployResource, Unmount, Volume, state,
+    AddNode, AddPool, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, Attach, Attachment,
+    ClusterStatus, Code, DefaultPool, DeployResource, Detach, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments,
+    ListAttachments, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListVolumes, Mount, Mounted, NodePool,
+    OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode, RemovePool, RemoveResource, RemoveVolume, Resource,
+    ResourceStatus, Service, SetOptions, Shutdown, UnassignResource, UndeployResource, Unmount, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -74,9 +74,12 @@ impl Operations {
             let message = format!("resource '{}' exists: its options are not set by adding a volume", asked.resource);
             return Err(ApiError::new(Code::AlreadyExists, message).hint("`blkrep resource-options` sets them"));
         }
-        commands.push(Command::AddVolume { resource: asked.resource.clone(), volume: asked.volume, bytes });
+        commands.push(Command::AddVolume { resource: asked.resource.clone(), volume: asked.volume, bytes, pool: asked.pool });
+        if let Some(pool) = asked.metadata_pool {
+            commands.push(Command::SetMetadataPool { resource: asked.resource.clone(), pool: Some(pool) });
+        }
         if let Some(count) = asked.deploy {
-            commands.push(self.deployment(&model, asked.resource.clone(), count).await);
+            commands.push(self.deployment(&model, asked.resource.clone(), count, None).await);
         }
         let Applied::All(applied) = self.propose(Command::All(commands)).await? else { return Err(strange()) };
         let volume = applied.iter().find_map(|one| if let Applied::Volume(volume) = one { Some(*volume) } else { None });
@@ -85,12 +88,12 @@ impl Operations {
     }
 
     /// The command for so many replicas, on nodes that answer if there are enough.
-    async fn deployment(&self, model: &Cluster, resource: Name, count: u32) -> Command {
+    async fn deployment(&self, model: &Cluster, resource: Name, count: u32, pool: Option<Name>) -> Command {
         let reports = status::gather(&self.node, model, Some(NO_RESOURCE)).await;
         let avoid = model.nodes.keys().copied().filter(|node| !reports.contains_key(node)).collect();
         let total = usize::try_from(count).unwrap_or(usize::MAX);
         let (placement, keep) = (Place::Count(DeployCount::Total(total)), BTreeSet::new());
-        Command::Deploy { resource, placement, avoid, keep, seed: local::random_seed() }
+        Command::Deploy { resource, placement, avoid, keep, seed: local::random_seed(), pool }
     }
 
     async fn deploy(&self, asked: DeployResource) -> Result<Placement, ApiError> {
@@ -108,7 +111,7 @@ impl Operations {
                 );
             }
         }
-        let mut command = self.deployment(&model, asked.resource.clone(), asked.count).await;
+        let mut command = self.deployment(&model, asked.resource.clone(), asked.count, asked.pool).await;
         if fewer {
             let (held, used) = Unused::look(&self.node, &model, resource).await;
             if let Command::Deploy { keep, .. } = &mut command {
@@ -125,7 +128,7 @@ impl Operations {
                 model.nodes.values().filter(|n| n.state == NodeState::Member && !resource.assignments.contains_key(&n.id));
             for node in others {
                 let (resource, node, seed) = (asked.resource.clone(), node.name.clone(), local::random_seed());
-                self.propose(Command::Assign { resource, node, diskless: true, seed }).await?;
+                self.propose(Command::Assign { resource, node, diskless: true, seed, pool: None }).await?;
             }
         }
         Ok(Placement { nodes: Self::placed(&model, &asked.resource) })
@@ -195,6 +198,33 @@ impl Service for Operations {
         Box::pin(removal::remove_node(&self.node, asked))
     }
 
+    fn list_pools(&self, asked: ListPools) -> Promise<'_, Vec<NodePool>> {
+        Box::pin(async move {
+            let model = self.node.model();
+            if let Some(node) = &asked.node {
+                model.node_named(node)?;
+            }
+            let reports = status::gather(&self.node, &model, None).await;
+            let all = status::pools(&model, &reports).into_iter();
+            Ok(all.filter(|pool| asked.node.as_ref().is_none_or(|node| pool.node == *node)).collect())
+        })
+    }
+
+    fn add_pool(&self, asked: AddPool) -> Promise<'_, Done> {
+        Box::pin(super::pools::add(&self.node, asked))
+    }
+
+    fn remove_pool(&self, asked: RemovePool) -> Promise<'_, Done> {
+        Box::pin(super::pools::remove(&self.node, asked))
+    }
+
+    fn default_pool(&self, asked: DefaultPool) -> Promise<'_, Done> {
+        Box::pin(async move {
+            self.propose(Command::SetDefaultPool { node: self.node.me, name: asked.name }).await?;
+            Ok(Done::default())
+        })
+    }
+
     fn list_free_space(&self, asked: ListFreeSpace) -> Promise<'_, FreeSpace> {
         Box::pin(async move {
             let model = self.node.model();
@@ -203,7 +233,7 @@ impl Service for Operations {
                 ApiError::new(Code::NoSpace, format_args!("there are not {redundancy} nodes with a storage pool"))
                     .hint("ask for another redundancy; `blkrep list-nodes` shows the nodes")
             })?;
-            let total = model.nodes.values().filter_map(|node| node.pool.as_ref()).map(|pool| pool.total).sum();
+            let total = model.nodes.values().flat_map(|node| node.pool_reports()).map(|(_, pool)| pool.total).sum();
             Ok(FreeSpace { largest, total })
         })
     }
@@ -273,8 +303,8 @@ impl Service for Operations {
 
     fn assign_resource(&self, asked: AssignResource) -> Promise<'_, Done> {
         Box::pin(async move {
-            let (resource, node, diskless) = (asked.resource, asked.node, asked.diskless);
-            self.propose(Command::Assign { resource, node, diskless, seed: local::random_seed() }).await?;
+            let (resource, node, diskless, pool) = (asked.resource, asked.node, asked.diskless, asked.pool);
+            self.propose(Command::Assign { resource, node, diskless, seed: local::random_seed(), pool }).await?;
             Ok(Done::default())
         })
     }

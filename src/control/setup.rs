@@ -14,7 +14,8 @@ use super::local;
 use super::tls::{Authority, Credentials};
 use super::token::Token;
 use crate::api::setup::{
-    DaemonOptions, Founded, HelperOptions, InitOptions, JoinOptions, Listener, NodeOptions, RecoverOptions, Root, Setup, ports,
+    CreatePoolOptions, DaemonOptions, Founded, HelperOptions, InitOptions, JoinOptions, Listener, NodeOptions, RecoverOptions,
+    Root, Setup, ports,
 };
 use crate::api::{ApiError, Code, Promise};
 use crate::cluster::{Command, NodeKind, Ports};
@@ -47,6 +48,13 @@ impl Setup for Control {
 
     fn listeners(&self) -> Result<Vec<Listener>, ApiError> {
         local::inherited_listeners()
+    }
+
+    fn create_pool(&self, options: CreatePoolOptions) -> Promise<'_, ()> {
+        Box::pin(async move {
+            let spec = local::pool_spec(&options.pool)?;
+            drbdpool::create_pool(&spec, &options.devices).map_err(|error| ApiError::new(Code::Storage, error))
+        })
     }
 
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()> {
@@ -201,7 +209,7 @@ impl Place {
         if self.force {
             forget(root)?;
         }
-        let pool = self.pool.as_ref().map(|spec| local::claim_pool(spec, cluster, node).map(|pool| (spec.clone(), pool)));
+        let pool = self.pool.as_ref().map(|spec| local::claim_pool(spec, cluster, node, None).map(|pool| (spec.clone(), pool)));
         let pool: Option<(PoolSpec, Box<dyn Pool>)> = pool.transpose()?;
         forget(root)?;
         match work(self).await {

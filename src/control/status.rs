@@ -11,7 +11,7 @@ use super::net::Service;
 use super::node::Node;
 use super::options;
 use crate::api::{self, Membership, Pending};
-use crate::cluster::{self, Cluster, NodeState, Resource};
+use crate::cluster::{self, Cluster, FIRST_POOL, NodeState, Resource};
 use crate::engine::{self, ResourceStatus as EngineStatus};
 use crate::units::{Authority, Name, NodeId, ResourceId, Role};
 
@@ -29,9 +29,9 @@ pub struct Report {
     pub resources: BTreeMap<ResourceId, EngineStatus>,
     /// What could not be done there, the last time it was tried.
     pub failures: BTreeMap<ResourceId, String>,
-    /// Why its pool cannot be used.
+    /// Why pools of it cannot be used.
     #[serde(default)]
-    pub pool_failure: Option<String>,
+    pub pool_failures: BTreeMap<Name, String>,
     /// How often it has let clients use its resources.
     #[serde(default)]
     pub uses: BTreeMap<ResourceId, u64>,
@@ -48,7 +48,7 @@ impl Report {
         let failures = node.board.failures().into_iter().filter(|(id, _)| wanted(*id));
         let resources: BTreeMap<_, _> = open.map(|status| (status.resource, status)).collect();
         let uses = node.attachments.uses.all(resources.keys().copied());
-        Self { resources, failures: failures.collect(), pool_failure: node.board.pool_failure(), uses }
+        Self { resources, failures: failures.collect(), pool_failures: node.board.pool_failures(), uses }
     }
 }
 
@@ -116,10 +116,31 @@ pub fn nodes(model: &Cluster, reports: &Reports, leader: Option<NodeId>) -> Vec<
             online: reports.contains_key(&node.id),
             removing: node.state == NodeState::Leaving,
             pool: node.pool.as_ref().map(pool),
+            pools: node.pools.iter().filter_map(|(name, added)| Some((name.clone(), pool(added.report.as_ref()?)))).collect(),
             version: Some(node.version.clone()).filter(|version| !version.is_empty()),
         }
     };
     model.nodes.values().map(tell).collect()
+}
+
+/// The pools of every node.
+pub fn pools(model: &Cluster, reports: &Reports) -> Vec<api::NodePool> {
+    let tell = |node: &cluster::Node| {
+        let first = (node.kind == cluster::NodeKind::Storage).then(|| (FIRST_POOL.clone(), node.pool.as_ref().map(pool)));
+        let added = node.pools.iter().map(|(name, added)| (name.clone(), added.report.as_ref().map(pool)));
+        let report = reports.get(&node.id);
+        let line = |(name, pool): (Name, Option<api::Pool>)| api::NodePool {
+            node: node.name.clone(),
+            usual: *node.usual_pool() == name,
+            online: report.is_some(),
+            failure: report.and_then(|report| report.pool_failures.get(&name).cloned()),
+            spec: node.pools.get(&name).map(|added| added.spec.clone()),
+            name,
+            pool,
+        };
+        first.into_iter().chain(added).map(line).collect::<Vec<_>>()
+    };
+    model.nodes.values().flat_map(tell).collect()
 }
 
 /// A resource on all its nodes.
@@ -175,7 +196,11 @@ fn replica(
     };
     let named = |id: &NodeId| model.nodes.get(id).map(|node| node.name.clone());
     let own = report.and_then(|report| report.failures.get(&resource.id).cloned());
-    let failure = own.or_else(|| report.filter(|_| !diskless).and_then(|report| report.pool_failure.clone()));
+    let pool = |report: &Report| {
+        let mut used = assignment.places.pools(resource.volumes.keys(), true);
+        used.find_map(|pool| report.pool_failures.get(pool).cloned())
+    };
+    let failure = own.or_else(|| report.filter(|_| !diskless).and_then(pool));
     api::ReplicaStatus {
         node,
         node_id: id,

@@ -13,6 +13,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 import stories_use
 import stories_refusals
 import stories_attach
+import stories_pools
 import stories_failures
 from suite import run_stories
 

@@ -104,7 +104,9 @@ async fn make_volume(nodes: &Nodes, report: &mut Report<'_>, bytes: u64, replica
     report.step(&format!("Making a volume of {} with {replicas} replicas", human(bytes)));
     let client = &nodes.all[0].client;
     let (resource, options) = (demo(), OptionValues::default());
-    let added = client.add_volume(AddVolume { resource, volume: None, bytes, deploy: Some(replicas), options }).await?;
+    let added = client
+        .add_volume(AddVolume { resource, volume: None, bytes, deploy: Some(replicas), options, pool: None, metadata_pool: None })
+        .await?;
     let ok = wait::until(PATIENCE, async || (look(nodes, 0).await?.state().0 == ResourceState::Ok).then_some(()));
     ok.await.ok_or_else(|| late("the volume was not deployed"))?;
     let names: Vec<&str> = added.nodes.iter().map(Name::as_str).collect();

@@ -7,6 +7,7 @@ mod attachments;
 mod found;
 mod nodes;
 mod options;
+mod pools;
 mod program;
 mod replicas;
 mod resources;
@@ -19,6 +20,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
     [
         found::VERBS,
         nodes::VERBS,
+        pools::VERBS,
         resources::VERBS,
         options::VERBS,
         replicas::VERBS,

@@ -10,6 +10,8 @@ use crate::units::Name;
 
 use super::resources::{or_none, single};
 
+const POOL: Arg = Arg::option("pool", None, Takes::PoolName, "The pool of new replicas [default: where the volumes want to be]");
+
 /// The verbs.
 pub(super) const VERBS: &[Verb] = &[
     Verb {
@@ -22,6 +24,7 @@ pub(super) const VERBS: &[Verb] = &[
             Arg::place("resource", Takes::Resource, "The resource"),
             Arg::place("count", Takes::Count, "How many replicas"),
             Arg::flag("with-clients", None, "Let every other node use it, without a replica"),
+            POOL,
         ]],
         examples: &[Example { line: "deploy-resource web 3", does: "Keep three replicas of web" }],
         runtime: Runtime::Small,
@@ -51,6 +54,7 @@ pub(super) const VERBS: &[Verb] = &[
             Arg::place("resource", Takes::Resource, "The resource"),
             Arg::places("node", Takes::Node, "The nodes"),
             Arg::flag("client", None, "Without a replica"),
+            POOL,
         ]],
         examples: &[Example { line: "assign-resource web alpha beta", does: "Put replicas of web on alpha and beta" }],
         runtime: Runtime::Small,
@@ -91,8 +95,8 @@ pub(super) const VERBS: &[Verb] = &[
 ];
 
 async fn deploy(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    let request =
-        DeployResource { resource: given.one("resource"), count: given.one("count"), with_clients: given.flag("with-clients") };
+    let (count, with_clients) = (given.one("count"), given.flag("with-clients"));
+    let request = DeployResource { resource: given.one("resource"), count, with_clients, pool: given.maybe("pool") };
     let placement = session.client.deploy_resource(request).await?;
     session.output.done(&placement, &[])
 }
@@ -108,7 +112,8 @@ async fn assign(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> 
     let resource: Name = given.one("resource");
     let mut all = Done::default();
     for node in given.many::<Name>("node") {
-        let request = AssignResource { resource: resource.clone(), node, diskless: given.flag("client") };
+        let request =
+            AssignResource { resource: resource.clone(), node, diskless: given.flag("client"), pool: given.maybe("pool") };
         all.notes.extend(session.client.assign_resource(request).await?.notes);
     }
     session.output.done(&all, &all.notes)

@@ -42,6 +42,18 @@ pub(super) const VERBS: &[Verb] = &[
                 Arg::place("name", Takes::Target, "The resource, and the volume's number when it shall not be the next one"),
                 Arg::place("size", Takes::Size, "Its size"),
                 Arg::option("deploy", Some('d'), Takes::Count, "How many replicas there shall be"),
+                Arg::option(
+                    "pool",
+                    None,
+                    Takes::PoolName,
+                    "The pool that it goes to on every node [default: each node's default]",
+                ),
+                Arg::option(
+                    "metadata-pool",
+                    None,
+                    Takes::PoolName,
+                    "The pool that the metadata of new replicas goes to [default: that of the first volume]",
+                ),
                 Arg::option("wait", None, Takes::Number("SECONDS"), "How long to wait until it can be used").default("30"),
             ],
             RESOURCE_OPTIONS,
@@ -49,6 +61,7 @@ pub(super) const VERBS: &[Verb] = &[
         examples: &[
             Example { line: "add-volume web 10GiB --deploy 2", does: "Make a volume with two replicas" },
             Example { line: "add-volume web 512m", does: "Add another volume to the same resource" },
+            Example { line: "add-volume db 20GiB --deploy 2 --pool ssd", does: "Make a volume in the pools called ssd" },
         ],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(add_volume(session, given)),
@@ -135,8 +148,15 @@ async fn add_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failu
     let Target { resource, volume } = given.one("name");
     let deploy: Option<u32> = given.maybe("deploy");
     let patience = Duration::from_secs(given.one("wait"));
-    let request =
-        AddVolume { resource: resource.clone(), volume, bytes: given.one::<Size>("size").0, deploy, options: values(given) };
+    let request = AddVolume {
+        resource: resource.clone(),
+        volume,
+        bytes: given.one::<Size>("size").0,
+        deploy,
+        options: values(given),
+        pool: given.maybe("pool"),
+        metadata_pool: given.maybe("metadata-pool"),
+    };
     let added = session.client.add_volume(request).await?;
     let mut notes = Vec::new();
     if !added.nodes.is_empty() {

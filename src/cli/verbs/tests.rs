@@ -65,7 +65,7 @@ fn every_example_gets_as_far_as_the_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_str().unwrap();
     // These do not ask a daemon, or never end.
-    let other = ["init", "join", "recover", "daemon", "demo", "status --watch", "generate", "attach-helper"];
+    let other = ["init", "create-pool", "join", "recover", "daemon", "demo", "status --watch", "generate", "attach-helper"];
     for example in all().flat_map(|verb| verb.examples).filter(|e| !other.iter().any(|o| e.line.starts_with(o))) {
         let line = ["blkrep", "--root", root, "-q"].into_iter().chain(words(example.line));
         let matches = parser::command().try_get_matches_from(line).unwrap();
@@ -97,6 +97,10 @@ impl crate::api::setup::Setup for NoSetup {
 
     fn recover(&self, _: crate::api::setup::RecoverOptions) -> crate::api::Promise<'_, crate::api::setup::Founded> {
         panic!("recover was called")
+    }
+
+    fn create_pool(&self, _: crate::api::setup::CreatePoolOptions) -> crate::api::Promise<'_, ()> {
+        panic!("create_pool was called")
     }
 
     fn daemon(&self, _: crate::api::setup::DaemonOptions) -> crate::api::Promise<'_, ()> {

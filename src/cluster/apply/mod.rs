@@ -1,9 +1,12 @@
 //! Taking commands: every function here first checks, then changes.
 
 mod nodes;
+mod pools;
 mod record;
 mod replicas;
 mod resources;
+
+use replicas::Choice;
 
 use super::{Applied, Cluster, Command, Invitation, Refusal};
 
@@ -38,18 +41,27 @@ impl Cluster {
             Command::RedeemInvitation { name, token, address, ports, certificate, now } => {
                 self.redeem_invitation(&name, token, address, ports, certificate, now)
             }
-            Command::Announce { node, version, pool } => self.announce(node, version, pool),
+            Command::Announce { node, version, pool, pools } => self.announce(node, version, pool, pools),
+            Command::AddPool { node, name, pool } => self.add_pool(node, name, pool),
+            Command::RemovePool { node, name } => self.remove_pool(node, &name),
+            Command::SetDefaultPool { node, name } => self.set_default_pool(node, name),
             Command::ModifyNode { name, address } => self.modify_node(&name, address),
             Command::RemoveNode { name, force, only, seed } => self.remove_node(&name, force, only.as_ref(), seed),
             Command::CreateResource { name, options, properties, now } => self.create_resource(name, &options, properties, now),
             Command::SetOptions { resource, options } => self.set_options(resource.as_ref(), &options),
             Command::SetProperties { resource, properties } => self.set_properties(&resource, properties),
             Command::RemoveResource { resource, force } => self.remove_resource(&resource, force),
-            Command::AddVolume { resource, volume, bytes } => self.add_volume(&resource, volume, bytes),
+            Command::AddVolume { resource, volume, bytes, pool } => self.add_volume(&resource, volume, bytes, pool),
+            Command::SetMetadataPool { resource, pool } => self.set_metadata_pool(&resource, pool),
             Command::ResizeVolume { resource, volume, bytes } => self.resize_volume(&resource, volume, bytes),
             Command::RemoveVolume { resource, volume, force } => self.remove_volume(&resource, volume, force),
-            Command::Deploy { resource, placement, avoid, keep, seed } => self.deploy(&resource, &placement, &avoid, &keep, seed),
-            Command::Assign { resource, node, diskless, seed } => self.assign(&resource, &node, diskless, seed),
+            Command::Deploy { resource, placement, avoid, keep, seed, pool } => {
+                let choice = Choice { avoid: &avoid, keep: &keep, pool: pool.as_ref() };
+                self.deploy(&resource, &placement, choice, seed)
+            }
+            Command::Assign { resource, node, diskless, seed, pool } => {
+                self.assign(&resource, &node, diskless, seed, pool.as_ref())
+            }
             Command::Unassign { resource, node, force, seed } => self.unassign(&resource, &node, force, seed),
             Command::Undeploy { resource, force } => self.undeploy(&resource, force),
             Command::ConfirmReplica { node, resource, replica, volumes } => {

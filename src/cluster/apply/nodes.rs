@@ -1,7 +1,7 @@
 //! Nodes: invited, joined, announced, removed.
 
 use core::net::IpAddr;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{
     Applied, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, PoolReport, Ports, Refusal, Seed, TokenHash,
@@ -95,11 +95,20 @@ impl Cluster {
         Ok(node.id)
     }
 
-    pub(super) fn announce(&mut self, id: NodeId, version: String, pool: Option<PoolReport>) -> Result<Applied, Refusal> {
+    pub(super) fn announce(
+        &mut self,
+        id: NodeId,
+        version: String,
+        pool: Option<PoolReport>,
+        mut pools: BTreeMap<Name, PoolReport>,
+    ) -> Result<Applied, Refusal> {
         self.node(id)?;
         let node = self.node_mut(id);
         node.version = version;
         node.pool = if node.kind == NodeKind::Storage { pool } else { None };
+        for (name, known) in &mut node.pools {
+            known.report = pools.remove(name);
+        }
         if node.state == NodeState::Joining {
             node.state = NodeState::Member;
             node.invitation = None;
@@ -173,7 +182,9 @@ impl Cluster {
         self.next_node += 1;
         let state = NodeState::Joining;
         let (certificate, pool, version) = (None, None, String::new());
-        self.nodes.insert(id, Node { id, name, address, ports, kind, state, invitation, certificate, pool, version });
+        let (pools, default_pool) = (BTreeMap::new(), None);
+        let node = Node { id, name, address, ports, kind, state, invitation, certificate, pool, pools, default_pool, version };
+        self.nodes.insert(id, node);
         id
     }
 

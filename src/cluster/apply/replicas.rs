@@ -3,31 +3,43 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::resources::settle_sizes;
-use crate::cluster::placement::{choose, metadata_reserve, room};
+use crate::cluster::placement::{choose, needs, place, room};
 use crate::cluster::seed::Draws;
 use crate::cluster::{
-    Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, NodeState, Placement, Refusal, Resource, Seed,
+    Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, NodeState, Placement, Places, Refusal, Resource,
+    Seed,
 };
 use crate::units::{Authority, Incarnation, Membership, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
+
+/// What a placement has to heed besides the count.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'a> {
+    /// Nodes that come last.
+    pub(super) avoid: &'a BTreeSet<NodeId>,
+    /// Nodes whose replicas stay.
+    pub(super) keep: &'a BTreeSet<NodeId>,
+    /// The pool of new replicas.
+    pub(super) pool: Option<&'a Name>,
+}
 
 impl Cluster {
     pub(super) fn deploy(
         &mut self,
         name: &Name,
         placement: &Placement,
-        avoid: &BTreeSet<NodeId>,
-        keep: &BTreeSet<NodeId>,
+        choice: Choice<'_>,
         seed: Seed,
     ) -> Result<Applied, Refusal> {
         let resource = self.resource_named(name)?;
         let id = resource.id;
         let mut draws = seed.draws();
-        match self.resolve(resource, placement, avoid, keep)? {
+        let pool = choice.pool;
+        match self.resolve(resource, placement, choice)? {
             Move::Add(nodes) => {
                 for &node in &nodes {
-                    self.check_target(&self.resources[&id], node)?;
+                    self.check_target(&self.resources[&id], node, pool)?;
                 }
-                self.place(id, &nodes, &mut draws);
+                self.place(id, &nodes, pool, &mut draws);
             }
             Move::Drop(nodes) => {
                 for &node in &nodes {
@@ -41,7 +53,14 @@ impl Cluster {
         Ok(Applied::Deployed(self.resources[&id].replicas().collect()))
     }
 
-    pub(super) fn assign(&mut self, name: &Name, node: &Name, diskless: bool, seed: Seed) -> Result<Applied, Refusal> {
+    pub(super) fn assign(
+        &mut self,
+        name: &Name,
+        node: &Name,
+        diskless: bool,
+        seed: Seed,
+        pool: Option<&Name>,
+    ) -> Result<Applied, Refusal> {
         let resource = self.resource_named(name)?;
         let (id, node) = (resource.id, self.node_named(node)?);
         let target = node.id;
@@ -60,8 +79,8 @@ impl Cluster {
             resource.assignments.insert(target, new_assignment(None, Incarnation(0), false));
             resource.round += 1;
         } else {
-            self.check_target(resource, target)?;
-            self.place(id, &[target], &mut draws);
+            self.check_target(resource, target, pool)?;
+            self.place(id, &[target], pool, &mut draws);
         }
         Ok(Applied::Deployed(self.resources[&id].assignments.keys().copied().collect()))
     }
@@ -191,19 +210,15 @@ impl Cluster {
     /// Leaves storage to a node to delete. Also that of a replica which is not confirmed: it may exist in part.
     pub(super) fn leave(&mut self, id: ResourceId, node: NodeId, volumes: BTreeSet<VolumeId>, metadata: bool) {
         let resource = &self.resources[&id];
-        let Some(replica) = resource.assignments.get(&node).and_then(|assignment| assignment.replica) else { return };
-        let leftover = Leftover { node, resource: id, name: resource.name.clone(), replica, volumes, metadata };
+        let Some(assignment) = resource.assignments.get(&node) else { return };
+        let Some(replica) = assignment.replica else { return };
+        let places = assignment.places.clone();
+        let leftover = Leftover { node, resource: id, name: resource.name.clone(), replica, volumes, metadata, places };
         self.leftovers.insert(LeftoverId(self.next_leftover), leftover);
         self.next_leftover += 1;
     }
 
-    fn resolve(
-        &self,
-        resource: &Resource,
-        placement: &Placement,
-        avoid: &BTreeSet<NodeId>,
-        keep: &BTreeSet<NodeId>,
-    ) -> Result<Move, Refusal> {
+    fn resolve(&self, resource: &Resource, placement: &Placement, choice: Choice<'_>) -> Result<Move, Refusal> {
         let present = resource.replicas().count();
         let count = match placement {
             Placement::Nodes(names) => {
@@ -230,9 +245,9 @@ impl Cluster {
             if resource.volumes.is_empty() {
                 return Err(Refusal::NoVolumes(resource.name.to_string()));
             }
-            choose(self, resource, count - present, avoid).map(Move::Add)
+            choose(self, resource, count - present, choice.avoid, choice.pool).map(Move::Add)
         } else {
-            self.least_useful(resource, present - count, keep).map(Move::Drop)
+            self.least_useful(resource, present - count, choice.keep).map(Move::Drop)
         }
     }
 
@@ -240,7 +255,7 @@ impl Cluster {
     /// nodes.
     fn least_useful(&self, resource: &Resource, count: usize, keep: &BTreeSet<NodeId>) -> Result<Vec<NodeId>, Refusal> {
         let in_sync = |node: &NodeId| resource.record.as_ref().is_some_and(|record| record.in_sync.contains_key(node));
-        let free = |node: &NodeId| self.nodes.get(node).and_then(|n| n.pool.as_ref()).map_or(0, |pool| pool.free);
+        let free = |node: &NodeId| self.nodes.get(node).and_then(|n| n.pool_report(n.usual_pool())).map_or(0, |pool| pool.free);
         let mut nodes: Vec<NodeId> = resource.replicas().filter(|node| !keep.contains(node)).collect();
         if let Some(user) = keep.iter().find(|_| nodes.len() < count) {
             return Err(Refusal::InUse(resource.name.to_string(), self.node_name(*user)));
@@ -250,7 +265,7 @@ impl Cluster {
         Ok(nodes)
     }
 
-    fn check_target(&self, resource: &Resource, id: NodeId) -> Result<(), Refusal> {
+    fn check_target(&self, resource: &Resource, id: NodeId, pool: Option<&Name>) -> Result<(), Refusal> {
         let node = self.node(id)?;
         if resource.volumes.is_empty() {
             return Err(Refusal::NoVolumes(resource.name.to_string()));
@@ -264,30 +279,42 @@ impl Cluster {
             NodeState::Member if !node.takes_replicas() => return Err(Refusal::NoPool(node.name.to_string())),
             NodeState::Member => {}
         }
-        let bytes = resource.bytes();
-        let (needed, room) = (bytes.saturating_add(metadata_reserve(bytes)), room(self, node));
-        if needed > room {
-            return Err(Refusal::NoSpaceOn { node: node.name.to_string(), needed, room });
+        for (pool, needed) in needs(resource, &resource.places_on(node, pool)) {
+            if !node.has_pool(&pool) {
+                return Err(Refusal::NoSuchPool(node.name.to_string(), pool.to_string()));
+            }
+            if node.pool_report(&pool).is_none() {
+                return Err(Refusal::NoPool(place(node, &pool)));
+            }
+            let room = room(self, node, &pool);
+            if needed > room {
+                return Err(Refusal::NoSpaceOn { node: place(node, &pool), needed, room });
+            }
         }
         Ok(())
     }
 
     /// Gives `nodes` a replica. The first ones of a resource make its first record: all of them are in sync when every pool
     /// gives zeroes, for then they are equal; else only the first is. A later one waits for the primary's full sync.
-    fn place(&mut self, id: ResourceId, nodes: &[NodeId], draws: &mut Draws) {
-        let zeroed = nodes.iter().all(|node| self.nodes.get(node).and_then(|n| n.pool.as_ref()).is_some_and(|pool| pool.zeroed));
+    fn place(&mut self, id: ResourceId, nodes: &[NodeId], pool: Option<&Name>, draws: &mut Draws) {
+        let placed: Vec<(NodeId, Places)> =
+            nodes.iter().filter_map(|id| self.nodes.get(id)).map(|n| (n.id, self.resources[&id].places_on(n, pool))).collect();
+        let zeroed = placed.iter().all(|(node, places)| {
+            let volumes = self.resources[&id].volumes.keys();
+            places.pools(volumes, false).all(|pool| self.nodes[node].pool_report(pool).is_some_and(|pool| pool.zeroed))
+        });
         let authority = self.options(&self.resources[&id]).quorum;
         let resource = self.resource_mut(id);
         resource.round += 1;
         let is_first = resource.record.is_none();
         let mut in_sync = Membership::new();
-        for (at, &node) in nodes.iter().enumerate() {
+        for (at, (node, places)) in placed.into_iter().enumerate() {
             let (replica, incarnation) = (draws.replica(), draws.incarnation());
             let has_all = is_first && (zeroed || at == 0);
             if has_all {
                 in_sync.insert(node, incarnation);
             }
-            resource.assignments.insert(node, new_assignment(Some(replica), incarnation, has_all));
+            resource.assignments.insert(node, Assignment { places, ..new_assignment(Some(replica), incarnation, has_all) });
         }
         if is_first && !nodes.is_empty() {
             resource.record = Some(Record::first(draws.record(), in_sync, authority));
@@ -303,5 +330,5 @@ enum Move {
 
 fn new_assignment(replica: Option<ReplicaId>, incarnation: Incarnation, initially_in_sync: bool) -> Assignment {
     let (created, volumes, leaving) = (false, BTreeMap::new(), false);
-    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving }
+    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving, places: Places::default() }
 }

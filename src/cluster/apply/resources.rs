@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::cluster::placement::room;
+use crate::cluster::placement::{place, room};
 use crate::cluster::{Applied, Cluster, Limits, OptionSet, Refusal, Resource, Volume};
 use crate::units::{Authority, BLOCK, Name, NodeId, ResourceId, VolumeId};
 
@@ -28,7 +28,19 @@ impl Cluster {
         self.next_resource += 1;
         Arc::make_mut(&mut self.names).insert(name.clone(), id);
         let (volumes, assignments) = (BTreeMap::new(), BTreeMap::new());
-        let resource = Resource { id, name, volumes, options, assignments, record: None, round: 0, created: now, properties };
+        let resource = Resource {
+            id,
+            name,
+            volumes,
+            options,
+            assignments,
+            record: None,
+            round: 0,
+            created: now,
+            properties,
+            pools: BTreeMap::new(),
+            metadata_pool: None,
+        };
         self.resources.insert(id, Arc::new(resource));
         Ok(Applied::Resource(id))
     }
@@ -102,7 +114,13 @@ impl Cluster {
         Ok(Applied::Done)
     }
 
-    pub(super) fn add_volume(&mut self, name: &Name, volume: Option<VolumeId>, bytes: u64) -> Result<Applied, Refusal> {
+    pub(super) fn add_volume(
+        &mut self,
+        name: &Name,
+        volume: Option<VolumeId>,
+        bytes: u64,
+        pool: Option<Name>,
+    ) -> Result<Applied, Refusal> {
         check_size(bytes)?;
         let resource = self.resource_named(name)?;
         if resource.volumes.len() >= Limits::VOLUMES {
@@ -115,9 +133,15 @@ impl Cluster {
             Some(volume) => volume,
             None => (0..).map(VolumeId).find(|v| !resource.volumes.contains_key(v)).expect("there are fewer than 65536"),
         };
-        self.check_room(resource, bytes)?;
         let id = resource.id;
+        let usual = |id: &NodeId| pool.clone().or_else(|| Some(self.nodes.get(id)?.usual_pool().clone()));
+        let placed: Vec<(NodeId, Name)> = resource.replicas().filter_map(|id| Some((id, usual(&id)?))).collect();
+        self.check_room(&placed, bytes)?;
         let resource = self.resource_mut(id);
+        for (node, pool) in &placed {
+            resource.assignments.get_mut(node).expect("it is a replica's").places.put(volume, pool);
+        }
+        resource.pools.extend(pool.map(|pool| (volume, pool)));
         // On replicas that exist it has yet to be made: it is exported when all of them have it.
         resource.volumes.insert(volume, Volume { bytes: 0, target: bytes });
         settle_sizes(resource);
@@ -131,7 +155,9 @@ impl Cluster {
         if bytes < present.target {
             return Err(Refusal::Shrinks { resource: name.to_string(), volume, present: present.target, wanted: bytes });
         }
-        self.check_room(resource, bytes - present.target)?;
+        let placed: Vec<(NodeId, Name)> =
+            resource.replicas().map(|id| (id, resource.assignments[&id].places.of(volume).clone())).collect();
+        self.check_room(&placed, bytes - present.target)?;
         let id = resource.id;
         let resource = self.resource_mut(id);
         resource.volumes.insert(volume, Volume { target: bytes, ..present });
@@ -159,8 +185,10 @@ impl Cluster {
         }
         let resource = self.resource_mut(id);
         resource.volumes.remove(&volume);
+        resource.pools.remove(&volume);
         for assignment in resource.assignments.values_mut() {
             assignment.volumes.remove(&volume);
+            assignment.places.volumes.remove(&volume);
         }
         self.drop_leavers();
         Ok(Applied::Done)
@@ -179,13 +207,16 @@ impl Cluster {
         Arc::make_mut(self.resources.get_mut(&id).expect("the caller looked it up"))
     }
 
-    /// Whether every node with a replica has room for `more` bytes.
-    fn check_room(&self, resource: &Resource, more: u64) -> Result<(), Refusal> {
+    /// Whether every node has room for `more` bytes in its pool.
+    fn check_room(&self, placed: &[(NodeId, Name)], more: u64) -> Result<(), Refusal> {
         let needed = more.saturating_add(more / 32768 * 7);
-        for node in resource.replicas().filter_map(|id| self.nodes.get(&id)) {
-            let room = room(self, node);
-            if node.pool.is_some() && needed > room {
-                return Err(Refusal::NoSpaceOn { node: node.name.to_string(), needed, room });
+        for (node, pool) in placed.iter().filter_map(|(id, pool)| Some((self.nodes.get(id)?, pool))) {
+            if !node.has_pool(pool) {
+                return Err(Refusal::NoSuchPool(node.name.to_string(), pool.to_string()));
+            }
+            let room = room(self, node, pool);
+            if node.pool_report(pool).is_some() && needed > room {
+                return Err(Refusal::NoSpaceOn { node: place(node, pool), needed, room });
             }
         }
         Ok(())

@@ -60,7 +60,7 @@ fn certificate() -> Certificate {
 fn announce(node: u32) -> Command {
     let gib = 1 << 30;
     let pool = PoolReport { name: "p".into(), kind: PoolKind::File, total: 100 * gib, free: 50 * gib, zeroed: true, fill: None };
-    Command::Announce { node: NodeId(node), version: "1".into(), pool: Some(pool) }
+    Command::Announce { node: NodeId(node), version: "1".into(), pool: Some(pool), pools: BTreeMap::new() }
 }
 
 impl Group {
@@ -161,13 +161,14 @@ fn create(resource: &str) -> Command {
 fn deployed(resource: &str) -> Command {
     Command::All(vec![
         create(resource),
-        Command::AddVolume { resource: name(resource), volume: None, bytes: 1 << 20 },
+        Command::AddVolume { resource: name(resource), volume: None, bytes: 1 << 20, pool: None },
         Command::Deploy {
             resource: name(resource),
             placement: Placement::Count(DeployCount::Total(2)),
             avoid: BTreeSet::new(),
             keep: BTreeSet::new(),
             seed: Seed(1),
+            pool: None,
         },
     ])
 }

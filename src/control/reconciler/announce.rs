@@ -1,13 +1,15 @@
 //! Tells the cluster of this node: that it is there, and how much room its pool has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::{Command, NodeKind, NodeState, PoolFill, PoolReport};
+use crate::cluster::{self, Command, FIRST_POOL, NodeKind, NodeState, PoolFill, PoolReport};
 use crate::control::local;
 use crate::control::node::{Node, PATIENCE};
+use crate::units::Name;
 
 /// When the node was announced last.
 #[derive(Default)]
@@ -29,13 +31,18 @@ impl Announcer {
             return;
         }
         self.last = Some(Instant::now());
-        let pool = look(node).await;
-        let before = known.and_then(|known| known.pool.as_ref());
-        if !joining && !is_news(before, pool.as_ref(), self.due) {
+        let mut reports = look(node, &wanted(node, known)).await;
+        let same = known.is_some_and(|known| {
+            let names = known.pools.keys().chain([&*FIRST_POOL]);
+            names.into_iter().all(|name| !is_news(known.pool_report(name), reports.get(name), self.due))
+        });
+        if !joining && same {
             self.due = false;
             return;
         }
-        let command = Command::Announce { node: node.me, version: env!("CARGO_PKG_VERSION").to_owned(), pool };
+        let pool = reports.remove(&*FIRST_POOL);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let command = Command::Announce { node: node.me, version, pool, pools: reports };
         match node.consensus.propose(command, PATIENCE).await {
             Ok(_) => self.due = false,
             Err(error) => tracing::debug!(%error, "this node could not be announced"),
@@ -43,33 +50,42 @@ impl Announcer {
     }
 }
 
-/// The pool as it is; opens it where that failed before.
-async fn look(node: &Arc<Node>) -> Option<PoolReport> {
+/// The pools that a node has, and what they are: the one of its own settings, and those that were added to it.
+fn wanted(node: &Node, known: Option<&cluster::Node>) -> BTreeMap<Name, Option<String>> {
     if node.config.kind != NodeKind::Storage {
-        return None;
+        return BTreeMap::new();
     }
-    let node = node.clone();
-    let looked = tokio::task::spawn_blocking(move || {
-        let report = open(&node).and_then(|pool| local::report(&*pool).map_err(|error| error.to_string()));
-        let failure = report.as_ref().err().cloned();
-        if node.board.note_pool(failure)
-            && let Err(failure) = &report
-        {
-            tracing::warn!(%failure, "the pool cannot be used");
-        }
-        report.ok()
-    });
-    looked.await.unwrap_or(None)
+    let added = known.into_iter().flat_map(|known| &known.pools).map(|(name, pool)| (name.clone(), Some(pool.spec.clone())));
+    added.chain([(FIRST_POOL.clone(), node.config.pool.clone())]).collect()
 }
 
-fn open(node: &Node) -> Result<Arc<dyn drbdpool::Pool>, String> {
-    if let Some(pool) = node.pool() {
+/// The pools as they are; opens those where that failed before.
+async fn look(node: &Arc<Node>, wanted: &BTreeMap<Name, Option<String>>) -> BTreeMap<Name, PoolReport> {
+    let (node, wanted) = (node.clone(), wanted.clone());
+    let looked = tokio::task::spawn_blocking(move || {
+        let look = |(name, spec): (Name, Option<String>)| {
+            let report =
+                open(&node, &name, spec.as_deref()).and_then(|pool| local::report(&*pool).map_err(|error| error.to_string()));
+            if node.board.note_pool(&name, report.as_ref().err().cloned())
+                && let Err(failure) = &report
+            {
+                tracing::warn!(pool = %name, %failure, "the pool cannot be used");
+            }
+            Some((name, report.ok()?))
+        };
+        wanted.into_iter().filter_map(look).collect()
+    });
+    looked.await.unwrap_or_default()
+}
+
+fn open(node: &Node, name: &Name, spec: Option<&str>) -> Result<Arc<dyn drbdpool::Pool>, String> {
+    if let Some(pool) = node.pool(name) {
         return Ok(pool);
     }
-    let spec = node.config.pool.as_deref().ok_or("no pool is named in the node's settings")?;
+    let spec = spec.ok_or("no pool is named in the node's settings")?;
     let spec = spec.parse().map_err(|error: drbdpool::PoolError| error.to_string())?;
     let pool: Arc<dyn drbdpool::Pool> = local::open_pool(&spec, node.cluster, node.me).map_err(|error| error.to_string())?.into();
-    node.set_pool(pool.clone());
+    node.set_pool(name, Some(pool.clone()));
     // What waited for the pool need not wait any longer.
     node.board.kick.notify_one();
     Ok(pool)

@@ -66,13 +66,14 @@ impl Step<'_> {
             // Where several are in sync from the start, or none was ever written, they have to be equal from the first byte.
             let zero = plan.up_to_date && fresh.record.as_ref().is_some_and(|record| record.in_sync.len() > 1);
             self.storage_changed = true;
-            blocking(move || storage::create(&node, &name, &plan, zero)).await?;
+            let places = fresh.assignments[&self.node.me].places.clone();
+            blocking(move || storage::create(&node, &name, &plan, &places, zero)).await?;
         } else if wanted.iter().any(|(volume, bytes)| assignment.volumes.get(volume).is_none_or(|has| has < bytes)) {
             let fresh = self.confirmed(resource.id, |present| present.replica == Some(replica)).await?;
-            let present = fresh.assignments[&self.node.me].volumes.clone();
+            let Assignment { volumes: present, places, .. } = fresh.assignments[&self.node.me].clone();
             let wanted = wanted.clone();
             self.storage_changed = true;
-            blocking(move || storage::grow(&node, &name, &present, &wanted)).await?;
+            blocking(move || storage::grow(&node, &name, &present, &wanted, &places)).await?;
         } else {
             return Ok(());
         }
@@ -110,8 +111,9 @@ impl Step<'_> {
         let settings = self.settings(resource);
         let storage = match assignment.replica {
             Some(_) => {
-                let (node, name, volumes) = (self.node.clone(), resource.name.clone(), assignment.volumes.clone());
-                Some(blocking(move || storage::find(&node, &name, &volumes)).await?)
+                let (node, name) = (self.node.clone(), resource.name.clone());
+                let (volumes, places) = (assignment.volumes.clone(), assignment.places.clone());
+                Some(blocking(move || storage::find(&node, &name, &volumes, &places)).await?)
             }
             None => None,
         };
@@ -175,7 +177,7 @@ impl Step<'_> {
         }
         let (node, gone) = (self.node.clone(), leftover.clone());
         self.storage_changed = true;
-        blocking(move || storage::remove(&node, &gone.name, &gone.volumes, gone.metadata)).await?;
+        blocking(move || storage::remove(&node, &gone.name, &gone.volumes, gone.metadata, &gone.places)).await?;
         self.propose(Command::ConfirmLeftover { node: self.node.me, leftover: id }).await
     }
 

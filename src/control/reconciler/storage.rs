@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use drbdpool::{Device, Pool, PoolError, VolumeName};
 
+use crate::cluster::Places;
 use crate::control::node::Node;
 use crate::control::replica::ReplicaPlan;
 use crate::runtime::{Backing, ReplicaStorage, Segment};
@@ -17,12 +18,12 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T,
 }
 
 /// Creates the volumes and the metadata of a replica that never was.
-pub(super) fn create(node: &Node, name: &Name, plan: &ReplicaPlan, zero: bool) -> Result<(), String> {
-    let pool = pool(node)?;
+pub(super) fn create(node: &Node, name: &Name, plan: &ReplicaPlan, places: &Places, zero: bool) -> Result<(), String> {
     for (&volume, &bytes) in &plan.volumes {
-        create_volume(&*pool, &data(name, volume)?, bytes, zero)?;
+        create_volume(&*pool(node, places.of(volume))?, &data(name, volume)?, bytes, zero)?;
     }
-    let metadata = pool.create(&metadata(name)?, node.maker.metadata_bytes(&plan.volumes)).map_err(told)?;
+    let metadata =
+        pool(node, places.metadata())?.create(&metadata(name)?, node.maker.metadata_bytes(&plan.volumes)).map_err(told)?;
     let backing = backing(&metadata);
     // A replica that exists was created by an earlier try whose confirmation was lost.
     if node.maker.inspect(&backing)? == Some(plan.replica) { Ok(()) } else { node.maker.create(plan, &backing) }
@@ -34,11 +35,12 @@ pub(super) fn grow(
     name: &Name,
     present: &BTreeMap<VolumeId, u64>,
     wanted: &BTreeMap<VolumeId, u64>,
+    places: &Places,
 ) -> Result<bool, String> {
-    let pool = pool(node)?;
     let mut changed = false;
     for (&volume, &bytes) in wanted {
         let volume_name = data(name, volume)?;
+        let pool = pool(node, places.of(volume))?;
         match present.get(&volume) {
             Some(&has) if has >= bytes => {}
             Some(&has) => {
@@ -57,6 +59,7 @@ pub(super) fn grow(
     }
     if changed {
         let metadata = metadata(name)?;
+        let pool = pool(node, places.metadata())?;
         let present = pool.device(&metadata).map_err(told)?;
         let needed = node.maker.grown_bytes(&backing(&present), wanted)?;
         if present.size < needed {
@@ -67,9 +70,13 @@ pub(super) fn grow(
 }
 
 /// Where a replica's bytes are. A volume that is not there is an error: it was, and nobody may make it again.
-pub(super) fn find(node: &Node, name: &Name, volumes: &BTreeMap<VolumeId, u64>) -> Result<ReplicaStorage, String> {
-    let pool = pool(node)?;
-    let find = |volume: &VolumeName| match pool.activate(volume) {
+pub(super) fn find(
+    node: &Node,
+    name: &Name,
+    volumes: &BTreeMap<VolumeId, u64>,
+    places: &Places,
+) -> Result<ReplicaStorage, String> {
+    let find = |place: &Name, volume: &VolumeName| match pool(node, place)?.activate(volume) {
         Ok(device) => Ok(backing(&device)),
         Err(PoolError::NotFound { volume, pool }) => Err(format!(
             "volume '{volume}' has vanished from {pool}; bring it back, or take the replica from this node (unassign-resource) and \
@@ -77,18 +84,23 @@ pub(super) fn find(node: &Node, name: &Name, volumes: &BTreeMap<VolumeId, u64>) 
         )),
         Err(error) => Err(error.to_string()),
     };
-    let metadata = find(&metadata(name)?)?;
-    let volumes = volumes.keys().map(|&volume| Ok((volume, find(&data(name, volume)?)?)));
+    let metadata = find(places.metadata(), &metadata(name)?)?;
+    let volumes = volumes.keys().map(|&volume| Ok((volume, find(places.of(volume), &data(name, volume)?)?)));
     Ok(ReplicaStorage { metadata, volumes: volumes.collect::<Result<_, String>>()? })
 }
 
 /// Removes volumes, and the metadata.
-pub(super) fn remove(node: &Node, name: &Name, volumes: &BTreeSet<VolumeId>, with_metadata: bool) -> Result<(), String> {
-    let pool = pool(node)?;
+pub(super) fn remove(
+    node: &Node,
+    name: &Name,
+    volumes: &BTreeSet<VolumeId>,
+    with_metadata: bool,
+    places: &Places,
+) -> Result<(), String> {
     if with_metadata {
-        pool.remove(&metadata(name)?).map_err(told)?;
+        pool(node, places.metadata())?.remove(&metadata(name)?).map_err(told)?;
     }
-    volumes.iter().try_for_each(|&volume| pool.remove(&data(name, volume)?).map_err(told))
+    volumes.iter().try_for_each(|&volume| pool(node, places.of(volume))?.remove(&data(name, volume)?).map_err(told))
 }
 
 fn create_volume(pool: &dyn Pool, volume: &VolumeName, bytes: u64, zero: bool) -> Result<(), String> {
@@ -99,9 +111,9 @@ fn create_volume(pool: &dyn Pool, volume: &VolumeName, bytes: u64, zero: bool) -
     Ok(())
 }
 
-fn pool(node: &Node) -> Result<Arc<dyn Pool>, String> {
-    let why = || node.board.pool_failure().unwrap_or_else(|| "it is not open yet".to_owned());
-    node.pool().ok_or_else(|| format!("this node's pool cannot be used: {}", why()))
+fn pool(node: &Node, name: &Name) -> Result<Arc<dyn Pool>, String> {
+    let why = || node.board.pool_failures().remove(name).unwrap_or_else(|| "it is not open yet".to_owned());
+    node.pool(name).ok_or_else(|| format!("this node's pool '{name}' cannot be used: {}", why()))
 }
 
 fn backing(device: &Device) -> Backing {
