@@ -1,5 +1,8 @@
 """Nodes with more than one pool."""
 
+import subprocess
+
+import clients
 import oracle
 from cluster import Cluster
 from pools import FilePool, LvmPool, differences
@@ -81,6 +84,53 @@ def a_default_pool_takes_what_nobody_placed(scene):
     check((thin.folder / "web_00").exists(), "what is there stays")
     one.restart()
     oracle.verify(known, one.uri("web"))
+
+
+@story(minutes=4)
+def a_thin_pool_that_fills_up_loses_nothing(scene):
+    """One node's sparse files lie on a small file system. The lists tell of it before it is full; when it is, that node's replica is
+    given up, and the other goes on and has every byte. Nothing new is put there meanwhile. With space again, and the replica
+    made anew, both are the same."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one, two = cluster.nodes
+    small = two.folder / "small"
+    small.mkdir()
+    mount(small, "-t", "tmpfs", "-o", "size=96m", "none")
+    one.blkrep("add-pool", "thin", f"file-thin:{one.folder}/large")
+    two.blkrep("add-pool", "thin", f"file-thin:{small}/pool")
+    cluster.add_volume("web", "192MiB", 2, "--pool", "thin")
+    known = oracle.Oracle(192 * MIB // 4096, seed=11)
+    write(known, one.uri("web"), 0, 83 * MIB)
+    check(cluster.replicas("web")[two.name]["disk"] == "UpToDate", "there is room yet")
+    wait_for("it is told", lambda: "filling up" in one.blkrep("list-pools") and "% full" in one.blkrep("status"), 60)
+
+    write(known, one.uri("web"), 83 * MIB, 192 * MIB)
+    wait_for("the full replica is given up", lambda: cluster.replicas("web")[two.name]["disk"] != "UpToDate", 30)
+    wait_for("that is known", lambda: "nearly full" in one.blkrep("list-pools"), 60)
+    one.refuses("add-volume", "more", "16MiB", "--deploy", "2", "--pool", "thin", naming=[one.name])
+    oracle.verify(known, one.uri("web"))
+
+    mount(small, "-o", "remount,size=400m")
+    one.blkrep("unassign-resource", "web", two.name, "-q")
+    wait_for("its space is free", lambda: not list((small / "pool").glob("web*")), 30)
+    wait_for("it is known to be", lambda: two.run("assign-resource", "web", two.name, "--pool", "thin").returncode == 0, 60)
+    cluster.wait_up_to_date("web", 2)
+    oracle.verify(known, two.uri("web"))
+
+
+def write(known, uri, begin, end):
+    """Writes every block from byte `begin` to `end`, and flushes."""
+    handle = clients.connect(uri)
+    for at in range(begin, end, MIB):
+        version = known.sent(at // 4096, 256)
+        handle.pwrite(b"".join(known.content(at // 4096 + n, version) for n in range(256)), at)
+        known.acked(at // 4096, 256, version)
+    handle.flush()
+    handle.shutdown()
+
+
+def mount(folder, *arguments):
+    subprocess.run(["mount", *arguments, folder], check=True, stdin=subprocess.DEVNULL)
 
 
 def known_pools(node, count):

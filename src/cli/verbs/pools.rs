@@ -76,7 +76,7 @@ pub(super) const VERBS: &[Verb] = &[
         name: "default-pool",
         aliases: &[],
         category: Category::Cluster,
-        short: "Choose the pool that volumes go to on this node when nobody says",
+        short: "Choose this node's pool for volumes that name none",
         long: "Replicas that exist stay where they are.",
         args: &[&[Arg::place("name", Takes::PoolName, "The pool")]],
         examples: &[Example { line: "default-pool ssd", does: "Put new replicas into the pool ssd" }],
