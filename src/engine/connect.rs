@@ -170,10 +170,10 @@ impl Engine {
             self.depose();
             self.fence(links, &record);
         }
-        self.record = Some(record);
+        let old = self.record.replace(record);
         self.lineage = lineage;
         self.change = None;
-        self.admitted_by_record();
+        self.admitted_by_record(old.as_ref());
         self.store_record(super::store::Then::Nothing);
         for at in 0..self.peers.len() {
             self.reassess(at);

@@ -8,6 +8,7 @@ use crate::wire::{Message, RANGES_MAX};
 
 use super::core::{Engine, volume_blocks};
 use super::mutant::{Mutant, mutated};
+use super::peer::Peer;
 use super::peerset::{PEERS_MAX, PeerSet};
 use super::reign::Phase;
 use super::store::Then;
@@ -86,8 +87,20 @@ impl Engine {
         let Some(record) = &self.record else { return Vec::new() };
         let ranges: Vec<_> = extents.iter().filter_map(|e| e.range(volume_blocks(&self.settings, e.volume))).collect();
         let absent = self.peers.iter().filter(|p| p.settings.diskful && !record.in_sync.contains_key(&p.node));
-        let fine = |p: &super::peer::Peer| -> Vec<BlockRange> { ranges.iter().flat_map(|r| p.dirty.runs_in(*r)).collect() };
-        let coarse = |p: &super::peer::Peer| ranges.iter().copied().filter(|r| p.dirty.meets(*r)).collect();
+        // What a target was given and has not confirmed durable may be gone with its power, and its source with it (rule R1).
+        let window = |p: &Peer| -> Vec<BlockRange> {
+            let data = p.data && !mutated(Mutant::CoolWithoutWindows);
+            if data { self.unsettled.since(p.durable).collect() } else { Vec::new() }
+        };
+        let fine = |p: &Peer| -> Vec<BlockRange> {
+            let window = window(p);
+            let given = |r: &BlockRange| window.iter().filter_map(|w| w.intersection(r)).collect::<Vec<_>>();
+            ranges.iter().flat_map(|r| p.dirty.runs_in(*r).into_iter().chain(given(r))).collect()
+        };
+        let coarse = |p: &Peer| {
+            let window = window(p);
+            ranges.iter().copied().filter(|r| p.dirty.meets(*r) || window.iter().any(|w| w.overlaps(r))).collect()
+        };
         // Too many runs for a message become whole extents, which over-reports.
         let of = |p| Some(fine(p)).filter(|runs| runs.len() <= BATCH).unwrap_or_else(|| coarse(p));
         absent.map(|p| (p.node, of(p))).filter(|(_, runs)| !runs.is_empty()).collect()

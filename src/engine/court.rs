@@ -77,6 +77,7 @@ impl Engine {
             true => self.lineage.clone(),
             false => lineage_of(self.record.as_ref(), &self.lineage),
         };
+        store.note_admissions(self.record.as_ref(), record);
         store.superblock.record = Some(record.clone());
         store.superblock.lineage = lineage;
         store.store_superblock(Then::Grant { id }, &mut self.ops, &mut self.out);
@@ -233,7 +234,7 @@ impl Engine {
         let old = self.record.replace(change.record);
         self.lineage = lineage;
         self.before = None;
-        self.admitted_by_record();
+        self.admitted_by_record(old.as_ref());
         match change.purpose {
             Purpose::Reign => self.begin_reign(links, old.as_ref()),
             Purpose::Evict(peers) => peers.iter().for_each(|peer| self.evicted(peer)),

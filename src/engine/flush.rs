@@ -27,8 +27,8 @@ pub(super) struct Flushes {
     /// A round is wanted for the engine's own sake.
     pub(super) wanted: bool,
     running: Option<Round>,
-    /// Protocols A and B: the writes up to here have to be on all disks before the next round begins.
-    barrier: Option<u64>,
+    /// Protocols A and B: what has to be on all disks before the next round begins.
+    barrier: Option<Barrier>,
     next: u64,
     /// How many rounds have ended.
     pub(super) ended: u64,
@@ -41,6 +41,15 @@ pub(super) struct FlushAsked {
     sent: u64,
     /// The last write that went to anybody.
     upto: u64,
+}
+
+/// What a round waits for that must not overtake writes that were answered early.
+#[derive(Clone, Copy, Debug)]
+struct Barrier {
+    /// The writes up to here.
+    upto: u64,
+    /// So many of the waiting requests came before any write after those; the others cover later writes, and wait for the next round.
+    requests: usize,
 }
 
 #[derive(Debug)]
@@ -73,20 +82,23 @@ impl Engine {
         let early = self.settings.protocol != Protocol::C && !mutated(Mutant::FlushOvertakes);
         let targets = self.peers_that(|p| p.sync.is_some() && mutated(Mutant::FlushMembersOnly));
         let Some(reign) = self.reign.as_mut().filter(|r| wanted && !unequal && r.flushes.running.is_none()) else { return };
+        let mut covered = reign.flushes.waiting.len();
         if early {
             // With protocols A and B a write may have been answered that is not on every disk yet: a flush that would overtake it
             // there waits until it is (rule W1).
-            let barrier = *reign.flushes.barrier.get_or_insert_with(|| reign.flights.last());
-            if reign.flights.first_open().is_some_and(|open| open <= barrier) {
+            let now = Barrier { upto: reign.flights.last(), requests: covered };
+            let barrier = *reign.flushes.barrier.get_or_insert(now);
+            if reign.flights.first_open().is_some_and(|open| open <= barrier.upto) {
                 return;
             }
             reign.flushes.barrier = None;
+            covered = if mutated(Mutant::FlushJoinsLate) { covered } else { barrier.requests };
         }
         reign.flushes.next += 1;
         reign.flushes.wanted = false;
         reign.flush_due = None;
         let id = reign.flushes.next;
-        let requests = std::mem::take(&mut reign.flushes.waiting);
+        let requests = reign.flushes.waiting.drain(..covered).collect();
         let missing = reign.ack.iter().filter(|&at| !targets.contains(at)).collect();
         let round = Round {
             id,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::units::{Authority, BlockRange, Incarnation, Instant, NodeId, Record};
+use crate::units::{Authority, BlockRange, Instant, NodeId, Record};
 use crate::wire::{Message, RANGES_MAX, Report, Write, Zero};
 
 use super::core::{Engine, volume_blocks};
@@ -442,11 +442,16 @@ impl Engine {
             // The primary dropped its lease before it said so: nothing is left to be waited for.
             self.follow.lease_until = None;
             self.stop_following();
-            self.record = Some(record);
+            let old = self.record.replace(record);
             self.lineage = lineage;
-            self.admitted_by_record();
+            self.admitted_by_record(old.as_ref());
             self.store_record(Then::Nothing);
-            self.cool_all();
+            let primary = self.peers[at].node;
+            // One whose disk had failed could not cool: the bits of those who are away, and of itself, are nowhere but in the hot extents.
+            let cooled = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&primary));
+            if cooled || mutated(Mutant::CoolAfterDiskless) {
+                self.cool_all();
+            }
         } else {
             self.learn(links, record, lineage);
         }
@@ -466,16 +471,10 @@ impl Engine {
         }
     }
 
-    /// Incarnations that a record admits are in sync as of that record (rule M6).
-    pub(super) fn admitted_by_record(&mut self) {
-        let Some(record) = self.record.clone() else { return };
-        let Some(store) = &mut self.store else { return };
-        for slot in &mut store.superblock.peers {
-            let before = store.superblock.record.as_ref().and_then(|r| r.in_sync.get(&slot.node));
-            let now: Option<&Incarnation> = record.in_sync.get(&slot.node);
-            if now.is_some() && (before.is_none() || slot.base.is_none()) {
-                slot.base = Some((record.number, record.id));
-            }
+    /// The record has replaced `old` (rule M6).
+    pub(super) fn admitted_by_record(&mut self, old: Option<&Record>) {
+        if let (Some(record), Some(store)) = (&self.record, &mut self.store) {
+            store.note_admissions(old, record);
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum Mutant {
     FuaIsWritten,
     /// W1: with protocol A or B a flush overtakes writes that were answered early.
     FlushOvertakes,
+    /// W1: with protocol A or B a flush that came late shares the round of those before it.
+    FlushJoinsLate,
     /// W2: the primary sends and writes before the extents are hot on disk.
     SendCold,
     /// W2: a replica writes before the extents are hot on its disk.
@@ -48,6 +50,10 @@ pub enum Mutant {
     CoolUnflushed,
     /// W5: the message that cools carries no bits of absent replicas.
     CoolWithoutBits,
+    /// W5: the message that cools carries the bits of targets without their windows.
+    CoolWithoutWindows,
+    /// W5: members cool everything when a primary steps down that has no disk, and so has not cooled anything itself.
+    CoolAfterDiskless,
     /// W5: the primary cools its extents before its bits are durable.
     CoolOwnEarly,
     /// W5: a replica cools before the bits that came along are durable.
@@ -92,6 +98,8 @@ pub enum Mutant {
     MemberByName,
     /// M3: the last of all does not wait for the other members.
     LastOfSome,
+    /// M3: the last of all is the last primary, whatever disk it has now.
+    LastPrimaryWhatever,
     /// M3: a member that was cleanly restarted counts before the record names its new life.
     RestartNotRenewed,
     /// M4: a target is admitted while blocks are dirty.
@@ -112,6 +120,8 @@ pub enum Mutant {
     ForgetBeforeAdmission,
     /// M6: a bitmap serves whoever comes.
     BitmapServesAll,
+    /// M6: a bitmap's base is that of the node, whatever life it is in.
+    BaseOfTheNode,
     /// M6: who is given a used slot inherits what the bitmap in it is good for.
     SlotKeepsBase,
     /// M7: a stranger's introduction is believed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::units::{DiskState, Incarnation, Instant, Record};
+use crate::units::{DiskState, Incarnation, Instant, NodeId, Record};
 use crate::wire::Message;
 
 use super::change::Purpose;
@@ -132,8 +132,8 @@ impl Engine {
         Ok(in_sync)
     }
 
-    /// Every member has restarted uncleanly: then, and only when all of them are there to be asked, the last primary's copy stands,
-    /// else the lowest node's (rule M3).
+    /// Every member has restarted uncleanly: then, and only when all of them are there to be asked, the copy of one that has heard of the
+    /// last reign stands, the last primary's before others', the lowest node's before higher ones' (rule M3).
     fn as_last_of_all(&self, record: &Record) -> Result<crate::units::Membership, AttachError> {
         let missing = self.missing(record);
         if !record.in_sync.contains_key(&self.id.node) {
@@ -147,8 +147,12 @@ impl Engine {
         if let Some(peer) = good {
             return Err(AttachError::NoData(format!("the newest data is on node {}", peer.settings.name)));
         }
-        let last = record.primary.filter(|p| record.in_sync.contains_key(p));
-        let chosen = last.or_else(|| record.in_sync.keys().next().copied());
+        // A disk that was replaced has nothing, and one that holds an old image has not heard of the last reign: neither stands for the
+        // replica that the record means, though it was the primary's.
+        let heard = |node: NodeId| self.synced_of(node) >= Some(record.reign) || mutated(Mutant::LastPrimaryWhatever);
+        let able =
+            record.in_sync.keys().copied().filter(|&n| self.synced_of(n).is_some() || mutated(Mutant::LastPrimaryWhatever));
+        let chosen = able.max_by_key(|&node| (heard(node), record.primary == Some(node), std::cmp::Reverse(node)));
         if chosen != Some(self.id.node) {
             return Err(AttachError::NoData("another node was the last primary; attach there first".into()));
         }
@@ -156,12 +160,20 @@ impl Engine {
         Ok([(self.id.node, incarnation)].into())
     }
 
+    /// The number of the last record that had a node's replica in sync, as its metadata says.
+    fn synced_of(&self, node: NodeId) -> Option<u64> {
+        if node == self.id.node {
+            return self.store.as_ref()?.superblock.synced.map(|(number, _)| number);
+        }
+        let replica = self.peers[self.peer_at(node)?].standing.as_ref()?.replica?;
+        replica.synced.map(|point| point.number)
+    }
+
     /// The names of the other members that are not connected.
     fn missing(&self, record: &Record) -> String {
-        let away = |node: &&crate::units::NodeId| {
-            **node != self.id.node && self.peer_at(**node).is_none_or(|at| !self.peers[at].is_connected())
-        };
-        let name = |node: &crate::units::NodeId| match self.settings.peers.get(node) {
+        let away =
+            |node: &&NodeId| **node != self.id.node && self.peer_at(**node).is_none_or(|at| !self.peers[at].is_connected());
+        let name = |node: &NodeId| match self.settings.peers.get(node) {
             Some(peer) => peer.name.to_string(),
             None => format!("node {node}"),
         };
@@ -185,7 +197,7 @@ impl Engine {
     }
 
     /// Asks a primary that nobody uses to give the role up.
-    fn ask_for_role(&mut self, node: crate::units::NodeId) {
+    fn ask_for_role(&mut self, node: NodeId) {
         let Some(at) = self.peer_at(node) else { return };
         if self.asked_elsewhere.is_none_or(|until| until <= self.now) {
             self.asked_elsewhere = Some(self.now.after(ASK_AGAIN));

@@ -5,7 +5,7 @@
 //! batch at a time, because two writes of one page under way at once could reach the disk in either order.
 
 use crate::format::{Superblock, superblock_at};
-use crate::units::{DiskState, RecordId};
+use crate::units::{DiskState, Record, RecordId};
 
 use super::activity::Activity;
 use super::event::Command;
@@ -94,6 +94,19 @@ impl Store {
             DiskState::Outdated
         } else {
             DiskState::UpToDate
+        }
+    }
+
+    /// Lives that a record names and the one before it did not are in sync as of that record (rule M6). One that was restarted cleanly,
+    /// too: what is noted from now on is missing from that life, and says nothing of a disk as it was in the life before.
+    pub(super) fn note_admissions(&mut self, old: Option<&Record>, record: &Record) {
+        for slot in &mut self.superblock.peers {
+            let before = old.and_then(|r| r.in_sync.get(&slot.node));
+            let now = record.in_sync.get(&slot.node);
+            let same = before == now || before.is_some() && mutated(Mutant::BaseOfTheNode);
+            if now.is_some() && (!same || slot.base.is_none()) {
+                slot.base = Some((record.number, record.id));
+            }
         }
     }
 

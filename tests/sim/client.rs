@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use blkrep::engine::{BufferId, ClientId, Event, Request, RequestId};
-use blkrep::units::{BlockRange, VolumeId};
+use blkrep::units::{BLOCK, BlockRange, Protocol, VolumeId};
 
 use super::disk::{SECTOR, SECTORS_PER_BLOCK};
+use super::invariants::{everywhere, forks};
 use super::world::{Happening, MS, World, client_id};
 
 #[derive(Debug, Default)]
@@ -42,7 +43,8 @@ impl Client {
     }
 }
 
-const V: VolumeId = VolumeId(0);
+/// The most requests that a client has under way.
+pub const REQUESTS_MAX: usize = 12;
 
 /// What a client does next.
 pub fn step(world: &mut World, at: usize) -> Result<(), String> {
@@ -64,7 +66,7 @@ pub fn step(world: &mut World, at: usize) -> Result<(), String> {
         (Some(id), true) => {
             world.clients[at].left -= 1;
             for _ in 0..world.rng.below(4) {
-                if world.clients[at].open.len() < 12 && world.clients[at].attached {
+                if world.clients[at].open.len() < REQUESTS_MAX && world.clients[at].attached {
                     request(world, at, id)?;
                 }
             }
@@ -98,9 +100,12 @@ pub fn dropped(world: &mut World, at: usize) {
     let client = &mut world.clients[at];
     client.id = None;
     client.attached = false;
+    let now = world.now;
     for open in std::mem::take(&mut client.open).into_values() {
-        if let (What::Read { buffer, .. }, true) = (open.what, world.nodes[at].engine.is_some()) {
-            world.nodes[at].buffers.release(buffer);
+        match open.what {
+            What::Read { buffer, .. } if world.nodes[at].engine.is_some() => world.nodes[at].buffers.release(buffer),
+            What::Write { sectors, value, .. } => world.oracle.ended(now, sectors, value, open.began),
+            _ => {}
         }
     }
 }
@@ -108,16 +113,10 @@ pub fn dropped(world: &mut World, at: usize) {
 fn request(world: &mut World, at: usize, client: ClientId) -> Result<(), String> {
     world.clients[at].requests += 1;
     let id = RequestId(world.clients[at].requests);
-    let all = world.nodes[at].disk.sectors().len() as u64;
     if let Some(sector) = world.clients[at].to_read.pop() {
         return read(world, at, client, id, sector..sector + 1);
     }
-    // A few hot places, so that requests overlap and extents matter.
-    let extent = world.rng.below(all / 8192) * 8192;
-    let first = extent + world.rng.below(96);
-    let len = if world.rng.chance(40) { SECTORS_PER_BLOCK } else { world.rng.between(1, 40) };
-    let first = if world.rng.chance(40) { first / SECTORS_PER_BLOCK * SECTORS_PER_BLOCK } else { first };
-    let sectors = first..(first + len).min(all);
+    let sectors = somewhere(world);
     match world.rng.below(100) {
         0..40 => write(world, at, client, id, sectors),
         40..80 => read(world, at, client, id, sectors),
@@ -129,15 +128,41 @@ fn request(world: &mut World, at: usize, client: ClientId) -> Result<(), String>
     }
 }
 
-fn covering(sectors: &std::ops::Range<u64>) -> (u64, u64, usize, usize) {
-    let (offset, len) = (sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR);
-    let range = BlockRange::covering(V, offset, len);
-    let skip = usize::try_from(sectors.start - range.first * SECTORS_PER_BLOCK).unwrap();
-    (offset, len, skip, usize::try_from(range.count * SECTORS_PER_BLOCK).unwrap())
+/// A few hot places, so that requests overlap and extents matter; the border between two extents, and a volume's end.
+fn somewhere(world: &mut World) -> std::ops::Range<u64> {
+    const EXTENT: u64 = 8192;
+    let (_, first, count) = world.volumes[usize::try_from(world.rng.below(world.volumes.len() as u64)).unwrap()];
+    let extent = world.rng.below(count.div_ceil(EXTENT)) * EXTENT;
+    let within = match world.rng.below(10) {
+        0 => (extent + EXTENT).min(count).saturating_sub(world.rng.between(1, 24)),
+        _ => extent + world.rng.below(96),
+    };
+    let within = if world.rng.chance(40) { within / SECTORS_PER_BLOCK * SECTORS_PER_BLOCK } else { within };
+    let len = if world.rng.chance(40) { SECTORS_PER_BLOCK } else { world.rng.between(1, 40) };
+    first + within..first + (within + len).min(count)
+}
+
+/// Where sectors of a disk lie in their volume.
+struct Place {
+    volume: VolumeId,
+    offset: u64,
+    len: u64,
+    /// Sectors of the first block before them.
+    skip: usize,
+    /// Sectors of all their blocks.
+    whole: usize,
+}
+
+fn place(world: &World, sectors: &std::ops::Range<u64>) -> Place {
+    let (volume, first, _) = *world.volumes.iter().rev().find(|(_, first, _)| *first <= sectors.start).expect("in a volume");
+    let (offset, len) = ((sectors.start - first) * SECTOR, (sectors.end - sectors.start) * SECTOR);
+    let range = BlockRange::covering(volume, offset, len);
+    let skip = usize::try_from(offset % BLOCK / SECTOR).unwrap();
+    Place { volume, offset, len, skip, whole: usize::try_from(range.count * SECTORS_PER_BLOCK).unwrap() }
 }
 
 fn write(world: &mut World, at: usize, client: ClientId, id: RequestId, sectors: std::ops::Range<u64>) -> Result<(), String> {
-    let (offset, len, skip, whole) = covering(&sectors);
+    let Place { volume, offset, len, skip, whole } = place(world, &sectors);
     let fua = world.rng.chance(15);
     let value = world.oracle.begin(world.now, sectors.clone(), false);
     let mut content = vec![u64::MAX; whole];
@@ -146,26 +171,26 @@ fn write(world: &mut World, at: usize, client: ClientId, id: RequestId, sectors:
     let what = What::Write { sectors: sectors.clone(), value, fua };
     world.clients[at].open.insert(id, Open { began: world.now, what });
     world.say(|| format!("n{at} {id:?} writes {value} to {sectors:?}"));
-    world.hand(at, Event::Request { id, client, request: Request::Write { volume: V, offset, len, buffer, fua } })
+    world.hand(at, Event::Request { id, client, request: Request::Write { volume, offset, len, buffer, fua } })
 }
 
 fn read(world: &mut World, at: usize, client: ClientId, id: RequestId, sectors: std::ops::Range<u64>) -> Result<(), String> {
-    let (offset, len, skip, whole) = covering(&sectors);
+    let Place { volume, offset, len, skip, whole } = place(world, &sectors);
     let buffer = world.nodes[at].buffers.insert(vec![u64::MAX; whole]);
     world.nodes[at].buffers.retain(buffer);
     world.clients[at].open.insert(id, Open { began: world.now, what: What::Read { sectors, buffer, skip } });
-    world.hand(at, Event::Request { id, client, request: Request::Read { volume: V, offset, len, buffer } })
+    world.hand(at, Event::Request { id, client, request: Request::Read { volume, offset, len, buffer } })
 }
 
 fn zero(world: &mut World, at: usize, client: ClientId, id: RequestId, sectors: std::ops::Range<u64>) -> Result<(), String> {
-    let first = sectors.start / SECTORS_PER_BLOCK;
-    let count = (sectors.end - sectors.start).div_ceil(SECTORS_PER_BLOCK);
-    let sectors = first * SECTORS_PER_BLOCK..(first + count) * SECTORS_PER_BLOCK;
+    let Place { volume, offset, len, skip, .. } = place(world, &sectors);
+    let range = BlockRange::covering(volume, offset, len);
+    let first = sectors.start - skip as u64;
+    let sectors = first..first + range.count * SECTORS_PER_BLOCK;
     let (unmap, fua) = (world.rng.chance(50), world.rng.chance(15));
     world.oracle.begin(world.now, sectors.clone(), true);
     let what = What::Write { sectors, value: 0, fua };
     world.clients[at].open.insert(id, Open { began: world.now, what });
-    let range = BlockRange { volume: V, first, count };
     world.hand(at, Event::Request { id, client, request: Request::Zero { range, unmap, fua } })
 }
 
@@ -179,15 +204,28 @@ pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Resul
         }
         _ => Vec::new(),
     };
-    if !ok {
-        return Ok(());
-    }
     match open.what {
-        What::Flush => world.oracle.flushed(open.began),
+        What::Write { sectors, value, .. } if !ok => world.oracle.ended(world.now, sectors, value, open.began),
+        _ if !ok => {}
+        What::Flush => {
+            world.say(|| format!("n{at} {id:?} acknowledged: flush of {}", open.began));
+            everywhere::flushed(world, at, open.began)?;
+            world.oracle.flushed(open.began);
+            world.spring("flushed", at, at);
+        }
         What::Write { sectors, value, fua } => {
             world.say(|| format!("n{at} {id:?} acknowledged: {value} in {sectors:?}"));
-            world.oracle.acked(world.now, sectors, value, open.began, fua);
+            everywhere::written(world, at, sectors.clone(), value, fua)?;
+            forks::note_answer(world, at);
+            if counts(world, at) {
+                world.oracle.acked(world.now, sectors, value, open.began, fua);
+            } else {
+                world.oracle.ended(world.now, sectors, value, open.began);
+            }
+            world.spring("written", at, at);
         }
+        // Where two sides may go on, either may be read after the other was written.
+        What::Read { .. } if world.manners.forks && !world.settled => {}
         What::Read { sectors, skip, .. } => {
             for (n, sector) in sectors.enumerate() {
                 world.oracle.read(open.began, world.now, sector, content[skip + n])?;
@@ -195,4 +233,10 @@ pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Resul
         }
     }
     Ok(())
+}
+
+/// Protocols A and B answer what a primary that was deposed and does not know it yet has written, for nothing.
+fn counts(world: &World, at: usize) -> bool {
+    let reign = world.nodes[at].engine.as_ref().and_then(|e| e.status().record).map(|r| r.reign);
+    world.manners.protocol == Protocol::C || !world.majority || reign == Some(world.register.record.reign)
 }

@@ -6,13 +6,20 @@
 
 #![expect(unreachable_pub, reason = "a test program has no users; pub says what its modules share")]
 
+mod ambush;
 mod authority;
+mod chaos;
 mod client;
 mod disk;
+mod invariants;
+#[cfg(feature = "mutants")]
+mod mutants;
+mod network;
 mod node;
 mod oracle;
 mod rng;
 mod scenario;
+mod storage;
 mod world;
 
 use std::process::ExitCode;
@@ -23,6 +30,14 @@ fn main() -> ExitCode {
     let value =
         |name: &str| args.iter().position(|a| a == name).and_then(|at| args.get(at + 1)).and_then(|v| v.parse::<u64>().ok());
     let trace = args.iter().any(|a| a == "--trace");
+    #[cfg(feature = "mutants")]
+    if args.iter().any(|a| a == "--mutants") {
+        return mutants::run_all();
+    }
+    #[cfg(feature = "mutants")]
+    if let Some(name) = args.iter().position(|a| a == "--mutant").and_then(|at| args.get(at + 1)) {
+        return mutants::run_one(name, value("--from"), value("--seeds"), value("--seed"), trace);
+    }
     if let Some(seed) = value("--seed") {
         return match run(seed, trace) {
             Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,8 @@ struct Write {
     began: u64,
     acked: u64,
     observed: u64,
+    /// The session that asked for it ended unanswered then: it happened before anything that began later, or never (rule W7).
+    ended: u64,
     /// Covered by a flush that was acknowledged.
     durable: bool,
 }
@@ -22,6 +24,11 @@ struct Write {
 impl Write {
     fn happened(&self) -> u64 {
         self.acked.min(self.observed)
+    }
+
+    /// When it had happened, if it ever did.
+    fn latest(&self) -> u64 {
+        self.happened().min(self.ended)
     }
 }
 
@@ -41,7 +48,7 @@ impl Oracle {
         let value = if zero { 0 } else { self.next };
         for sector in sectors {
             let writes = self.sectors.entry(sector).or_default();
-            writes.push(Write { value, began: now, acked: NEVER, observed: NEVER, durable: false });
+            writes.push(Write { value, began: now, acked: NEVER, observed: NEVER, ended: NEVER, durable: false });
         }
         self.writes += 1;
         self.next
@@ -59,6 +66,27 @@ impl Oracle {
         }
     }
 
+    /// The session of the write that began at `began` has ended, and it was not answered.
+    pub fn ended(&mut self, now: u64, sectors: std::ops::Range<u64>, value: u64, began: u64) {
+        for sector in sectors {
+            let writes = self.sectors.entry(sector).or_default();
+            for write in writes.iter_mut().filter(|w| w.value == value && w.began == began && w.acked == NEVER) {
+                write.ended = write.ended.min(now);
+            }
+        }
+    }
+
+    /// What sectors are sure to hold durably when a flush that began then is answered: those of which the last write was acknowledged
+    /// before, and no other may have come after it.
+    pub fn certain(&self, began: u64) -> Vec<(u64, u64)> {
+        let of = |(&sector, writes): (&u64, &Vec<Write>)| {
+            let last = writes.last()?;
+            let certain = last.acked < began && writes.iter().all(|w| w.began == last.began || w.latest() <= last.began);
+            certain.then_some((sector, last.value))
+        };
+        self.sectors.iter().filter_map(of).collect()
+    }
+
     /// A flush that began then was acknowledged: what was acknowledged before it began is durable.
     pub fn flushed(&mut self, began: u64) {
         for writes in self.sectors.values_mut() {
@@ -68,10 +96,13 @@ impl Oracle {
         }
     }
 
-    /// Every replica in sync has lost its power: what no flush covered may be gone.
-    pub fn all_lost_power(&mut self) {
+    /// What no flush covered may be gone, by what the protocol promises.
+    pub fn unflushed_lost(&mut self, now: u64) {
         for writes in self.sectors.values_mut() {
             for write in writes.iter_mut().filter(|w| !w.durable) {
+                if write.happened() != NEVER {
+                    write.ended = write.ended.min(now);
+                }
                 write.acked = NEVER;
                 write.observed = NEVER;
             }
@@ -87,9 +118,9 @@ impl Oracle {
         let from: Vec<&Write> = writes.iter().filter(source).collect();
         let overwritten = |happened: u64| writes.iter().find(|w| w.value != value && w.began > happened && w.happened() < began);
         let initial = value == 0 && overwritten(0).is_none();
-        let witness = from.iter().find(|w| overwritten(w.happened()).is_none()).map(|w| w.began);
+        let witness = from.iter().find(|w| overwritten(w.latest()).is_none()).map(|w| w.began);
         if witness.is_none() && !initial {
-            let by = from.first().map_or_else(|| overwritten(0), |w| overwritten(w.happened()));
+            let by = from.first().map_or_else(|| overwritten(0), |w| overwritten(w.latest()));
             return Err(match (from.is_empty() && value != 0, by) {
                 (true, _) => format!("sector {sector} read as {value}, which was never written there"),
                 (_, Some(by)) => format!(
@@ -118,8 +149,8 @@ impl Oracle {
 
 /// Forgets writes that are certainly overwritten durably.
 fn forget(writes: &mut Vec<Write>) {
-    if writes.len() > 64 {
+    if writes.len() > 16 {
         let floor = writes.iter().filter(|w| w.durable).map(|w| w.began).max().unwrap_or(0);
-        writes.retain(|w| w.happened() >= floor || w.acked == NEVER);
+        writes.retain(|w| w.happened() >= floor || (w.acked == NEVER && w.ended >= floor));
     }
 }

@@ -8,34 +8,49 @@ use blkrep::units::{
     Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
 };
 
-use super::node::Node;
+use super::ambush::{Ambush, Deed, OCCASIONS};
+use super::chaos;
+use super::invariants::{forks, identical};
+use super::node::{Clock, Node};
 use super::rng::Rng;
 use super::world::{Happening, MS, Manners, World};
 
 /// Seeds that once found something.
-pub const KEPT: &[u64] = &[127, 334, 383, 782, 1096, 1123, 1144, 1647, 1851, 1932, 20029, 20041, 40006];
+pub const KEPT: &[u64] = &[];
 
-const EXTENTS: u64 = 4;
-const BYTES: u64 = EXTENTS * (4 << 20);
+const MIB: u64 = 1 << 20;
 
 /// Runs a seed.
 pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let majority = rng.chance(70);
-    let count = if majority { rng.between(2, 4) } else { 2 };
+    let count = match (majority, rng.below(10)) {
+        (false, _) => 2,
+        (true, 0) => 5,
+        (true, n) => 2 + n % 3,
+    };
     let chaos_until = 1_000 * MS + rng.between(2_000, 12_000) * MS;
     let mut world = build(rng, usize::try_from(count).unwrap(), majority, trace);
-    world.say(|| format!("{count} nodes, majority {majority}, {:?}", world.manners));
+    let network = world.majority || world.manners.forks;
+    let kinds = chaos::draw(&mut world.rng, network);
+    world.say(|| format!("{count} nodes, majority {majority}, {:?}, {kinds:?}, {:?}", world.manners, world.ambush));
     for at in 0..world.nodes.len() {
         world.start(at)?;
         world.clients[at].working = true;
         world.at(1_000 * MS, Happening::Client { at });
     }
     world.at(1_050 * MS, Happening::Chaos);
-    world.run(chaos_until, chaos)?;
-    quiet(&mut world)?;
-    converge(&mut world)?;
-    compare(&world)?;
+    world.at(1_010 * MS, Happening::Check);
+    world.run(chaos_until, |world| chaos::strike(world, &kinds))?;
+    chaos::end(&mut world)?;
+    if world.manners.forks && forks::is_forked(&world) {
+        return shown(&mut world);
+    }
+    if converge(&mut world)? == Outcome::SplitBrain {
+        return Ok(());
+    }
+    world.settled = true;
+    identical::check(&world)?;
     read_all(&mut world)
 }
 
@@ -44,11 +59,15 @@ fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
     let authority = if majority { Authority::Majority } else { Authority::Off };
     let first = |n: &NodeId| (*n, Incarnation(1_000 + u64::from(n.0)));
     let record = Record::first(RecordId(77), nodes.iter().map(first).collect(), authority);
-    let volumes: BTreeMap<_, _> = [(VolumeId(0), BYTES)].into();
-    let protocol = Protocol::C;
+    // The second volume ends in the middle of an extent.
+    let volumes: BTreeMap<_, _> = match rng.chance(30) {
+        true => [(VolumeId(0), 12 * MIB), (VolumeId(1), 5 * MIB)].into(),
+        false => [(VolumeId(0), 16 * MIB)].into(),
+    };
+    let manners = manners(&mut rng, majority);
     // A slow resync meets hand-overs, crashes and coolings on its way.
-    let resync_max = if rng.chance(40) { rng.between(1, 16) << 20 } else { 0 };
-    let make = |node: &NodeId| {
+    let resync_max = if rng.chance(40) { rng.between(1, 16) * MIB } else { 0 };
+    let mut make = |node: &NodeId| {
         let peers = nodes.iter().filter(|n| *n != node);
         let slots = peers.clone().map(|n| PeerSlot { node: *n, base: Some((1, record.id)) }).collect();
         let new = NewReplica {
@@ -66,124 +85,80 @@ fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
         let settings = Settings {
             peers: peers.map(|n| (*n, Peer { name: format!("n{n}").parse().unwrap(), diskful: true })).collect(),
             volumes: volumes.clone(),
-            protocol,
+            protocol: manners.protocol,
             authority,
             on_no_quorum: OnNoQuorum::SuspendIo,
             resync_max,
             timeouts: Timeouts::default(),
         };
-        Node::new(*node, &new, settings, BYTES / 512)
+        Node::new(&new, settings, clock(&mut rng))
     };
-    let nodes = nodes.iter().map(make).collect();
+    let nodes = nodes.iter().map(&mut make).collect();
+    let ambush = ambush(&mut rng);
+    let mut world = World::new(rng, nodes, record, manners, trace);
+    world.ambush = ambush;
+    world
+}
+
+fn manners(rng: &mut Rng, majority: bool) -> Manners {
     let slow = rng.chance(20);
-    let manners = Manners {
+    Manners {
         latency: (20_000, if slow { 20 * MS } else { rng.between(50_000, MS) }),
         disk: (20_000, if rng.chance(20) { 30 * MS } else { rng.between(50_000, 2 * MS) }),
         authority: (MS, if slow { 100 * MS } else { 5 * MS }),
-    };
-    World::new(rng, nodes, record, manners, majority, trace)
-}
-
-/// One fault, and when the next comes.
-fn chaos(world: &mut World) {
-    let next = world.rng.between(5, 400) * MS;
-    world.at(world.now + next, Happening::Chaos);
-    let count = world.nodes.len();
-    let victim = usize::try_from(world.rng.below(count as u64)).unwrap();
-    let other = (victim + 1 + usize::try_from(world.rng.below(count as u64 - 1)).unwrap()) % count;
-    match world.rng.below(100) {
-        0..16 => kill(world, victim),
-        16..20 => (0..count).for_each(|at| kill(world, at)),
-        20..26 => stop(world, victim),
-        26..44 if world.majority => {
-            world.say(|| format!("severed: n{victim} n{other}"));
-            world.sever(victim, other, None);
-        }
-        44..54 if world.majority => cut(world, victim),
-        54..64 if world.majority => stall(world, victim, other),
-        64..70 => {
-            world.register.reachable = !world.register.reachable;
-            world.say(|| format!("authority reachable: {}", world.register.reachable));
-        }
-        _ => heal(world),
+        damaged: if majority && rng.chance(25) { rng.between(300, 5_000) } else { 0 },
+        protocol: match rng.below(10) {
+            0 => Protocol::A,
+            1 => Protocol::B,
+            _ => Protocol::C,
+        },
+        forks: !majority && rng.chance(40),
     }
 }
 
-fn kill(world: &mut World, victim: usize) {
-    let power = world.rng.chance(50);
-    world.say(|| format!("n{victim} is killed, power lost: {power}"));
-    world.end(victim, power);
-    let back = world.rng.between(1, 1_500) * MS;
-    world.at(world.now + back, Happening::Restart { at: victim });
+/// Clocks show different times and differ in speed, two of them by 1 % at most.
+fn clock(rng: &mut Rng) -> Clock {
+    let drift = i64::try_from(rng.below(9_801)).unwrap() - 4_900;
+    Clock { ahead: rng.below(1_000_000) * MS, drift: if rng.chance(50) { 0 } else { drift } }
 }
 
-fn stop(world: &mut World, victim: usize) {
-    world.say(|| format!("n{victim} is asked to stop"));
-    let _ = world.hand(victim, blkrep::engine::Event::Stop);
-    let back = world.rng.between(100, 8_000) * MS;
-    world.at(world.now + back, Happening::Restart { at: victim });
+fn ambush(rng: &mut Rng) -> Option<Ambush> {
+    use Deed::{KillAll, KillBoth, KillHere, KillThere, OneAfterTheOther, Pause, Sever, Stop};
+    let deeds = [KillHere, KillThere, KillBoth, KillAll, OneAfterTheOther, Sever, Stop, Pause];
+    let deed = deeds[usize::try_from(rng.below(deeds.len() as u64)).unwrap()];
+    let wanted = OCCASIONS[usize::try_from(rng.below(OCCASIONS.len() as u64)).unwrap()];
+    let chance = [2, 10, 40, 100][usize::try_from(rng.below(4)).unwrap()];
+    rng.chance(60).then_some(Ambush { wanted, chance, deed, ready: 0 })
 }
 
-fn cut(world: &mut World, victim: usize) {
-    world.partitioned[victim] = !world.partitioned[victim];
-    let cut = world.partitioned[victim];
-    world.say(|| format!("n{victim} cut off: {cut}"));
-    for other in (0..world.nodes.len()).filter(|o| *o != victim) {
-        if cut && world.rng.chance(50) {
-            world.sever(victim, other, None);
-        } else {
-            stall(world, victim, other);
+/// A split brain is not resolved by itself; what it must be is seen.
+fn shown(world: &mut World) -> Result<(), String> {
+    for _ in 0..100 {
+        let until = world.now + 200 * MS;
+        world.run(until, |_| {})?;
+        if forks::is_shown(world) {
+            return Ok(());
         }
     }
+    Err(format!("two sides have answered writes on their own, and nobody shows a split brain; {}", states(world)))
 }
 
-fn stall(world: &mut World, a: usize, b: usize) {
-    world.say(|| format!("stalled: n{a} n{b}"));
-    if let Some(connection) = world.connections.get_mut(&(a.min(b), a.max(b))) {
-        connection.stalled = true;
-    }
-}
-
-fn heal(world: &mut World) {
-    world.register.reachable = true;
-    let pairs: Vec<_> = world.connections.iter().filter(|(_, c)| c.stalled).map(|(pair, _)| *pair).collect();
-    for (a, b) in pairs {
-        if world.partitioned[a] == world.partitioned[b] {
-            let _ = world.unstall(a, b);
-        }
-    }
-    if world.rng.chance(40) {
-        world.partitioned.fill(false);
-    }
-}
-
-/// Faults end; everything that is down comes back.
-fn quiet(world: &mut World) -> Result<(), String> {
-    world.say(|| "quiet".into());
-    world.partitioned.fill(false);
-    world.register.reachable = true;
-    let pairs: Vec<_> = world.connections.keys().copied().collect();
-    for (a, b) in pairs {
-        world.unstall(a, b)?;
-    }
-    for client in &mut world.clients {
-        client.working = false;
-    }
-    for at in 0..world.nodes.len() {
-        let back = world.now + 10 * MS;
-        world.at(back, Happening::Restart { at });
-        world.at(back + 6_000 * MS, Happening::Restart { at });
-    }
-    Ok(())
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Whole,
+    SplitBrain,
 }
 
 /// Within a bound every replica is in sync again, nothing is under way, and nobody is primary.
-fn converge(world: &mut World) -> Result<(), String> {
+fn converge(world: &mut World) -> Result<Outcome, String> {
     for _ in 0..400 {
         let until = world.now + 200 * MS;
         world.run(until, |_| {})?;
         if unsettled(world).is_none() {
-            return Ok(());
+            return Ok(Outcome::Whole);
+        }
+        if world.manners.forks && (forks::is_forked(world) || forks::is_justified(world)) {
+            return shown(world).map(|()| Outcome::SplitBrain);
         }
     }
     Err(format!("did not converge: {}", unsettled(world).unwrap_or_default()))
@@ -210,19 +185,6 @@ fn unsettled(world: &mut World) -> Option<String> {
 fn states(world: &World) -> String {
     let state = |n: &Node| n.engine.as_ref().map(|e| format!("\n  n{}: {:?}", n.id, e.status()));
     world.nodes.iter().filter_map(state).collect()
-}
-
-/// Replicas at rest are the same, byte for byte.
-fn compare(world: &World) -> Result<(), String> {
-    let first = world.nodes[0].disk.sectors();
-    for node in &world.nodes[1..] {
-        let different = first.iter().zip(node.disk.sectors()).position(|(a, b)| a != b);
-        if let Some(sector) = different {
-            let values: Vec<u64> = world.nodes.iter().map(|n| n.disk.sectors()[sector]).collect();
-            return Err(format!("replicas differ at rest in sector {sector}: {values:?}"));
-        }
-    }
-    Ok(())
 }
 
 /// Everything that was ever written is read once more, by a client at some node.

@@ -1,15 +1,16 @@
-//! The world: time, the network, and what engines' commands do.
+//! The world: time, nodes that live and die, and what engines are told.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use blkrep::engine::{Answer, ClientId, Command, DiskIo, DiskOutcome, Event, OpId, RequestId, Ticket};
-use blkrep::units::{Instant, NodeId, Record, RecordId, ResourceId};
-use blkrep::wire::{BlockHash, Message};
+use blkrep::engine::{Answer, ClientId, Command, DiskIo, Event, OpId, Ticket};
+use blkrep::units::{NodeId, Protocol, Record, RecordId, ResourceId, Role, VolumeId};
 
+use super::ambush::Ambush;
 use super::authority::Register;
 use super::client::Client;
-use super::disk::SECTORS_PER_BLOCK;
+use super::invariants;
+use super::network::{Connection, Item};
 use super::node::Node;
 use super::oracle::Oracle;
 use super::rng::Rng;
@@ -24,35 +25,36 @@ pub enum Happening {
     LinkDown { at: usize, peer: usize, epoch: u64, silent: bool },
     Connect { a: usize, b: usize },
     Ping { at: usize, peer: usize, epoch: u64, life: u32 },
-    DiskDone { at: usize, life: u32, op: OpId, io: DiskIo, data: Vec<u64> },
+    DiskDone { at: usize, life: u32, op: OpId, io: DiskIo },
     MetaDone { at: usize, life: u32, op: OpId },
     Propose { at: usize, life: u32, ticket: Ticket, proposal: Option<(RecordId, Record)> },
     Answer { at: usize, life: u32, ticket: Ticket, answer: Answer },
     Wake { at: usize, life: u32 },
     Client { at: usize },
     Restart { at: usize },
+    Kill { at: usize, power: bool },
+    Stop { at: usize },
+    Check,
     Chaos,
 }
 
-/// What travels between nodes.
-#[derive(Debug)]
-pub enum Item {
-    Ping(u64),
-    Pong(u64),
-    Message { reign: u64, message: Message, payload: Option<Vec<u64>> },
-}
-
-/// The connection of two nodes.
-#[derive(Debug, Default)]
-pub struct Connection {
-    pub epoch: u64,
-    pub up: bool,
-    /// Which ends have noticed, by node.
-    noticed: [bool; 2],
-    last_delivery: [u64; 2],
-    /// Cut off without either end being told.
-    pub stalled: bool,
-    held: VecDeque<(usize, usize, Item)>,
+impl Happening {
+    /// The node that has to be running for it: one whose process gets no time sees it later.
+    fn needs(&self) -> Option<usize> {
+        match *self {
+            Self::Deliver { to: at, .. }
+            | Self::LinkUp { at, .. }
+            | Self::LinkDown { at, .. }
+            | Self::Ping { at, .. }
+            | Self::DiskDone { at, .. }
+            | Self::MetaDone { at, .. }
+            | Self::Answer { at, .. }
+            | Self::Wake { at, .. }
+            | Self::Client { at }
+            | Self::Stop { at } => Some(at),
+            _ => None,
+        }
+    }
 }
 
 /// How a run goes, drawn from its seed.
@@ -61,6 +63,11 @@ pub struct Manners {
     pub latency: (u64, u64),
     pub disk: (u64, u64),
     pub authority: (u64, u64),
+    /// One frame in so many is damaged on its way; 0 for none.
+    pub damaged: u64,
+    pub protocol: Protocol,
+    /// Without a majority nodes may be cut off from each other: the two sides may both go on.
+    pub forks: bool,
 }
 
 pub struct World {
@@ -76,15 +83,26 @@ pub struct World {
     pub oracle: Oracle,
     pub clients: Vec<Client>,
     pub manners: Manners,
+    pub ambush: Option<Ambush>,
     pub resource: ResourceId,
     pub trace: bool,
     pub majority: bool,
-    pub events: u64,
+    /// Volumes: their first sectors on every disk, and how many they have.
+    pub volumes: Vec<(VolumeId, u64, u64)>,
+    /// What each record follows, and the records under which a write was answered: for forks.
+    pub parents: BTreeMap<RecordId, Option<RecordId>>,
+    pub answered: BTreeSet<RecordId>,
+    /// Faults are over.
+    pub quiet: bool,
+    /// The replicas are one again.
+    pub settled: bool,
+    pub replicas: u64,
 }
 
 impl World {
-    pub fn new(rng: Rng, nodes: Vec<Node>, record: Record, manners: Manners, majority: bool, trace: bool) -> Self {
+    pub fn new(rng: Rng, nodes: Vec<Node>, record: Record, manners: Manners, trace: bool) -> Self {
         let count = nodes.len();
+        let first = |(&volume, &bytes): (&VolumeId, &u64)| (volume, nodes[0].first_sector(volume), bytes / super::disk::SECTOR);
         Self {
             now: 1_000 * MS,
             rng,
@@ -92,16 +110,22 @@ impl World {
             happenings: BTreeMap::new(),
             counter: 0,
             clients: (0..count).map(|_| Client::default()).collect(),
+            volumes: nodes[0].settings.volumes.iter().map(first).collect(),
             nodes,
             connections: BTreeMap::new(),
             partitioned: vec![false; count],
+            majority: record.authority == blkrep::units::Authority::Majority,
             register: Register::new(record),
             oracle: Oracle::default(),
             manners,
+            ambush: None,
             resource: ResourceId(1),
             trace,
-            majority,
-            events: 0,
+            parents: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            quiet: false,
+            settled: false,
+            replicas: 0,
         }
     }
 
@@ -111,7 +135,7 @@ impl World {
         self.happenings.insert(self.counter, what);
     }
 
-    fn soon(&mut self, range: (u64, u64), what: Happening) {
+    pub fn soon(&mut self, range: (u64, u64), what: Happening) {
         let after = self.rng.between(range.0, range.1);
         self.at(self.now + after, what);
     }
@@ -122,7 +146,7 @@ impl World {
         }
     }
 
-    /// Lets time pass until `until`. Returns what `stop` found.
+    /// Lets time pass until `until`.
     pub fn run(&mut self, until: u64, mut chaos: impl FnMut(&mut Self)) -> Result<(), String> {
         while let Some(&Reverse((when, key))) = self.queue.peek() {
             if when > until {
@@ -131,8 +155,10 @@ impl World {
             self.queue.pop();
             self.now = self.now.max(when);
             let Some(what) = self.happenings.remove(&key) else { continue };
-            self.events += 1;
-            if matches!(what, Happening::Chaos) {
+            let paused = what.needs().map_or(0, |at| self.nodes[at].paused_until);
+            if paused > self.now {
+                self.at(paused, what);
+            } else if matches!(what, Happening::Chaos) {
                 chaos(self);
             } else {
                 self.happen(what)?;
@@ -149,7 +175,7 @@ impl World {
             Happening::LinkDown { at, peer, epoch, silent } => self.link_down(at, peer, epoch, silent),
             Happening::Connect { a, b } => self.connect(a, b),
             Happening::Ping { at, peer, epoch, life } => self.ping(at, peer, epoch, life),
-            Happening::DiskDone { at, life, op, io, data } => self.disk_done(at, life, op, io, &data),
+            Happening::DiskDone { at, life, op, io } => self.disk_done(at, life, op, io),
             Happening::MetaDone { at, life, op } => self.meta_done(at, life, op),
             Happening::Propose { at, life, ticket, proposal } => self.propose(at, life, ticket, proposal),
             Happening::Answer { at, life, ticket, answer } => {
@@ -168,11 +194,18 @@ impl World {
             }
             Happening::Client { at } => super::client::step(self, at),
             Happening::Restart { at } => self.start(at),
+            Happening::Kill { .. } | Happening::Stop { .. } if self.quiet => Ok(()),
+            Happening::Kill { at, power } => self.kill(at, power),
+            Happening::Stop { at } => self.hand(at, Event::Stop),
+            Happening::Check => {
+                self.soon((50 * MS, 400 * MS), Happening::Check);
+                invariants::during(self)
+            }
             Happening::Chaos => Ok(()),
         }
     }
 
-    fn alive(&self, at: usize, life: u32) -> bool {
+    pub fn alive(&self, at: usize, life: u32) -> bool {
         self.nodes[at].engine.is_some() && self.nodes[at].life == life
     }
 
@@ -193,10 +226,13 @@ impl World {
 
     /// Hands an event to a node's engine and carries its commands out.
     pub fn hand(&mut self, at: usize, event: Event) -> Result<(), String> {
-        let now = Instant(self.now);
         let node = &mut self.nodes[at];
+        let now = node.clock.at(self.now);
         let Some(engine) = &mut node.engine else { return Ok(()) };
         engine.handle(now, &node.links, event);
+        if self.manners.forks {
+            invariants::forks::note_record(self, at);
+        }
         // Sometimes a whole batch of events comes before the commands are fetched.
         if self.rng.chance(80) { self.carry_out(at) } else { self.wake(at, self.now + 10_000) }
     }
@@ -216,17 +252,24 @@ impl World {
         let Some(engine) = &mut self.nodes[at].engine else { return Ok(()) };
         engine.take_commands(&mut commands);
         let timeout = engine.timeout();
-        for command in commands.drain(..) {
-            // After its stop an engine and all that it held is gone.
-            if self.nodes[at].engine.is_some() {
-                self.command(at, command)?;
-            }
-        }
+        self.do_all(at, commands.drain(..))?;
         self.nodes[at].commands = commands;
         if let Some(when) = timeout
             && self.nodes[at].engine.is_some()
         {
-            self.wake(at, when.0.max(self.now + 1_000))?;
+            let when = self.nodes[at].clock.when(when);
+            self.wake(at, when.max(self.now + 1_000))?;
+        }
+        Ok(())
+    }
+
+    /// Carries out an engine's commands.
+    pub fn do_all(&mut self, at: usize, commands: impl IntoIterator<Item = Command>) -> Result<(), String> {
+        for command in commands {
+            // After its stop an engine and all that it held is gone.
+            if self.nodes[at].engine.is_some() {
+                self.command(at, command)?;
+            }
         }
         Ok(())
     }
@@ -235,14 +278,8 @@ impl World {
         let life = self.nodes[at].life;
         match command {
             Command::Send { to, reign, message, payload } => self.send(at, to, reign, message, payload),
-            Command::Disk { op, io } => {
-                let data = self.data_of(at, io);
-                self.soon(self.manners.disk, Happening::DiskDone { at, life, op, io, data });
-            }
-            Command::Meta { op, at: place, bytes } => {
-                self.nodes[at].meta.begin(op.0, place, bytes);
-                self.soon(self.manners.disk, Happening::MetaDone { at, life, op });
-            }
+            Command::Disk { op, io } => self.submit(at, op, io),
+            Command::Meta { op, at: place, bytes } => self.submit_meta(at, op, place, bytes),
             Command::Release(buffer) => self.nodes[at].buffers.release(buffer),
             Command::Copy { from, from_at, into, into_at, len } => {
                 let part = |at: u64, len: u64| usize::try_from(at / 512).unwrap()..usize::try_from((at + len) / 512).unwrap();
@@ -260,13 +297,17 @@ impl World {
                 let peer = node.0 as usize;
                 self.send_ping(at, peer);
             }
-            Command::Complete { id, result } => return self.completed(at, id, result.is_ok()),
+            Command::Complete { id, result } => return super::client::completed(self, at, id, result.is_ok()),
             Command::Attached { client, result } => {
                 self.say(|| format!("n{at} attach: {result:?}"));
+                self.spring("attached", at, at);
                 super::client::attached(self, at, client, result.is_ok());
             }
             // One that still waits to be attached has no session to lose.
-            Command::DropClients if self.clients[at].attached => super::client::dropped(self, at),
+            Command::DropClients if self.clients[at].attached => {
+                self.early_answers_lost();
+                super::client::dropped(self, at);
+            }
             Command::DropClients => {}
             Command::Stopped { clean } => {
                 self.say(|| format!("n{at} stopped, clean {clean}"));
@@ -277,102 +318,12 @@ impl World {
         Ok(())
     }
 
-    fn completed(&mut self, at: usize, id: RequestId, ok: bool) -> Result<(), String> {
-        super::client::completed(self, at, id, ok)
-    }
-
-    /// The sectors that an operation writes.
-    fn data_of(&self, at: usize, io: DiskIo) -> Vec<u64> {
-        match io {
-            DiskIo::Write { range, buffer, .. } => {
-                let len = usize::try_from(range.count * SECTORS_PER_BLOCK).unwrap();
-                self.nodes[at].buffers.get(buffer).expect("a write of a live buffer")[..len].to_vec()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn disk_done(&mut self, at: usize, life: u32, op: OpId, io: DiskIo, data: &[u64]) -> Result<(), String> {
-        if !self.alive(at, life) {
-            return Ok(());
-        }
-        let outcome = if self.nodes[at].broken { DiskOutcome::Failed } else { self.perform(at, io, data) };
-        self.hand(at, Event::DiskDone { op, outcome })
-    }
-
-    fn perform(&mut self, at: usize, io: DiskIo, data: &[u64]) -> DiskOutcome {
-        let node = &mut self.nodes[at];
-        match io {
-            DiskIo::Write { range, fua, .. } => {
-                let first = range.first * SECTORS_PER_BLOCK;
-                for (n, &value) in data.iter().enumerate() {
-                    node.disk.write(first + n as u64, value);
-                }
-                if fua {
-                    node.disk.flush_sectors(first, data.len() as u64);
-                }
-                DiskOutcome::Done(None)
-            }
-            DiskIo::Zero { range, fua, .. } => {
-                let (first, count) = (range.first * SECTORS_PER_BLOCK, range.count * SECTORS_PER_BLOCK);
-                (first..first + count).for_each(|sector| node.disk.write(sector, 0));
-                if fua {
-                    node.disk.flush_sectors(first, count);
-                }
-                DiskOutcome::Done(None)
-            }
-            DiskIo::Flush => {
-                node.disk.flush();
-                DiskOutcome::Done(None)
-            }
-            DiskIo::Read { range, buffer, detect_zeroes } => {
-                let sectors = sectors_of(node, range.first, range.count);
-                if detect_zeroes && sectors.iter().all(|s| *s == 0) {
-                    return DiskOutcome::Zeroes;
-                }
-                match buffer {
-                    Some(buffer) => {
-                        if let Some(into) = node.buffers.get_mut(buffer) {
-                            into[..sectors.len()].copy_from_slice(&sectors);
-                        }
-                        DiskOutcome::Done(Some(buffer))
-                    }
-                    None => DiskOutcome::Done(Some(node.buffers.insert(sectors))),
-                }
-            }
-            DiskIo::ReadEdge { range, buffer, block_in_buffer, from, len } => {
-                let sectors = sectors_of(node, range.first, 1);
-                let (from, len) = (usize::try_from(from / 512).unwrap(), usize::try_from(len / 512).unwrap());
-                let into_at = usize::try_from(block_in_buffer * SECTORS_PER_BLOCK).unwrap() + from;
-                if let Some(into) = node.buffers.get_mut(buffer) {
-                    into[into_at..into_at + len].copy_from_slice(&sectors[from..from + len]);
-                }
-                DiskOutcome::Done(None)
-            }
-            DiskIo::Hash { range } => {
-                let blocks = (range.first..range.end()).map(|block| hash(&sectors_of(node, block, 1)));
-                DiskOutcome::Hashed(blocks.collect())
-            }
-        }
-    }
-
-    fn meta_done(&mut self, at: usize, life: u32, op: OpId) -> Result<(), String> {
-        if !self.alive(at, life) {
-            return Ok(());
-        }
-        let ok = !self.nodes[at].broken;
-        if ok {
-            self.nodes[at].meta.end(op.0);
-        }
-        self.hand(at, Event::MetaDone { op, ok })
-    }
-
     fn propose(&mut self, at: usize, life: u32, ticket: Ticket, proposal: Option<(RecordId, Record)>) -> Result<(), String> {
         let answer = if !self.register.reachable || self.partitioned[at] {
             Answer::Unknown
         } else {
             match proposal {
-                Some((expect, record)) => self.register.propose(expect, record),
+                Some((expect, record)) => self.decide(at, expect, record)?,
                 None => Answer::Is(self.register.record.clone()),
             }
         };
@@ -382,213 +333,73 @@ impl World {
         Ok(())
     }
 
-    // The network.
-
-    fn connection(&mut self, a: usize, b: usize) -> &mut Connection {
-        self.connections.entry((a.min(b), a.max(b))).or_default()
-    }
-
-    fn send(&mut self, at: usize, to: NodeId, reign: u64, message: Message, payload: Option<blkrep::engine::BufferId>) {
-        let blocks = match &message {
-            Message::Write(write) => write.range.count,
-            Message::ReadReply { .. } => u64::MAX,
-            _ => 0,
-        };
-        let payload = payload.map(|buffer| {
-            let all = self.nodes[at].buffers.get(buffer).expect("a payload is a live buffer");
-            let len = blocks.saturating_mul(SECTORS_PER_BLOCK).min(all.len() as u64);
-            all[..usize::try_from(len).unwrap()].to_vec()
-        });
-        self.transmit(at, to.0 as usize, Item::Message { reign, message, payload });
-    }
-
-    fn send_ping(&mut self, at: usize, peer: usize) {
-        let times = self.nodes[at].settings.timeouts;
-        let now = self.now;
-        let id = self.nodes[peer].id;
-        let link = self.nodes[at].link(id, now);
-        if link.is_up() {
-            let number = link.ping(Instant(now), &times);
-            self.transmit(at, peer, Item::Ping(number));
-        }
-    }
-
-    fn transmit(&mut self, at: usize, to: usize, item: Item) {
-        let (now, latency) = (self.now, self.rng.between(self.manners.latency.0, self.manners.latency.1));
-        let connection = self.connection(at, to);
-        if !connection.up {
-            return;
-        }
-        let way = usize::from(at > to);
-        let when = (now + latency).max(connection.last_delivery[way] + 1);
-        connection.last_delivery[way] = when;
-        let epoch = connection.epoch;
-        self.at(when, Happening::Deliver { to, from: at, epoch, item });
-    }
-
-    fn deliver(&mut self, to: usize, from: usize, epoch: u64, item: Item) -> Result<(), String> {
-        let connection = self.connection(from, to);
-        if connection.epoch != epoch || !connection.up {
-            return Ok(());
-        }
-        if connection.stalled {
-            connection.held.push_back((to, from, item));
-            return Ok(());
-        }
-        let now = self.now;
-        let from_id = self.nodes[from].id;
-        let node = &mut self.nodes[to];
-        if node.engine.is_none() || !node.link(from_id, now).is_up() {
-            return Ok(());
-        }
-        node.link(from_id, now).heard(Instant(now));
-        match item {
-            Item::Ping(number) => {
-                node.link(from_id, now).granted(Instant(now));
-                self.transmit(to, from, Item::Pong(number));
-                Ok(())
+    fn decide(&mut self, at: usize, expect: RecordId, record: Record) -> Result<Answer, String> {
+        let before = self.register.record.clone();
+        let answer = self.register.propose(expect, record);
+        if answer == Answer::Granted {
+            self.spring("granted", at, at);
+            if before.primary.is_some() && before.reign != self.register.record.reign {
+                self.early_answers_lost();
             }
-            Item::Pong(number) => {
-                if node.link(from_id, now).ponged(number) {
-                    self.hand(to, Event::LeaseRenewed)?;
-                }
-                Ok(())
-            }
-            Item::Message { reign, message, payload } => {
-                self.say(|| format!("n{to} < n{from} [{reign}] {}", shorten(&message)));
-                let payload = payload.map(|sectors| self.nodes[to].buffers.insert(sectors));
-                self.hand(to, Event::Message { from: from_id, reign, message, payload })
-            }
+            invariants::writers::check(&self.register.history)?;
+        }
+        Ok(answer)
+    }
+
+    /// Protocols A and B answer a write before it is everywhere: a reign that does not end by itself may take such writes with it.
+    fn early_answers_lost(&mut self) {
+        if self.manners.protocol != Protocol::C {
+            self.oracle.unflushed_lost(self.now);
         }
     }
 
-    fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
-        let both = self.nodes[a].engine.is_some() && self.nodes[b].engine.is_some();
-        let cut = self.partitioned[a] != self.partitioned[b];
-        let busy = {
-            let connection = self.connection(a, b);
-            connection.up || connection.noticed.contains(&true)
-        };
-        if !both || busy {
-            return Ok(());
-        }
-        if cut {
-            self.soon((10 * MS, 40 * MS), Happening::Connect { a, b });
-            return Ok(());
-        }
-        let now = self.now;
-        let connection = self.connection(a, b);
-        connection.epoch += 1;
-        connection.up = true;
-        connection.stalled = false;
-        connection.held.clear();
-        let epoch = connection.epoch;
-        connection.last_delivery = [now + 3 * MS; 2];
-        self.soon((100_000, 2 * MS), Happening::LinkUp { at: a, peer: b, epoch });
-        self.soon((100_000, 2 * MS), Happening::LinkUp { at: b, peer: a, epoch });
-        Ok(())
+    /// A process gets no time for a while. What would happen to it waits, in order.
+    pub fn pause(&mut self, at: usize, time: u64) {
+        let node = &mut self.nodes[at];
+        node.paused_until = node.paused_until.max(self.now + time);
     }
 
-    fn link_up(&mut self, at: usize, peer: usize, epoch: u64) -> Result<(), String> {
-        let connection = self.connection(at, peer);
-        if connection.epoch != epoch || !connection.up || self.nodes[at].engine.is_none() {
-            return Ok(());
-        }
-        self.connection(at, peer).noticed[usize::from(at > peer)] = true;
-        let (now, id) = (self.now, self.nodes[peer].id);
-        self.nodes[at].link(id, now).connected(Instant(now));
-        let life = self.nodes[at].life;
-        self.at(now, Happening::Ping { at, peer, epoch, life });
-        self.hand(at, Event::LinkUp(id))
-    }
-
-    fn link_down(&mut self, at: usize, peer: usize, epoch: u64, silent: bool) -> Result<(), String> {
-        let way = usize::from(at > peer);
-        let connection = self.connection(at, peer);
-        if connection.epoch != epoch || connection.up {
-            return Ok(());
-        }
-        let noticed = std::mem::take(&mut connection.noticed[way]);
-        let all = connection.noticed == [false, false];
-        if all {
-            self.soon((MS, 40 * MS), Happening::Connect { a: at.min(peer), b: at.max(peer) });
-        }
-        if noticed && self.nodes[at].engine.is_some() {
-            let (now, id) = (self.now, self.nodes[peer].id);
-            self.nodes[at].link(id, now).disconnected();
-            self.hand(at, Event::LinkDown { peer: id, silent })?;
+    /// A process is killed, or a machine loses its power.
+    pub fn kill(&mut self, at: usize, power: bool) -> Result<(), String> {
+        if self.nodes[at].engine.is_some() {
+            self.say(|| format!("n{at} is killed, power lost: {power}"));
+            self.end(at, power);
+            invariants::during(self)?;
         }
         Ok(())
     }
 
-    /// Breaks a connection: what is under way is lost, and the ends notice at moments of their own.
-    pub fn sever(&mut self, a: usize, b: usize, silent_for: Option<usize>) {
-        let connection = self.connection(a, b);
-        if !connection.up {
-            return;
-        }
-        connection.up = false;
-        connection.held.clear();
-        let epoch = connection.epoch;
-        for (at, peer) in [(a, b), (b, a)] {
-            let silent = silent_for == Some(at);
-            let range = if silent { (0, 0) } else { (10_000, 8 * MS) };
-            self.soon(range, Happening::LinkDown { at, peer, epoch, silent });
-        }
-    }
-
-    /// Lets a stalled connection flow again.
-    pub fn unstall(&mut self, a: usize, b: usize) -> Result<(), String> {
-        let connection = self.connection(a, b);
-        connection.stalled = false;
-        let (held, epoch) = (std::mem::take(&mut connection.held), connection.epoch);
-        for (to, from, item) in held {
-            self.deliver(to, from, epoch, item)?;
-        }
-        Ok(())
-    }
-
-    fn ping(&mut self, at: usize, peer: usize, epoch: u64, life: u32) -> Result<(), String> {
-        let connection = self.connection(at, peer);
-        if connection.epoch != epoch || !connection.up || !self.alive(at, life) {
-            return Ok(());
-        }
-        let (now, id) = (self.now, self.nodes[peer].id);
-        let times = self.nodes[at].settings.timeouts;
-        if self.nodes[at].link(id, now).is_silent(Instant(now), &times) {
-            self.say(|| format!("n{at} gives n{peer} up: silent"));
-            self.sever(at, peer, Some(at));
-            return Ok(());
-        }
-        self.send_ping(at, peer);
-        let heartbeat = u64::try_from(times.heartbeat.as_nanos()).unwrap();
-        self.at(now + heartbeat, Happening::Ping { at, peer, epoch, life });
-        Ok(())
-    }
-
-    /// A node's engine ends: its process was killed, or its machine lost power.
-    pub fn end(&mut self, at: usize, power: bool) {
+    /// A node's engine ends: its process was killed, or its machine lost power, or it has stopped.
+    fn end(&mut self, at: usize, power: bool) {
         if self.nodes[at].engine.is_none() {
             return;
         }
         self.newest_record();
-        self.nodes[at].engine = None;
+        self.note_lives();
+        let primary = self.nodes[at].engine.as_ref().is_some_and(|e| e.status().role == Role::Primary);
+        if primary {
+            self.early_answers_lost();
+        }
         let mut rng = self.rng.clone();
         rng.next();
-        self.nodes[at].meta.crash(&mut rng, power);
-        if power {
-            self.nodes[at].disk.lose_power(&mut rng);
+        let node = &mut self.nodes[at];
+        node.engine = None;
+        node.meta.crash(&mut rng, power);
+        // What a flush that failed was to keep may be gone whenever it is looked at again.
+        if power || node.failing.flushes {
+            node.disk.lose_power(&mut rng);
+            node.lost = true;
+        } else {
+            node.disk.lose_process(&mut rng);
+        }
+        if node.stopped {
+            let life = node.life();
+            node.image = Some(Box::new((node.disk.clone(), node.meta.clone(), life)));
         }
         self.rng = rng;
-        self.nodes[at].lost_power |= power;
         super::client::dropped(self, at);
         self.nodes[at].buffers = super::node::Buffers::default();
-        for peer in (0..self.nodes.len()).filter(|p| *p != at) {
-            self.connection(at, peer).noticed[usize::from(at > peer)] = false;
-            self.sever(at, peer, None);
-            let connection = self.connection(at, peer);
-            connection.noticed[usize::from(at > peer)] = false;
-        }
+        self.hang_up(at);
         self.check_total_loss();
     }
 
@@ -604,34 +415,39 @@ impl World {
         self.register.record.clone()
     }
 
-    /// Whether no replica is left that has, in its own life, what was acknowledged and not flushed.
-    fn check_total_loss(&mut self) {
-        let in_sync = self.newest_record().in_sync;
-        let survives =
-            |node: &Node| in_sync.contains_key(&node.id) && (node.engine.is_some() || node.stopped) && !node.lost_power;
-        if !self.nodes.iter().any(survives) {
-            self.say(|| "every replica in sync has lost its power".into());
-            self.oracle.all_lost_power();
+    /// A life that the record names has everything, whatever was lost in the lives before it.
+    fn note_lives(&mut self) {
+        let record = self.newest_record();
+        for node in self.nodes.iter_mut().filter(|n| n.lost && n.engine.is_some() && n.failing == Default::default()) {
+            node.lost = !invariants::names(&record, node);
         }
     }
-}
 
-fn sectors_of(node: &Node, block: u64, count: u64) -> Vec<u64> {
-    let first = block * SECTORS_PER_BLOCK;
-    (first..first + count * SECTORS_PER_BLOCK).map(|sector| node.disk.read(sector)).collect()
-}
+    /// Whether no replica is left that has, in its own life, what was acknowledged and not flushed.
+    pub fn check_total_loss(&mut self) {
+        let record = self.newest_record();
+        let members = || self.nodes.iter().filter(|n| record.in_sync.contains_key(&n.id));
+        let survives = |node: &Node| (node.engine.is_some() || node.stopped) && !node.lost;
+        if !members().any(survives) && members().any(|n| n.lost) {
+            self.say(|| "no replica in sync is left that did not lose its power".into());
+            self.oracle.unflushed_lost(self.now);
+        }
+    }
 
-fn hash(sectors: &[u64]) -> BlockHash {
-    let mix = |seed: u64| sectors.iter().fold(seed, |h, s| (h ^ s).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17));
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&mix(1).to_le_bytes());
-    bytes[8..].copy_from_slice(&mix(2).to_le_bytes());
-    BlockHash(bytes)
-}
+    /// Whether another member than `at` has everything, so that its own disk may be lost.
+    pub fn may_lose_disk(&mut self, at: usize) -> bool {
+        self.note_lives();
+        let record = self.newest_record();
+        // It has to know so itself, or nobody could tell that its copy is whole.
+        let knows = |n: &Node| !n.life().inconsistent && n.engine.as_ref().is_some_and(|e| e.status().in_sync);
+        let well = |n: &Node| n.id != self.nodes[at].id && !n.lost && knows(n) && invariants::names(&record, n);
+        let others_well = self.nodes.iter().filter(|n| n.id != self.nodes[at].id).all(|n| !n.lost);
+        self.majority && others_well && self.nodes.iter().any(well)
+    }
 
-fn shorten(message: &Message) -> String {
-    let text = format!("{message:?}");
-    if text.len() > 260 { format!("{}…", text.chars().take(260).collect::<String>()) } else { text }
+    pub fn index(&self, node: NodeId) -> usize {
+        node.0 as usize
+    }
 }
 
 /// Keeps a client id unique in the world.

@@ -1,0 +1,49 @@
+//! A split brain is always found, and never made up (rules Q2, Q3): with `quorum=majority` there is none; without, two nodes that both
+//! answered writes on their own say so when they meet, and two of which one has certainly written nothing become one again by themselves.
+
+use blkrep::engine::Connection;
+use blkrep::units::RecordId;
+
+use super::super::world::World;
+
+/// Notes what a node goes by, so that it is known what follows what.
+pub fn note_record(world: &mut World, at: usize) {
+    let record = world.nodes[at].engine.as_ref().and_then(|e| e.status().record);
+    if let Some(record) = record {
+        world.parents.insert(record.id, record.parent);
+    }
+}
+
+/// Notes that a node has answered a client's write, and under which record.
+pub fn note_answer(world: &mut World, at: usize) {
+    if let Some(record) = world.nodes[at].engine.as_ref().and_then(|e| e.status().record) {
+        world.answered.insert(record.id);
+    }
+}
+
+/// Whether two sides have answered writes of which neither knew of the other.
+pub fn is_forked(world: &World) -> bool {
+    let descends = |mut from: RecordId, of: RecordId| loop {
+        if from == of {
+            return true;
+        }
+        match world.parents.get(&from) {
+            Some(Some(parent)) => from = *parent,
+            _ => return false,
+        }
+    };
+    let all: Vec<RecordId> = world.answered.iter().copied().collect();
+    all.iter().any(|a| all.iter().any(|b| !descends(*a, *b) && !descends(*b, *a)))
+}
+
+/// Whether a split brain is shown for a reason: each side's record says that something may have been written under it.
+pub fn is_justified(world: &World) -> bool {
+    let written = |e: &blkrep::engine::Engine| e.status().record.is_some_and(|r| !r.unwritten);
+    is_shown(world) && world.nodes.iter().all(|n| n.engine.as_ref().is_some_and(written))
+}
+
+/// Whether some node shows a split brain.
+pub fn is_shown(world: &World) -> bool {
+    let split = |e: &blkrep::engine::Engine| e.status().peers.iter().any(|p| p.connection == Connection::SplitBrain);
+    world.nodes.iter().any(|n| n.engine.as_ref().is_some_and(split))
+}
