@@ -182,6 +182,22 @@ pub enum PoolError {
         /// Why.
         why: String,
     },
+    /// The pool makes no snapshots.
+    #[error("{pool} makes no snapshots: {why}")]
+    NoSnapshots {
+        /// The pool.
+        pool: String,
+        /// Why not, and what would.
+        why: String,
+    },
+    /// The volume cannot go before its snapshots.
+    #[error("volume '{volume}' has snapshots that would go with it ({snapshots}); remove them first")]
+    HasSnapshots {
+        /// The volume.
+        volume: String,
+        /// Their names.
+        snapshots: String,
+    },
     /// The pool still has volumes.
     #[error("{pool} still has {volumes} volume(s); remove them first")]
     NotEmpty {

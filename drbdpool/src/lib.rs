@@ -22,6 +22,7 @@
 //! # Ok::<(), drbdpool::PoolError>(())
 //! ```
 
+mod copy;
 mod detect;
 mod device;
 mod error;
@@ -31,6 +32,7 @@ mod lvm;
 mod name;
 mod patience;
 mod pool;
+mod snapshot;
 mod spec;
 mod zero;
 
@@ -41,6 +43,7 @@ pub use identity::Identity;
 pub use lvm::{LvmOptions, LvmPool};
 pub use name::{Part, VolumeName};
 pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Segment, Volume};
+pub use snapshot::{Snapshot, SnapshotMethod, SnapshotName};
 pub use spec::PoolSpec;
 
 /// Makes a pool a node's, if it is nobody's, and opens it: when a node joins a cluster or is given a new pool.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use crate::{PoolError, PoolSpec, VolumeName};
+use crate::{PoolError, PoolSpec, Snapshot, SnapshotMethod, SnapshotName, VolumeName};
 
 /// Told how far a long operation is, as bytes done and bytes in all; `Break` ends it early.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
@@ -57,9 +57,45 @@ pub trait Pool: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`PoolError::InUse`] when it is open or being zeroed. Users of segments that are not exclusive are not known to the pool, and
+    /// [`PoolError::HasSnapshots`] where these would go with it; [`PoolError::InUse`] when it is open or being zeroed. Users of segments that are not exclusive are not known to the pool, and
     /// must have closed them.
     fn remove(&self, volume: &VolumeName) -> Result<(), PoolError>;
+
+    /// How this pool makes snapshots.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NoSnapshots`] when it cannot.
+    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError>;
+
+    /// Takes a snapshot of a volume as it is at this moment, and makes it ready to be read. One of that name is answered as it is. Whoever
+    /// writes to the volume has stopped and flushed it: what is on its way may be in the snapshot or not, in part.
+    ///
+    /// With [`SnapshotMethod::SetAside`], `room` bytes are set aside, at most the volume's size; others ignore it.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NoSnapshots`], [`PoolError::NotFound`] without the volume, [`PoolError::NoSpace`].
+    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError>;
+
+    /// Every snapshot of the pool in order of names.
+    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError>;
+
+    /// Removes a snapshot. Nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::InUse`] when it is open.
+    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError>;
+
+    /// Makes a new volume that has what the snapshot has, ready for use. It does not need the snapshot afterwards. When the process dies
+    /// on the way, the volume is not usable until the same is asked for again.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NotFound`] without the snapshot, [`PoolError::Exists`] when there is such a volume of another size,
+    /// [`PoolError::NoSpace`], [`PoolError::Foreign`].
+    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError>;
 
     /// Every volume of the pool in order of names, at the price of asking for one. What was not made here is left out.
     fn list(&self) -> Result<Vec<Volume>, PoolError>;

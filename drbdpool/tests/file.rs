@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, VolumeName};
+use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, VolumeName};
 use real::{CLAIM, Mounted, can_run, identity, is_installed};
 use rustix::fs::FallocateFlags;
 
@@ -260,6 +260,92 @@ fn a_thin_pool_gives_space_when_it_is_written() {
     assert!(pool.capacity().unwrap().free > before.total * 2);
     drop(pool);
     assert!(drbdpool::open(&spec, &identity("0")).unwrap().capacity().unwrap().free > before.total * 2, "the limit is kept");
+}
+
+/// A snapshot stays as it is whatever becomes of its volume, and a volume that is restored from it is on its own.
+fn a_snapshot_keeps_what_its_volume_had(kind: &str, size: u64, thin: bool, method: SnapshotMethod) {
+    if !can_run("mkfs.ext4") || !is_installed(&format!("mkfs.{kind}")) {
+        return;
+    }
+    let mounted = Mounted::new(kind, size);
+    let directory = mounted.path().join("pool");
+    let spec =
+        if thin { PoolSpec::FileThin { directory: directory.clone() } } else { PoolSpec::File { directory: directory.clone() } };
+    let pool = drbdpool::claim(&spec, &identity("0")).unwrap();
+    assert_eq!(pool.snapshot_method().unwrap(), method);
+    let web = pool.create(&volume("web"), 8 * MIB).unwrap();
+    let put = |path: &Path, byte: u8| {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[byte; 8192], MIB).unwrap();
+        file.sync_all().unwrap();
+    };
+    let get = |path: &Path| {
+        let mut found = [0; 16_384];
+        File::open(path).unwrap().read_exact_at(&mut found, MIB - 4096).unwrap();
+        assert!(found[..4096].iter().chain(&found[12_288..]).all(|&byte| byte == 0), "what is around it is zero");
+        assert!(found[4096..12_288].iter().all(|&byte| byte == found[4096]));
+        found[4096]
+    };
+    put(&web.segments[0].path, 0x11);
+    let before = pool.capacity().unwrap().free;
+    let one: SnapshotName = "web_00@one".parse().unwrap();
+    let taken = pool.snapshot(&one, 0).unwrap();
+    assert_eq!((taken.size, pool.snapshot(&one, 0).unwrap()), (8 * MIB, taken.clone()));
+    // What the volume may have to write elsewhere from now on is promised, or the copy has it.
+    let after = pool.capacity().unwrap().free;
+    assert!(before.saturating_sub(after) >= 7 * MIB, "{before} {after}");
+    put(&web.segments[0].path, 0x22);
+    let snapshot = &taken.segments[0].path;
+    assert_eq!((get(snapshot), get(&web.segments[0].path)), (0x11, 0x22));
+
+    drop(pool);
+    let pool = drbdpool::open(&spec, &identity("0")).unwrap();
+    assert_eq!(pool.list().unwrap().len(), 1, "a snapshot is no volume");
+    let listed = pool.snapshots().unwrap();
+    assert_eq!(
+        listed.iter().map(|one| (one.name.to_string(), one.size)).collect::<Vec<_>>(),
+        [("web_00@one".to_owned(), 8 * MIB)]
+    );
+    let restored = pool.restore(&one, &volume("copy")).unwrap();
+    assert_eq!(pool.restore(&one, &volume("copy")).unwrap(), restored);
+    assert_eq!((restored.size, get(&restored.segments[0].path)), (8 * MIB, 0x11));
+    put(&restored.segments[0].path, 0x33);
+    assert_eq!((get(snapshot), get(&web.segments[0].path)), (0x11, 0x22));
+    pool.create(&volume("small"), MIB).unwrap();
+    assert!(matches!(pool.restore(&one, &volume("small")), Err(PoolError::Exists { .. })));
+    pool.remove(&volume("web")).unwrap();
+    assert_eq!(get(snapshot), 0x11, "it outlives its volume");
+
+    let user = File::open(snapshot).unwrap();
+    user.try_lock_shared().unwrap();
+    assert!(matches!(pool.remove_snapshot(&one), Err(PoolError::InUse { .. })));
+    drop(user);
+    for _ in 0..2 {
+        pool.remove_snapshot(&one).unwrap();
+    }
+    assert!(pool.snapshots().unwrap().is_empty() && !snapshot.exists());
+    assert!(matches!(pool.restore(&one, &volume("late")), Err(PoolError::NotFound { .. })));
+    assert!(matches!(pool.snapshot(&one, 0), Err(PoolError::NotFound { .. })), "its volume is gone");
+    assert_eq!(get(&restored.segments[0].path), 0x33);
+    assert!(fs::read_dir(&directory).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with(".new-")));
+}
+
+#[test]
+fn a_snapshot_on_ext4_is_a_copy() {
+    a_snapshot_keeps_what_its_volume_had("ext4", 64 * MIB, false, SnapshotMethod::Copy);
+    a_snapshot_keeps_what_its_volume_had("ext4", 64 * MIB, true, SnapshotMethod::Copy);
+}
+
+#[test]
+fn a_snapshot_on_xfs_is_a_clone() {
+    a_snapshot_keeps_what_its_volume_had("xfs", 320 * MIB, false, SnapshotMethod::Shared);
+    a_snapshot_keeps_what_its_volume_had("xfs", 320 * MIB, true, SnapshotMethod::Shared);
+}
+
+#[test]
+fn a_snapshot_on_btrfs_is_a_clone() {
+    a_snapshot_keeps_what_its_volume_had("btrfs", 256 * MIB, false, SnapshotMethod::Shared);
+    a_snapshot_keeps_what_its_volume_had("btrfs", 256 * MIB, true, SnapshotMethod::Shared);
 }
 
 /// ext2 knows no way to reserve space: there promises are only accounted for.

@@ -491,6 +491,19 @@ fn the_other_process() {
     drop(held);
 }
 
+#[test]
+fn without_device_mapper_there_are_no_snapshots() {
+    if !can_run("lvm") || has_device_mapper() {
+        return;
+    }
+    let group = Group::new(&[2]);
+    let pool = group.open(&identity("0")).unwrap();
+    pool.create(&volume("web"), EXTENT).unwrap();
+    let refused = pool.snapshot(&"web_00@one".parse().unwrap(), 0).unwrap_err().to_string();
+    assert!(refused.contains("makes no snapshots") && refused.contains("device-mapper"), "{refused}");
+    assert!(pool.snapshot_method().is_err() && pool.snapshots().unwrap().is_empty());
+}
+
 /// A device that anybody needs is named with what is on it, and stays as it is.
 #[test]
 fn a_pool_is_made_of_devices_that_hold_nothing() {

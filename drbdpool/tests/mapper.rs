@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use drbdpool::{Condition, Pool, PoolError, VolumeName};
+use drbdpool::{Condition, Device, Pool, PoolError, SnapshotMethod, SnapshotName, VolumeName};
 use real::{Group, can_run, has_device_mapper, identity, run};
 
 const EXTENT: u64 = 4 << 20;
@@ -130,4 +130,65 @@ fn volumes_of_every_type_are_used_through_device_mapper() {
     }
     assert_eq!(pool.device(&volume("origin")).unwrap(), origin);
     assert_eq!(pool.list().unwrap().len(), 3, "the snapshot is not a volume of the pool");
+}
+
+/// Writes a block to a device, past every cache.
+fn put(device: &Device, byte: u8) {
+    let file = OpenOptions::new().write(true).open(&device.segments[0].path).unwrap();
+    file.write_all_at(&[byte; 4096], EXTENT).unwrap();
+    file.sync_all().unwrap();
+}
+
+fn get(device: &Device) -> u8 {
+    let mut found = [0; 4096];
+    File::open(&device.segments[0].path).unwrap().read_exact_at(&mut found, EXTENT).unwrap();
+    assert!(found.iter().all(|&byte| byte == found[0]));
+    found[0]
+}
+
+/// A classic snapshot has space of its own for what the volume changes, and is lost, not the volume, when that is used up.
+#[test]
+fn a_classic_snapshot_has_space_set_aside() {
+    if skip() {
+        return;
+    }
+    let group = Group::new(&[24]);
+    let pool = group.open(&identity("0")).unwrap();
+    assert_eq!(pool.snapshot_method().unwrap(), SnapshotMethod::SetAside);
+    let web = pool.create(&volume("web"), 4 * EXTENT).unwrap();
+    put(&web, 0x11);
+    let one: SnapshotName = "web_00@one".parse().unwrap();
+    let before = pool.capacity().unwrap().free;
+    let taken = pool.snapshot(&one, 2 * EXTENT).unwrap();
+    assert_eq!(before - pool.capacity().unwrap().free, 3 * EXTENT, "what was asked for, and LVM's notes");
+    assert_eq!(taken.size, 4 * EXTENT);
+    put(&web, 0x22);
+    assert_eq!((get(&taken), get(&web)), (0x11, 0x22));
+    assert!(matches!(pool.remove(&volume("web")), Err(PoolError::HasSnapshots { snapshots, .. }) if snapshots == "one"));
+    let restored = pool.restore(&one, &volume("copy")).unwrap();
+    assert_eq!((restored.size, restored.zeroed, get(&restored)), (4 * EXTENT, true, 0x11));
+    put(&restored, 0x33);
+    assert_eq!((pool.list().unwrap().len(), pool.snapshots().unwrap().len()), (2, 1));
+
+    // A volume that was not restored to the end is nobody's to use, until it is.
+    let name = format!("{}/copy_00", group.name);
+    group.lvm("lvchange", &["--addtag", "blkrep.restoring", &name]);
+    assert!(pool.device(&volume("copy")).unwrap_err().to_string().contains("not complete"));
+    assert_eq!(get(&pool.restore(&one, &volume("copy")).unwrap()), 0x11);
+
+    let two: SnapshotName = "web_00@two".parse().unwrap();
+    let small = pool.snapshot(&two, 1).unwrap();
+    let file = OpenOptions::new().write(true).open(&web.segments[0].path).unwrap();
+    file.write_all_at(&vec![0x44; 16 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let lost = pool.snapshots().unwrap().into_iter().find(|snapshot| snapshot.name == two).unwrap();
+    assert!(matches!(lost.condition, Condition::Unusable(_)), "{lost:?} {small:?}");
+    assert_eq!(get(&web), 0x44);
+    for name in [&one, &two, &two] {
+        pool.remove_snapshot(name).unwrap();
+    }
+    pool.remove(&volume("web")).unwrap();
+    pool.remove(&volume("copy")).unwrap();
+    assert_eq!(pool.capacity().unwrap().free, 24 * EXTENT);
 }

@@ -5,7 +5,9 @@ mod real;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use drbdpool::{Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, Unclaimed, VolumeName};
+use drbdpool::{
+    Condition, Device, Fill, LvmPool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, Unclaimed, VolumeName,
+};
 use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, run};
 
 const EXTENT: u64 = 4 << 20;
@@ -167,4 +169,55 @@ fn a_thin_pool_is_made_of_empty_devices() {
     pool.remove(&volume("web")).unwrap();
     drop(pool);
     run("vgremove", &["--quiet", "--yes", "--force", &name]);
+}
+
+/// Writes a block to a device, past every cache.
+fn put(device: &Device, byte: u8) {
+    let file = OpenOptions::new().write(true).open(&device.segments[0].path).unwrap();
+    file.write_all_at(&[byte; 4096], EXTENT).unwrap();
+    file.sync_all().unwrap();
+}
+
+fn get(device: &Device) -> u8 {
+    let mut found = [0; 4096];
+    File::open(&device.segments[0].path).unwrap().read_exact_at(&mut found, EXTENT).unwrap();
+    assert!(found.iter().all(|&byte| byte == found[0]));
+    found[0]
+}
+
+#[test]
+fn a_thin_snapshot_shares_what_neither_has_changed() {
+    if skip() {
+        return;
+    }
+    let (group, spec) = thin(8);
+    let pool = open(&group, &spec, CLAIM).unwrap();
+    assert_eq!(pool.snapshot_method().unwrap(), SnapshotMethod::Shared);
+    let web = pool.create(&volume("web"), 4 * EXTENT).unwrap();
+    put(&web, 0x11);
+    let one: SnapshotName = "web_00@one".parse().unwrap();
+    let taken = pool.snapshot(&one, 0).unwrap();
+    assert_eq!(pool.snapshot(&one, 0).unwrap(), taken);
+    put(&web, 0x22);
+    assert_eq!((get(&taken), get(&web)), (0x11, 0x22));
+    let file = OpenOptions::new().read(true).write(true).open(&taken.segments[0].path);
+    let written = file.and_then(|file| file.write_all_at(&[0x55; 4096], 0).and_then(|()| file.sync_all()));
+    assert!(written.is_err(), "it can only be read");
+    drop(pool);
+    group.lvm("vgchange", &["-an", &group.name]);
+    let pool = open(&group, &spec, Unclaimed::Refuse).unwrap();
+    assert_eq!(pool.snapshots().unwrap()[0].condition, Condition::Inactive);
+    let restored = pool.restore(&one, &volume("copy")).unwrap();
+    assert_eq!((restored.size, get(&restored)), (4 * EXTENT, 0x11));
+    assert_eq!(pool.restore(&one, &volume("copy")).unwrap(), restored);
+    put(&restored, 0x33);
+    assert_eq!(pool.list().unwrap().iter().map(|volume| volume.name.to_string()).collect::<Vec<_>>(), ["copy_00", "web_00"]);
+    pool.remove(&volume("web")).unwrap();
+    let taken = pool.snapshot(&one, 0).unwrap();
+    assert_eq!((get(&taken), get(&restored)), (0x11, 0x33), "each is on its own");
+    for _ in 0..2 {
+        pool.remove_snapshot(&one).unwrap();
+    }
+    assert!(pool.snapshots().unwrap().is_empty());
+    assert!(matches!(pool.restore(&one, &volume("late")), Err(PoolError::NotFound { .. })));
 }

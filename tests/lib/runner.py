@@ -89,7 +89,7 @@ SUITES = [
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
     Suite("sim", 12, CARGO_PACKAGES, SIM),
     Suite("pools", 8, CLUSTER_PACKAGES, POOLS),
-    Suite("vm", 7, [*CLUSTER_PACKAGES, "thin-provisioning-tools"], [script("tests/vm/run.py")]),
+    Suite("vm", 9, [*CLUSTER_PACKAGES, "thin-provisioning-tools"], [script("tests/vm/run.py")]),
     Suite("harness", 3, CLUSTER_PACKAGES, [script("tests/lib/selftest.py")]),
     Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py")], needs_binary=True),
     Suite("nbd", 8, CLUSTER_PACKAGES, [script("tests/nbd/on_blkrep.py")], needs_binary=True),

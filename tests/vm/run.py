@@ -15,7 +15,7 @@ import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = os.environ.get("VM_PROFILE", "release")
-SECONDS = int(os.environ.get("VM_SECONDS", "270"))
+SECONDS = int(os.environ.get("VM_SECONDS", "420"))
 # Tests of drbdpool that have something to do only here.
 PROGRAMS = ["mapper", "thin"]
 MODULES = ["loop", "dm-mod", "dm-thin-pool", "dm-snapshot", "dm-mirror", "dm-raid", "raid1"]

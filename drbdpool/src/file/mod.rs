@@ -12,6 +12,7 @@
 
 mod allocate;
 mod marker;
+mod snapshots;
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -22,8 +23,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::patience::patiently;
 use crate::pool::{BLOCK, round_up, thin_free};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
-    VolumeName,
+    Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot,
+    SnapshotMethod, SnapshotName, Unclaimed, Volume, VolumeName,
 };
 
 /// A pool of files; see [`Pool`].
@@ -35,6 +36,8 @@ pub struct FilePool {
     handle: File,
     /// How many times its size it promises, if it is thin.
     oversubscription: Option<u32>,
+    /// Whether the file system shares blocks between files, so that a snapshot is a clone.
+    shares_blocks: bool,
     /// Held by whoever changes the pool, so that space is not promised twice.
     changes: Mutex<()>,
 }
@@ -65,7 +68,8 @@ impl FilePool {
         let oversubscription = marker::check_or_claim(directory, &handle, identity, unclaimed)?;
         let oversubscription = spec.is_thin().then_some(oversubscription);
         let (spec, directory, changes) = (spec.clone(), directory.clone(), Mutex::new(()));
-        let pool = Self { spec, directory, handle, oversubscription, changes };
+        let shares_blocks = snapshots::shares_blocks(&directory);
+        let pool = Self { spec, directory, handle, oversubscription, shares_blocks, changes };
         pool.remove_unfinished()?;
         Ok(pool)
     }
@@ -208,9 +212,14 @@ impl Pool for FilePool {
         let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
         let (total, available) = (bytes(space.f_blocks), bytes(space.f_bavail));
         let Some(oversubscription) = self.oversubscription else {
+            let owed = self.owed_to_snapshots()?;
             let open: u64 = files.iter().map(|(_, file)| file.len().saturating_sub(file.blocks() * 512)).sum();
-            return Ok(Capacity { total, free: available.saturating_sub(open) / BLOCK * BLOCK, fill: None });
+            return Ok(Capacity { total, free: available.saturating_sub(open).saturating_sub(owed) / BLOCK * BLOCK, fill: None });
         };
+        let (promised, used) = self.taken()?.iter().fold((promised, used), |(promised, used), snapshot| {
+            let own = fs::metadata(self.directory.join(snapshot.name.to_string())).map_or(0, |file| file.blocks() * 512);
+            (promised.saturating_add(snapshot.size), used.saturating_add(own))
+        });
         // Others' files on the same file system are no part of the pool.
         let size = available.saturating_add(used).min(total);
         let thousandths = (size - available.min(size)).saturating_mul(1000).checked_div(size).unwrap_or(1000);
@@ -286,6 +295,26 @@ impl Pool for FilePool {
             Err(error) => return Err(error),
         }
         self.sync()
+    }
+
+    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {
+        Ok(self.method())
+    }
+
+    fn snapshot(&self, snapshot: &SnapshotName, _room: u64) -> Result<Device, PoolError> {
+        self.take(snapshot)
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError> {
+        self.taken()
+    }
+
+    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
+        self.untake(snapshot)
+    }
+
+    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
+        self.restored(snapshot, volume)
     }
 
     fn list(&self) -> Result<Vec<Volume>, PoolError> {

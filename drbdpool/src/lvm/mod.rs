@@ -20,6 +20,7 @@ mod filter;
 mod mapper;
 mod names;
 mod report;
+mod snapshots;
 mod tags;
 mod thin;
 mod zeroing;
@@ -35,8 +36,8 @@ use report::{LogicalVolume, VolumeGroup};
 
 use crate::pool::{BLOCK, round_up};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
-    VolumeName,
+    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot, SnapshotMethod,
+    SnapshotName, Unclaimed, Volume, VolumeName,
 };
 
 /// A volume group; see [`Pool`].
@@ -184,6 +185,9 @@ impl LvmPool {
         if let Some(why) = lv.broken(&self.volume_group) {
             return Condition::Unusable(why);
         }
+        if tags::is_restoring(&lv.tags) {
+            return Condition::Unusable("it is being restored from a snapshot and is not complete".to_owned());
+        }
         let segments = match &self.mode {
             Mode::Mapper if !lv.is_active() => return Condition::Inactive,
             Mode::Mapper => {
@@ -224,7 +228,7 @@ impl LvmPool {
         format!("{}/{}", self.volume_group, lv.name)
     }
 
-    fn create_new(&self, group: &VolumeGroup, volume: &VolumeName, size: u64) -> Result<(), PoolError> {
+    fn create_new(&self, group: &VolumeGroup, volume: &VolumeName, size: u64, tag: Option<&str>) -> Result<(), PoolError> {
         self.check_free(group, size)?;
         let mut args: Vec<String> = match (&self.thin, &self.mode) {
             // Without the flag that makes LVM skip a volume when it activates the group's.
@@ -239,7 +243,7 @@ impl LvmPool {
             Some(_) => ["--virtualsize".to_owned(), format!("{size}b")],
             None => ["--extents".to_owned(), (size / group.extent_size).to_string()],
         });
-        for tag in tags::of_volume(&self.identity, volume) {
+        for tag in tags::of_volume(&self.identity, volume).into_iter().chain(tag.map(str::to_owned)) {
             args.extend(["--addtag".to_owned(), tag]);
         }
         args.extend(["--name".to_owned(), lv_name(&self.volume_group, volume)]);
@@ -291,7 +295,7 @@ impl Pool for LvmPool {
             Some(size) => return Err(PoolError::Exists { volume: volume.to_string(), size, wanted }),
             None => {
                 self.refuse_foreign(&group, volume)?;
-                self.create_new(&group, volume, wanted)?;
+                self.create_new(&group, volume, wanted, None)?;
                 group = self.report()?;
             }
         }
@@ -326,6 +330,7 @@ impl Pool for LvmPool {
         if self.zeroing.includes(volume) {
             return Err(in_use(volume, " by 'zero'"));
         }
+        self.refuse_origin(&group, volume)?;
         // By name and uuid: should the name have passed to another volume since the report, nothing is removed.
         let selection = format!("lv_uuid={}", lv.uuid);
         let answer = self.change("lvremove", &["--yes", "--select", &selection, "--", &self.full_name(lv)]);
@@ -337,6 +342,26 @@ impl Pool for LvmPool {
                 why: "it changed while it was being removed; try again".to_owned(),
             })),
         }
+    }
+
+    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {
+        self.method()
+    }
+
+    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError> {
+        self.take(snapshot, room)
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError> {
+        self.taken()
+    }
+
+    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
+        self.untake(snapshot)
+    }
+
+    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
+        self.restored(snapshot, volume)
     }
 
     fn list(&self) -> Result<Vec<Volume>, PoolError> {

@@ -1,6 +1,6 @@
 //! What LVM allows as names.
 
-use crate::VolumeName;
+use crate::{SnapshotName, VolumeName};
 
 /// Whether LVM can have a volume group of that name, and this pool volumes in it.
 pub(crate) fn valid_volume_group(name: &str) -> Result<(), &'static str> {
@@ -41,14 +41,24 @@ pub(crate) fn valid_thin_pool(name: &str) -> Result<(), &'static str> {
 /// volume's names together, each `-` counted twice: what is too long is cut, and ends in `+` and a hash of the whole name.
 /// Neither is ever read back: a tag holds the volume's name.
 pub(super) fn lv_name(volume_group: &str, volume: &VolumeName) -> String {
-    let escaped = escape(&volume.to_string());
+    fit(volume_group, &volume.to_string())
+}
+
+/// The name of the logical volume for a snapshot: its volume's, `+` and its own, treated likewise. In a volume's name a `+` never
+/// follows a digit or letter.
+pub(super) fn snapshot_lv_name(volume_group: &str, snapshot: &SnapshotName) -> String {
+    fit(volume_group, &format!("{}+{}", snapshot.volume(), snapshot.name()))
+}
+
+fn fit(volume_group: &str, name: &str) -> String {
+    let escaped = escape(name);
     let room = MAPPED_MAX - mapped_length(volume_group) - 1;
     if mapped_length(&escaped) <= room {
         return escaped;
     }
     // 128 bits: no two will ever meet. A '+' with nothing but hexadecimal digits after it stands in no escaped name, because no
     // reserved word is made of these, so a cut name is not another volume's escaped one either.
-    let hash = blake3::hash(volume.to_string().as_bytes()).to_hex();
+    let hash = blake3::hash(name.as_bytes()).to_hex();
     let end = format!("+{}", &hash[..32]);
     let mut cut = escaped;
     while mapped_length(&cut) + end.len() > room {
@@ -102,6 +112,15 @@ mod tests {
         for name in ["dockervolume_00", "web.data-1_x_15", "a_meta", "my_data_00", "n_snapshot_00"] {
             assert_eq!(lv_name("drbdpool", &name.parse().unwrap()), name);
         }
+    }
+
+    #[test]
+    fn snapshots_have_names_of_their_own() {
+        let name = |text: &str| snapshot_lv_name("drbdpool", &text.parse().unwrap());
+        assert_eq!(name("web_00@before"), "web_00+before");
+        assert_eq!(name("web_00@x_tdata"), "web_00+x_+tdata");
+        let long = name(&format!("{}_00@{}", "a".repeat(100), "b".repeat(100)));
+        assert!(mapped_length("drbdpool") + 1 + mapped_length(&long) <= MAPPED_MAX, "{long}");
     }
 
     #[test]

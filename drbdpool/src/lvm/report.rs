@@ -80,7 +80,7 @@ impl VolumeGroup {
         "--reportformat json --units b --nosuffix ",
         "--configreport vg -o vg_name,vg_tags,vg_attr,vg_extent_size ",
         "--configreport pv -o pv_name,pv_attr,pe_start,pv_pe_count,pv_pe_alloc_count ",
-        "--configreport lv -o lv_name,lv_uuid,lv_tags,lv_size,lv_attr,pool_lv,data_percent,metadata_percent ",
+        "--configreport lv -o lv_name,lv_uuid,lv_tags,lv_size,lv_attr,pool_lv,origin_size,data_percent,metadata_percent ",
         "--configreport pvseg -o pv_name ",
         "--configreport seg -o lv_name,segtype,seg_start,seg_size,seg_pe_ranges",
     );
@@ -177,8 +177,13 @@ impl Disk {
 impl LogicalVolume {
     fn read(row: LvRow, mut segments: Vec<LvSegment>) -> Result<Self, String> {
         segments.sort_by_key(|segment| segment.start);
+        // Of a classic snapshot LVM calls the space that was set aside its size; it reads as a device as large as its origin.
+        let size = match row.lv_attr.starts_with(['s', 'S']) {
+            true => number("origin_size", &row.origin_size)?,
+            false => number("lv_size", &row.lv_size)?,
+        };
         Ok(Self {
-            size: number("lv_size", &row.lv_size)?,
+            size,
             name: row.lv_name,
             uuid: row.lv_uuid,
             tags: tags(&row.lv_tags),
@@ -325,6 +330,8 @@ struct LvRow {
     lv_attr: String,
     #[serde(default)]
     pool_lv: String,
+    #[serde(default)]
+    origin_size: String,
     #[serde(default)]
     data_percent: String,
     #[serde(default)]

@@ -1,13 +1,22 @@
 //! LVM tags that say whose a volume group or logical volume is.
 
-use crate::{Identity, VolumeName};
+use crate::{Identity, SnapshotName, VolumeName};
 
 const CLUSTER: &str = "blkrep.cluster=";
 const NODE: &str = "blkrep.node=";
 const OWNER: &str = "blkrep.owner=";
 const VOLUME: &str = "blkrep.volume=";
 const ZEROED: &str = "blkrep.zeroed=";
+const SNAPSHOT: &str = "blkrep.snapshot=";
 const OVERSUBSCRIPTION: &str = "blkrep.oversubscription=";
+
+/// The tag of a volume that is being restored and is not complete.
+pub(super) const RESTORING: &str = "blkrep.restoring";
+
+/// Whether a logical volume is being restored and is not complete.
+pub(super) fn is_restoring(tags: &[String]) -> bool {
+    tags.iter().any(|tag| tag == RESTORING)
+}
 
 /// The tags of a volume group or thin pool.
 pub(super) fn of_owner(identity: &Identity) -> [String; 2] {
@@ -58,6 +67,18 @@ pub(super) fn volume_of(tags: &[String], identity: &Identity) -> Option<VolumeNa
     if tags.contains(&ours) { tags.iter().find_map(|tag| tag.strip_prefix(VOLUME))?.parse().ok() } else { None }
 }
 
+/// The tags of a snapshot: whose and which it is. A tag may have no `@`, and names have no colon.
+pub(super) fn of_snapshot(identity: &Identity, snapshot: &SnapshotName) -> [String; 2] {
+    [owned(identity), format!("{SNAPSHOT}{}:{}", snapshot.volume(), snapshot.name())]
+}
+
+/// Which snapshot a logical volume is, if it is one of `identity`'s.
+pub(super) fn snapshot_of(tags: &[String], identity: &Identity) -> Option<SnapshotName> {
+    let ours = owned(identity);
+    let (volume, name) = tags.iter().find_map(|tag| tag.strip_prefix(SNAPSHOT))?.split_once(':')?;
+    if tags.contains(&ours) { SnapshotName::new(volume.parse().ok()?, name).ok() } else { None }
+}
+
 fn owned(identity: &Identity) -> String {
     format!("{OWNER}{}/{}", identity.cluster(), identity.node())
 }
@@ -100,6 +121,17 @@ mod tests {
         assert!(is_unowned(&tags[2..]) && is_unowned(&[]));
         assert_eq!(owner(&tags), "node 0 of cluster c1");
         assert_eq!(removal("vgchange", "vg", &tags), "vgchange --deltag blkrep.cluster=c1 --deltag blkrep.node=0 vg");
+    }
+
+    #[test]
+    fn a_snapshot_is_found_by_its_owner_and_name_and_is_no_volume() {
+        let ours = identity("c1", "0");
+        let snapshot: SnapshotName = "web_00@x".parse().unwrap();
+        let tags = of_snapshot(&ours, &snapshot);
+        assert_eq!(snapshot_of(&tags, &ours), Some(snapshot));
+        assert_eq!((snapshot_of(&tags, &identity("c1", "1")), snapshot_of(&tags[1..], &ours)), (None, None));
+        assert_eq!(volume_of(&tags, &ours), None);
+        assert!(tags.iter().all(|tag| !tag.contains('@')), "LVM takes no such tag");
     }
 
     #[test]
