@@ -39,7 +39,7 @@ pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionV
 pub use pools::{AddPool, DefaultPool, Fill, ListPools, NodePool, Pool, PoolKind, RemovePool};
 pub use resources::{
     AddResource, AddVolume, AddedVolume, FreeSpace, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
-    Resource, Volume,
+    ResizeVolume, ResizedVolume, Resource, Volume,
 };
 pub use server::serve_connection;
 pub use status::{

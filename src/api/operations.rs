@@ -109,6 +109,8 @@ operation_table! {
     GET "/v1/volumes" list_volumes(ListVolumes) -> Vec<Volume>;
     /// Adds a volume, and its resource when there is none.
     POST "/v1/volumes/add" add_volume(AddVolume) -> AddedVolume;
+    /// Grows a volume on every replica of its resource.
+    POST "/v1/volumes/resize" resize_volume(ResizeVolume) -> ResizedVolume;
     /// Removes a volume from every replica of its resource.
     POST "/v1/volumes/remove" remove_volume(RemoveVolume) -> Done;
 

@@ -121,6 +121,28 @@ pub struct AddedVolume {
     pub nodes: Vec<Name>,
 }
 
+/// Grows a volume, while it is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeVolume {
+    /// The resource.
+    pub resource: Name,
+    /// The volume's number.
+    pub volume: VolumeId,
+    /// Its new size in bytes, or by how much it grows; rounded up to whole blocks.
+    pub bytes: u64,
+    /// Whether `bytes` is added to the present size.
+    #[serde(default)]
+    pub by: bool,
+}
+
+/// What [`ResizeVolume`] has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizedVolume {
+    /// The size in bytes that the volume will have when every replica has grown.
+    pub bytes: u64,
+}
+
 /// Removes one volume from every replica of its resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,8 +14,9 @@ use crate::api::{
     AddNode, AddPool, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, Attach, Attachment,
     ClusterStatus, Code, DefaultPool, DeployResource, Detach, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments,
     ListAttachments, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListVolumes, Mount, Mounted, NodePool,
-    OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode, RemovePool, RemoveResource, RemoveVolume, Resource,
-    ResourceStatus, Service, SetOptions, Shutdown, UnassignResource, UndeployResource, Unmount, Volume, state,
+    OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode, RemovePool, RemoveResource, RemoveVolume, ResizeVolume,
+    ResizedVolume, Resource, ResourceStatus, Service, SetOptions, Shutdown, UnassignResource, UndeployResource, Unmount, Volume,
+    state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -94,6 +95,19 @@ impl Operations {
         let total = usize::try_from(count).unwrap_or(usize::MAX);
         let (placement, keep) = (Place::Count(DeployCount::Total(total)), BTreeSet::new());
         Command::Deploy { resource, placement, avoid, keep, seed: local::random_seed(), pool }
+    }
+
+    async fn resize(&self, asked: ResizeVolume) -> Result<ResizedVolume, ApiError> {
+        let ResizeVolume { resource, volume, bytes, by } = asked;
+        let model = self.agreed().await?;
+        let before =
+            if by { model.resource_named(&resource)?.volumes.get(&volume).map_or(0, |present| present.target) } else { 0 };
+        let bytes = before
+            .checked_add(bytes)
+            .and_then(|bytes| bytes.checked_next_multiple_of(BLOCK))
+            .ok_or_else(|| ApiError::new(Code::BadRequest, format_args!("{bytes} bytes more are more than a volume can have")))?;
+        self.propose(Command::ResizeVolume { resource, volume, bytes }).await?;
+        Ok(ResizedVolume { bytes })
     }
 
     async fn deploy(&self, asked: DeployResource) -> Result<Placement, ApiError> {
@@ -280,6 +294,10 @@ impl Service for Operations {
 
     fn add_volume(&self, asked: AddVolume) -> Promise<'_, AddedVolume> {
         Box::pin(self.add(asked))
+    }
+
+    fn resize_volume(&self, asked: ResizeVolume) -> Promise<'_, ResizedVolume> {
+        Box::pin(self.resize(asked))
     }
 
     fn remove_volume(&self, asked: RemoveVolume) -> Promise<'_, Done> {

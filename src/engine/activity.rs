@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::{self, Bitmap, PAGE_BITS, Region, encode_activity_page};
+use crate::format::{self, Bitmap, PAGE_BITS, PageWrite, Region, encode_activity_page};
 use crate::units::{BlockRange, Extent, ReplicaId, VolumeId, extents_of};
 
 use super::event::Command;
@@ -30,6 +30,8 @@ struct Volume {
     /// The last write's number; 0 when it was of an older reign.
     last: Vec<u64>,
     pages: Vec<Page>,
+    /// What was copied to another region.
+    copied: Option<Bitmap>,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl Activity {
             users: vec![0; extents],
             last: vec![0; extents],
             pages: pages.collect(),
+            copied: None,
         };
         self.volumes.insert(region.volume, volume);
     }
@@ -192,6 +195,56 @@ impl Activity {
                 }
                 ops.meta(out, Op::ActivityPage { volume: id, page: number }, page_write.at, page_write.bytes);
             }
+        }
+    }
+
+    /// Whether a page is on its way.
+    pub(super) fn is_writing(&self) -> bool {
+        self.volumes.values().any(|v| v.pages.iter().any(|p| p.writing.is_some()))
+    }
+
+    /// The pages of a volume's map as they are now, for a region that is all blank. From here until [`reshape`](Self::reshape) what
+    /// becomes hot is asked for, and not written.
+    pub(super) fn copy(&mut self, replica: ReplicaId, region: &Region) -> Vec<PageWrite> {
+        let Some(volume) = self.volumes.get_mut(&region.volume) else { return Vec::new() };
+        let mut image = volume.wanted.clone();
+        image.resize(region.extents(), false);
+        let pages = (0..volume.wanted.pages()).filter(|&page| image.any_in(image.page_range(page)));
+        let writes = pages.map(|page| encode_activity_page(replica, region, page, 1, &image)).collect();
+        volume.pages.iter_mut().for_each(|page| page.stale = false);
+        volume.copied = Some(image);
+        writes
+    }
+
+    /// The volume's region is another one, or of another length: a new volume, a grown one, or one whose map was copied.
+    pub(super) fn reshape(&mut self, region: Region) {
+        let Some(volume) = self.volumes.get_mut(&region.volume) else {
+            self.add(region, format::Activity::new(&region));
+            return;
+        };
+        let extents = usize::try_from(region.extents()).expect("a volume has fewer than 2^64 extents");
+        volume.region = region;
+        volume.wanted.resize(region.extents(), false);
+        volume.durable.resize(region.extents(), false);
+        volume.users.resize(extents, 0);
+        volume.last.resize(extents, 0);
+        if let Some(image) = volume.copied.take() {
+            let written = |page: u64| u64::from(image.any_in(image.page_range(page)));
+            let stale: Vec<bool> = volume.pages.iter().map(|page| page.stale).collect();
+            let page = |at: u64| Page {
+                sequence: written(at),
+                writing: None,
+                stale: stale.get(usize::try_from(at).expect("page numbers are small")).copied().unwrap_or(false),
+            };
+            volume.pages = (0..region.activity_pages()).map(page).collect();
+            volume.durable = image;
+        }
+    }
+
+    /// A volume is gone.
+    pub(super) fn remove(&mut self, volume: VolumeId) {
+        if let Some(volume) = self.volumes.remove(&volume) {
+            self.hot -= volume.wanted.count();
         }
     }
 

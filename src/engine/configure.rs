@@ -7,6 +7,7 @@ use crate::units::{NodeId, VolumeId};
 
 use super::core::Engine;
 use super::dirty::Dirty;
+use super::event::Command;
 use super::mutant::{Mutant, mutated};
 use super::peer::Peer;
 use super::peerset::PEERS_MAX;
@@ -18,13 +19,31 @@ pub(super) type Bitmaps = BTreeMap<(u16, VolumeId), Bitmap>;
 impl Engine {
     pub(super) fn configure(&mut self, settings: Settings) {
         if settings.peers.len() > PEERS_MAX {
+            self.out.push(Command::Configured);
             return;
         }
-        // A volume's maps are made when the resource is opened; until then it is not known here.
+        self.next_settings = Some(settings);
+        if self.reshape.is_none() {
+            self.configured();
+        }
+    }
+
+    /// Nothing that was configured is under way: goes on with what came meanwhile.
+    pub(super) fn configured(&mut self) {
+        let Some(settings) = self.next_settings.take() else {
+            self.out.push(Command::Configured);
+            return;
+        };
+        let wanted = settings.volumes.clone();
+        // The volumes follow when their maps have room.
         let volumes = std::mem::take(&mut self.settings.volumes);
         self.settings = Settings { volumes, ..settings };
         self.make_peers(&mut BTreeMap::new());
         self.drop_removed_peers();
+        self.begin_reshape(wanted);
+        if self.reshape.is_none() {
+            self.out.push(Command::Configured);
+        }
     }
 
     /// Makes the list of peers follow the settings. A peer keeps its place for the engine's life.

@@ -64,7 +64,6 @@ impl Engine {
             resource: self.id.resource,
             token: peer.token,
             answers: peer.their_token,
-            volumes: self.settings.volumes.iter().map(|(v, b)| (*v, *b)).collect(),
             standing,
         };
         self.send(at, Message::Hello(Box::new(introduction)));
@@ -72,9 +71,8 @@ impl Engine {
 
     pub(super) fn hello(&mut self, links: &Links, at: usize, hello: Introduction) {
         let ours = hello.cluster == self.id.cluster && hello.resource == self.id.resource;
-        let volumes = self.settings.volumes.iter().map(|(v, b)| (*v, *b));
-        if !(ours || mutated(Mutant::BelieveStrangers)) || !hello.volumes.iter().copied().eq(volumes) {
-            // Another cluster's or resource's (rule M7), or one of the two has not heard of a change of the volumes yet.
+        if !(ours || mutated(Mutant::BelieveStrangers)) {
+            // Another cluster's or resource's (rule M7).
             self.peers[at].connection = Connection::Refused;
             return;
         }
@@ -98,9 +96,11 @@ impl Engine {
             return;
         }
         let peer = &mut self.peers[at];
+        peer.volumes = standing.volumes.iter().copied().collect();
         peer.standing = Some(standing);
         peer.seen = true;
         peer.lost = None;
+        self.forgo_volumes_without(at);
         self.meet(links, at);
     }
 

@@ -18,6 +18,7 @@ use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::peerset::{PEERS_MAX, PeerSet};
 use super::reign::Reign;
+use super::reshape::Reshape;
 use super::settings::{Identity, Settings};
 use super::store::{Store, Then};
 use super::unsettled::Unsettled;
@@ -79,6 +80,11 @@ pub struct Engine {
     pub(super) stopping: Stopping,
     /// Continuations that had nothing to wait for.
     pub(super) ready: Vec<Then>,
+    /// A change of the volumes that is on its way to the metadata, and how many there were.
+    pub(super) reshape: Option<Reshape>,
+    pub(super) shapes: u64,
+    /// What was configured while one was under way.
+    pub(super) next_settings: Option<Settings>,
 }
 
 /// How far the end is.
@@ -137,9 +143,15 @@ impl Engine {
             asked_elsewhere: None,
             stopping: Stopping::No,
             ready: Vec::new(),
+            reshape: None,
+            shapes: 0,
+            next_settings: None,
         };
         let mut bitmaps = BTreeMap::new();
+        let wanted = engine.settings.volumes.clone();
         if let Some(loaded) = replica {
+            // Its maps have the volumes as they were when they were last changed.
+            engine.settings.volumes = loaded.superblock.regions.iter().map(|region| (region.volume, region.bytes)).collect();
             bitmaps = engine.adopt_replica(loaded);
         }
         engine.make_peers(&mut bitmaps);
@@ -152,6 +164,7 @@ impl Engine {
             }
             store.store_superblock(Then::Nothing, &mut engine.ops, &mut engine.out);
         }
+        engine.begin_reshape(wanted);
         engine.read_record();
         engine
     }
@@ -210,6 +223,7 @@ impl Engine {
     /// Looks at the whole and does what is due. It is called after every event and does nothing when nothing is due, so that no
     /// event has to know what else it may have made possible.
     fn consider(&mut self, links: &Links) {
+        self.consider_reshape();
         self.consider_follow();
         self.consider_outdated();
         self.refuse_impatient();
@@ -238,7 +252,9 @@ impl Engine {
             Op::SyncRead { chunk, range } => self.sync_read_done(chunk, range, &outcome),
             Op::SyncHash { chunk } => self.sync_hash_done(chunk, outcome),
             Op::LastFlush => self.last_flush_done(&outcome),
-            Op::Superblock | Op::ActivityPage { .. } | Op::DirtyPage => unreachable!("a metadata operation is not one on data"),
+            Op::Superblock | Op::ActivityPage { .. } | Op::DirtyPage | Op::Reshape => {
+                unreachable!("a metadata operation is not one on data")
+            }
         }
     }
 
@@ -253,6 +269,10 @@ impl Engine {
         let then = match op {
             Op::Superblock => store.superblock_written(&mut self.ops, &mut self.out),
             Op::DirtyPage => store.dirty_page_written(&mut self.peers, &self.unsettled, &mut self.ops, &mut self.out),
+            Op::Reshape => {
+                self.reshape_part_written();
+                Vec::new()
+            }
             Op::ActivityPage { volume, page } => {
                 store.activity.written(volume, page);
                 self.activity_written();
@@ -290,6 +310,7 @@ impl Engine {
             Then::CoolOwn => self.cool_own(),
             Then::United { reign } => self.united(reign),
             Then::Unlatch => self.unlatch(),
+            Then::Reshaped => self.regions_named(),
             Then::LastMaps => self.last_maps_stored(),
             Then::Ended => self.ended(true),
         }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::format::{Bitmap, PAGE_BITS, Region, encode_dirty_page};
+use crate::format::{Bitmap, PAGE_BITS, PageWrite, Region, encode_dirty_page};
 use crate::units::{BlockRange, ReplicaId, VolumeId, blocks_of};
 
 use super::event::Command;
@@ -43,6 +43,34 @@ impl Dirty {
     pub(super) fn add(&mut self, volume: VolumeId, bytes: u64, region: Option<Region>, bits: Option<Bitmap>) {
         let bits = bits.unwrap_or_else(|| Bitmap::new(blocks_of(bytes)));
         self.volumes.insert(volume, Volume { region, bits, stale: BTreeSet::new() });
+    }
+
+    /// The pages of a volume's bitmap as they are now, with `window` added, for a region that is all blank.
+    pub(super) fn copy(&mut self, replica: ReplicaId, region: &Region, window: &[BlockRange]) -> Vec<PageWrite> {
+        let (Some(slot), Some(volume)) = (self.slot, self.volumes.get_mut(&region.volume)) else { return Vec::new() };
+        let mut image = with(&volume.bits, region.volume, window).unwrap_or_else(|| volume.bits.clone());
+        image.resize(region.blocks(), false);
+        let pages = (0..volume.bits.pages()).filter(|&page| image.any_in(image.page_range(page)));
+        let writes = pages.map(|page| encode_dirty_page(replica, region, slot, page, &image)).collect();
+        volume.stale = pages_of(window, region.volume, volume.bits.len()).collect();
+        writes
+    }
+
+    /// The volume has another size, and perhaps another region: a new volume, a grown one, or one whose bitmap was copied. What is new is
+    /// equal everywhere (rule V1).
+    pub(super) fn reshape(&mut self, volume: VolumeId, bytes: u64, region: Option<Region>) {
+        match self.volumes.get_mut(&volume) {
+            None => self.add(volume, bytes, region, None),
+            Some(volume) => {
+                volume.bits.resize(blocks_of(bytes), false);
+                volume.region = region;
+            }
+        }
+    }
+
+    /// A volume is gone.
+    pub(super) fn remove(&mut self, volume: VolumeId) {
+        self.volumes.remove(&volume);
     }
 
     /// Sets the bits of a range; what lies beyond the volume's end is passed over.

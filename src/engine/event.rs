@@ -88,7 +88,8 @@ pub enum Event {
         /// What it says.
         answer: Answer,
     },
-    /// Peers, volumes or options have changed.
+    /// Peers, volumes or options have changed; answered by [`Command::Configured`]. Every volume's storage has its new size already, its
+    /// new part reads as zeroes, and the metadata area is as long as [`grow`](crate::format::grow) says.
     Configure(Settings),
     /// End: give up the primary role, drain, flush, mark the metadata clean; answered by [`Command::Stopped`]. Clients that are
     /// still attached lose their sessions.
@@ -243,6 +244,8 @@ pub enum Command {
     },
     /// A read waits for this peer's lease: send a heartbeat now rather than when it is due.
     AskLease(NodeId),
+    /// All that was configured is in force: what was removed is not asked for any more.
+    Configured,
     /// The engine has stopped; its metadata says so durably when `clean`.
     Stopped {
         /// Whether the next start continues this life.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::units::{Authority, BlockRange, Instant, NodeId, Record};
+use crate::units::{Authority, BlockRange, Instant, NodeId, Record, VolumeId};
 use crate::wire::{Message, RANGES_MAX, Report, Write, Zero};
 
 use super::core::{Engine, volume_blocks};
@@ -244,6 +244,28 @@ impl Engine {
         }
     }
 
+    /// A volume goes: what has arrived for it is as good as written.
+    pub(super) fn drop_arrivals_in(&mut self, volume: VolumeId) {
+        let (gone, stays) =
+            std::mem::take(&mut self.follow.waiting).into_iter().partition(|a: &Arrival| a.range.volume == volume);
+        self.follow.waiting = stays;
+        for arrival in gone {
+            self.void(arrival, true);
+        }
+    }
+
+    /// Passes over a write to a volume that is not there any more.
+    fn void(&mut self, arrival: Arrival, begun: bool) {
+        if !begun {
+            self.follow.applied.begin(arrival.seq);
+        }
+        self.follow.applied.end(arrival.seq);
+        self.peers[arrival.peer].written.push(arrival.seq);
+        if let Payload::Data(buffer) = arrival.what {
+            self.out.push(super::Command::Release(buffer));
+        }
+    }
+
     fn arrived(&mut self, peer: usize, write: Write, payload: Option<BufferId>) {
         let Some(buffer) = payload else { return };
         let what = Payload::Data(buffer);
@@ -260,6 +282,10 @@ impl Engine {
     }
 
     fn arrive(&mut self, settled: u64, sync: bool, mut arrival: Arrival) {
+        let gone = self.is_gone(arrival.range.volume);
+        if gone && self.store.as_ref().is_some_and(|s| !s.failed) {
+            return self.void(arrival, false);
+        }
         let inside = arrival.range.end() <= volume_blocks(&self.settings, arrival.range.volume);
         let Some(store) = self.store.as_mut().filter(|s| !s.failed && inside) else {
             if let Payload::Data(buffer) = arrival.what {

@@ -14,7 +14,7 @@ impl Engine {
             (None, Some(peer)) => Some(self.peers[peer].node),
             (None, None) => self.peers.iter().find(|p| p.is_connected() && p.is_primary()).map(|p| p.node),
         };
-        let volume = |(&volume, &bytes): (&crate::units::VolumeId, &u64)| VolumeStatus { volume, bytes };
+        let volume = |&volume| Some(VolumeStatus { volume, bytes: self.volume_bytes(volume)? });
         ResourceStatus {
             resource: self.id.resource,
             role: self.role(),
@@ -25,7 +25,7 @@ impl Engine {
             peers: (0..self.peers.len()).filter(|&at| self.is_peer(at)).map(|at| self.peer_status(at)).collect(),
             suspended: self.suspensions(),
             clients: self.clients.len(),
-            volumes: self.settings.volumes.iter().map(volume).collect(),
+            volumes: self.settings.volumes.keys().filter_map(volume).collect(),
         }
     }
 
@@ -86,8 +86,9 @@ impl Engine {
         }
         for peer in &self.peers {
             let named = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&peer.node));
-            if named && !peer.is_connected() && self.change.is_none() {
-                due = later(Some(self.overdue_at(peer))).map_or(due, |at| earlier(due, at));
+            if named && self.change.is_none() {
+                let at = if peer.is_connected() { self.narrow_until(peer) } else { Some(self.overdue_at(peer)) };
+                due = later(at).map_or(due, |at| earlier(due, at));
             }
             if let Some(paced) = later(peer.sync.as_ref().map(super::resync::Sync::paced)) {
                 due = earlier(due, paced);

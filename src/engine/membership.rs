@@ -60,7 +60,7 @@ impl Engine {
     }
 
     /// Whether the record, or a change of it that is not answered, has the peer in sync.
-    fn is_needed_member(&self, at: usize) -> bool {
+    pub(super) fn is_needed_member(&self, at: usize) -> bool {
         let node = self.peers[at].node;
         let named = |record: &Record| record.in_sync.contains_key(&node);
         self.record.as_ref().is_some_and(named) || self.change.as_ref().is_some_and(|c| named(&c.record))
@@ -124,9 +124,15 @@ impl Engine {
     fn is_overdue(&self, peer: &Peer, record: &Record) -> bool {
         if peer.is_connected() {
             // It is there, but in another life than the record's (rule M3), or without its disk, or on its way out.
-            return !peer.is_member_of(record) || peer.hopeless || peer.disk().is_none_or(|d| d <= DiskState::Failed);
+            let lacks = self.narrow_until(peer).is_some_and(|until| until <= self.now);
+            return lacks || !peer.is_member_of(record) || peer.hopeless || peer.disk().is_none_or(|d| d <= DiskState::Failed);
         }
         peer.hopeless || peer.connection == Connection::SplitBrain || self.overdue_at(peer) <= self.now
+    }
+
+    /// Until when a connected peer that cannot take all volumes yet is waited for (rule V1).
+    pub(super) fn narrow_until(&self, peer: &Peer) -> Option<Instant> {
+        Some(peer.narrow?.after(self.settings.timeouts.peer_silent))
     }
 
     /// When the primary goes on without a peer that is away. One that this node has not met in this life is given as long as a silent

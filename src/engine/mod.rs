@@ -60,6 +60,7 @@
 //! | the engine | `core` | what it owns; how an event finds its way; what it knows of itself |
 //! | | `event` | events and commands: the whole border |
 //! | | `settings`, `configure` | what it is told; peers and volumes, at the start and when they change |
+//! | | `reshape` | volumes that come, go or grow under an open engine |
 //! | | `status`, `look` | what it shows, and when it wants to be woken |
 //! | meeting | `connect` | introductions; whose record is newer; forks |
 //! | | `standing` | what peers are told of this node |
@@ -125,6 +126,7 @@ mod promotion;
 mod reign;
 mod remote;
 mod requests;
+mod reshape;
 mod resync;
 mod settings;
 mod standing;

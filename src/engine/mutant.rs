@@ -188,6 +188,12 @@ pub enum Mutant {
     BystanderStays,
     /// M1: a peer that says that it leaves is waited for.
     LeavingForgotten,
+    /// V1: a new range is written before every replica that counts has it.
+    GrowAhead,
+    /// V2: maps that move to another region are not copied.
+    MoveEmptyHanded,
+    /// V2: the other superblock goes on naming the old regions.
+    NameOnce,
 }
 
 /// Whether this bug is in the program now.

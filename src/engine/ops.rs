@@ -35,6 +35,8 @@ pub(super) enum Op {
     ActivityPage { volume: VolumeId, page: u64 },
     /// A page of a dirty bitmap.
     DirtyPage,
+    /// A part of a change of the metadata's regions.
+    Reshape,
 }
 
 /// The operations that are under way.

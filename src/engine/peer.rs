@@ -1,6 +1,8 @@
 //! A peer, as an engine sees it.
 
-use crate::units::{BlockRange, DiskState, Incarnation, Instant, NodeId, Record, Role};
+use std::collections::BTreeMap;
+
+use crate::units::{BlockRange, DiskState, Incarnation, Instant, NodeId, Record, Role, VolumeId, blocks_of};
 use crate::wire::Standing;
 
 use super::dirty::Dirty;
@@ -35,6 +37,10 @@ pub(super) struct Peer {
     pub(super) hopeless: bool,
     /// It was connected in this engine's life.
     pub(super) seen: bool,
+    /// The volumes that it said last it can take writes for, in bytes (rule V1).
+    pub(super) volumes: BTreeMap<VolumeId, u64>,
+    /// Primary: it is connected and lacks a volume, or a part of one, since then.
+    pub(super) narrow: Option<Instant>,
     /// Primary: every write of this reign up to here is durable there.
     pub(super) durable: u64,
     /// Primary: the last write that was sent to it in this reign, and what it was to flush last.
@@ -79,6 +85,8 @@ impl Peer {
             lost: None,
             hopeless: false,
             seen: false,
+            volumes: BTreeMap::new(),
+            narrow: None,
             durable: 0,
             sent: 0,
             flush_asked: FlushAsked::default(),
@@ -110,6 +118,16 @@ impl Peer {
     /// Whether it follows this node as its primary.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.session, Session::Ready { .. })
+    }
+
+    /// Whether it can take writes in all of the range.
+    pub(super) fn holds(&self, range: BlockRange) -> bool {
+        self.volumes.get(&range.volume).is_some_and(|bytes| range.end() <= blocks_of(*bytes))
+    }
+
+    /// Whether it can take writes in all of these volumes.
+    pub(super) fn holds_all(&self, volumes: &BTreeMap<VolumeId, u64>) -> bool {
+        volumes.iter().all(|(volume, bytes)| self.volumes.get(volume).is_some_and(|theirs| theirs >= bytes))
     }
 
     /// Whether it says that it is primary.

@@ -12,6 +12,7 @@ use super::peer::Session;
 use super::peerset::PeerSet;
 use super::reign::{Pending, Phase, Reign, State};
 use super::remote::RemoteRead;
+use super::reshape::Room;
 
 /// Keys in the order table: requests are even, resync chunks odd.
 pub(super) fn order_key(request: u64) -> u64 {
@@ -39,7 +40,12 @@ impl Engine {
             reign.flushes.waiting.push(key);
             return;
         };
-        if self.is_unequal(range) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::TakingOver) {
+        let room = self.room_for(range);
+        if room == Room::Nowhere {
+            self.fail(key, Failure::Io);
+            return;
+        }
+        if room == Room::Awaited || self.is_unequal(range) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::TakingOver) {
             self.reign.as_mut().expect("requests belong to a reign").held.push(key);
             return;
         }

@@ -306,6 +306,18 @@ impl Engine {
         keys.into_iter().for_each(|key| self.leave(order_key(key)));
     }
 
+    /// A volume goes: its chunks are dropped.
+    pub(super) fn drop_chunks_in(&mut self, volume: VolumeId) {
+        let Some(reign) = &mut self.reign else { return };
+        let keys: Vec<u64> = reign.chunks.iter().filter(|(_, c)| c.range.volume == volume).map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.end_chunk(key));
+        for peer in &mut self.peers {
+            // A member that differed in that volume alone is equal now.
+            let done = peer.dirty.is_clear();
+            peer.sync.take_if(|sync| done && sync.stage == Stage::Member && sync.chunks == 0);
+        }
+    }
+
     /// Bytes done and in all of a resync.
     pub(super) fn sync_progress(&self, at: usize) -> Option<(u64, u64)> {
         let peer = &self.peers[at];

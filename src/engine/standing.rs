@@ -14,6 +14,7 @@ pub(super) struct Gist {
     disk: DiskState,
     role: Role,
     in_use: bool,
+    shapes: u64,
 }
 
 impl Engine {
@@ -32,6 +33,7 @@ impl Engine {
             lineage: self.lineage.clone(),
             role: self.role(),
             in_use: self.is_in_use(),
+            volumes: self.settings.volumes.iter().map(|(volume, bytes)| (*volume, *bytes)).collect(),
         }
     }
 
@@ -59,6 +61,7 @@ impl Engine {
             disk: self.disk_state(),
             role: self.role(),
             in_use: self.is_in_use(),
+            shapes: self.shapes,
         }
     }
 

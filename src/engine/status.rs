@@ -34,7 +34,7 @@ pub struct ResourceStatus {
 pub struct VolumeStatus {
     /// The volume.
     pub volume: VolumeId,
-    /// Its size in bytes.
+    /// Its size in bytes, as far as all replicas have it that the primary needs.
     pub bytes: u64,
 }
 

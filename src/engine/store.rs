@@ -43,6 +43,8 @@ pub(super) enum Then {
     United { reign: u64 },
     /// Writing under this record has been noted (rule Q3).
     Unlatch,
+    /// A superblock that names changed regions is stored.
+    Reshaped,
     /// The maps are stored at the end of this life.
     LastMaps,
     /// The clean end is stored.
@@ -61,6 +63,8 @@ pub(super) struct Store {
     maps: Queue,
     maps_under_way: usize,
     activity_then: Vec<Then>,
+    /// The maps are being copied to other regions: no page is written until that is done.
+    held: bool,
 }
 
 /// Continuations of writes that are under way, and of those that wait for the next one.
@@ -81,7 +85,26 @@ impl Store {
             maps: Queue::default(),
             maps_under_way: 0,
             activity_then: Vec::new(),
+            held: false,
         }
+    }
+
+    /// No page of a map is written from now on; whether none is being written.
+    pub(super) fn hold_maps(&mut self) -> bool {
+        self.held = true;
+        self.maps.running.is_none() && !self.activity.is_writing()
+    }
+
+    /// Pages are written again; what has waited for that.
+    pub(super) fn release_maps(
+        &mut self,
+        peers: &mut [Peer],
+        memory: &Unsettled,
+        ops: &mut Ops,
+        out: &mut Vec<Command>,
+    ) -> Vec<Then> {
+        self.held = false;
+        self.write_maps(peers, memory, ops, out)
     }
 
     /// The replica's disk state, as its own metadata has it.
@@ -157,7 +180,7 @@ impl Store {
 
     /// Returns what need not wait because there was nothing to write.
     fn write_maps(&mut self, peers: &mut [Peer], memory: &Unsettled, ops: &mut Ops, out: &mut Vec<Command>) -> Vec<Then> {
-        if self.maps.running.is_some() || self.maps.waiting.is_empty() {
+        if self.held || self.maps.running.is_some() || self.maps.waiting.is_empty() {
             return Vec::new();
         }
         let mut started = 0;
@@ -199,6 +222,9 @@ impl Store {
 
     /// Starts the activity pages that are due; returns what was waiting for them when there are none.
     pub(super) fn write_activity(&mut self, ops: &mut Ops, out: &mut Vec<Command>) -> Vec<Then> {
+        if self.held {
+            return Vec::new();
+        }
         self.activity.write_out(self.superblock.replica, ops, out);
         if !self.activity_then.is_empty() && self.activity.is_stored() {
             return std::mem::take(&mut self.activity_then);

@@ -83,9 +83,12 @@ impl Engine {
         for at in 0..self.peers.len() {
             let peer = &mut self.peers[at];
             let idle = matches!(peer.session, Session::None);
+            let fits = peer.holds_all(&self.settings.volumes);
             let same = idle && peer.standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id) == id;
             let able = peer.disk() > Some(crate::units::DiskState::Failed) && !peer.is_primary();
-            if same && peer.is_connected() && able {
+            let opens = same && peer.is_connected() && able;
+            peer.narrow = (opens && !fits).then(|| peer.narrow.unwrap_or(self.now));
+            if opens && fits {
                 let session = self.ids.draw();
                 peer.session = Session::Opening { name: session, report: Vec::new() };
                 let record = self.record.clone().expect("a primary has a record");

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::units::{BLOCKS_PER_EXTENT, BlockRange, Extent};
+use crate::units::{BLOCKS_PER_EXTENT, BlockRange, Extent, VolumeId};
 
 /// The most single writes that are remembered; older ones are then remembered as extents, which may only over-report.
 const FINE_MAX: usize = 32 * 1024;
@@ -74,6 +74,14 @@ impl Unsettled {
         self.older.push(range);
     }
 
+    /// A volume is gone.
+    pub(super) fn forget(&mut self, volume: VolumeId) {
+        self.fine.retain(|(_, range)| range.volume != volume);
+        self.bytes = self.fine.iter().map(|(_, range)| range.bytes()).sum();
+        self.coarse.retain(|extent, _| extent.volume != volume);
+        self.older.retain(|range| range.volume != volume);
+    }
+
     /// This reign's writes after `seq`; their order says nothing. Ranges may reach beyond the volume's end.
     pub(super) fn since(&self, seq: u64) -> impl Iterator<Item = BlockRange> + '_ {
         let coarse = self.coarse.iter().filter(move |(_, last)| **last > seq).map(|(extent, _)| whole(*extent));
@@ -110,7 +118,6 @@ fn whole(extent: Extent) -> BlockRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::VolumeId;
 
     fn block(first: u64) -> BlockRange {
         BlockRange { volume: VolumeId(0), first, count: 1 }

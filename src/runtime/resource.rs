@@ -27,6 +27,8 @@ pub(super) struct Resource {
     pub(super) clients: BTreeMap<ClientId, Attachment>,
     /// The number of the next client.
     pub(super) next_client: u64,
+    /// Who waits until its engine goes by what was configured.
+    pub(super) configuring: Vec<ReplyTo<()>>,
     /// Who waits for the end.
     pub(super) closing: Vec<ReplyTo<()>>,
     /// Operations on its disks.
@@ -79,9 +81,13 @@ impl From<OpenDisks> for Disks {
 }
 
 impl Disks {
-    /// Takes over disks that were opened anew, some of them perhaps the same files. Operations in flight keep the old ones open.
+    /// Takes over disks that were opened anew, some of them perhaps the same files. Operations in flight keep the old ones open; volumes
+    /// that are not among them stay until the engine does without.
     pub(super) fn replace(&mut self, open: OpenDisks) {
-        *self = open.into();
+        let before = std::mem::replace(self, open.into());
+        for (volume, disk) in before.volumes {
+            self.volumes.entry(volume).or_insert(disk);
+        }
     }
 }
 

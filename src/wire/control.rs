@@ -78,12 +78,12 @@ fn check(message: &Message) -> Result<(), Fault> {
 }
 
 fn check_introduction(introduction: &Introduction) -> Result<(), Fault> {
-    at_most(introduction.volumes.len() as u64, VOLUMES_MAX as u64)?;
     check_standing(&introduction.standing)
 }
 
 fn check_standing(standing: &Standing) -> Result<(), Fault> {
     at_most(standing.lineage.len() as u64, LINEAGE_MAX as u64)?;
+    at_most(standing.volumes.len() as u64, VOLUMES_MAX as u64)?;
     standing.record.as_ref().map_or(Ok(()), check_record)
 }
 

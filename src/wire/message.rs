@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::units::{
-    BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, Role,
+    BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
 };
 
 /// The largest number of ranges in one message; longer lists are sent in parts.
@@ -204,8 +204,6 @@ pub struct Introduction {
     pub token: u64,
     /// The receiver's token as far as the sender knows it, 0 when not yet.
     pub answers: u64,
-    /// Volume sizes in bytes, as the sender has them.
-    pub volumes: Vec<(crate::units::VolumeId, u64)>,
     /// The sender's standing.
     pub standing: Standing,
 }
@@ -223,6 +221,8 @@ pub struct Standing {
     pub role: Role,
     /// Whether clients use the resource there.
     pub in_use: bool,
+    /// The volumes that the sender can take writes for, with their sizes in bytes (rule V1).
+    pub volumes: Vec<(VolumeId, u64)>,
 }
 
 /// Where a replica stands.

@@ -172,20 +172,25 @@ fn standing() -> impl Strategy<Value = Standing> {
         ReplicaStanding { replica, incarnation, continues, disk, synced }
     });
     let lineage = vec(any::<u64>().prop_map(RecordId), 0..=64);
-    (option::of(replica), option::of(record()), lineage, any::<(bool, bool)>()).prop_map(
-        |(replica, record, lineage, (primary, in_use))| Standing {
+    let volumes = vec((any::<u16>().prop_map(VolumeId), any::<u64>()), 0..20);
+    (option::of(replica), option::of(record()), lineage, any::<(bool, bool)>(), volumes).prop_map(
+        |(replica, record, lineage, (primary, in_use), volumes)| Standing {
             replica,
             record,
             lineage,
             role: if primary { Role::Primary } else { Role::Secondary },
             in_use,
+            volumes,
         },
     )
 }
 
 fn introduction() -> impl Strategy<Value = Introduction> {
-    let volumes = vec((any::<u16>().prop_map(VolumeId), any::<u64>()), 0..20);
-    (any::<(u128, u64, u64, u64)>(), volumes, standing()).prop_map(|((cluster, resource, token, answers), volumes, standing)| {
-        Introduction { cluster: ClusterId(cluster), resource: ResourceId(resource), token, answers, volumes, standing }
+    (any::<(u128, u64, u64, u64)>(), standing()).prop_map(|((cluster, resource, token, answers), standing)| Introduction {
+        cluster: ClusterId(cluster),
+        resource: ResourceId(resource),
+        token,
+        answers,
+        standing,
     })
 }

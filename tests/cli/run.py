@@ -20,6 +20,7 @@ ALIASES = {
     "remove-node": ["rn", "delete-node", "dn"],
     "list-nodes": ["n", "nodes"],
     "add-volume": ["nv", "new-volume", "av"],
+    "resize-volume": ["resize"],
     "remove-volume": ["rv", "delete-volume", "dv"],
     "list-volumes": ["v", "volumes"],
     "add-resource": ["nr", "new-resource", "ar"],

@@ -130,6 +130,87 @@ def three_nodes_two_replicas(scene):
     cluster.check_identical("web")
 
 
+@story(minutes=4)
+def a_volume_grows_in_use_on_file_pools(scene):
+    """A volume is grown while a client writes, first by a little and then so far that its metadata has to move. The client sees no
+    error, the next one sees the new size, the new part reads as zeroes; and when the primary is killed, what was written there is
+    on the other node."""
+    volume_grows(scene, "file")
+
+
+@story(minutes=4)
+def a_volume_grows_in_use_on_volume_groups(scene):
+    """The same on LVM."""
+    volume_grows(scene, "lvm")
+
+
+def volume_grows(scene, pool):
+    cluster = scene.closes(Cluster(scene, 2, pool=pool)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("web", "64MiB", replicas=2)
+    known = oracle.Oracle(64 * MIB // oracle.BLOCK, seed=41)
+    client = oracle.Client(known, one.uri("web")).start()
+    for size in (80, 200):
+        before = known.acknowledged
+        one.blkrep("resize-volume", "web", f"{size}MiB")
+        wait_for("whoever connects sees the new size", lambda: clients.size(one.uri("web")) == size * MIB, 30)
+        wait_for("writes go on", lambda: known.acknowledged > before + 200, 30)
+        check(client.running and client.failed == 0, "the client saw no error", client.error)
+    two.refuses("resize-volume", "web", "100MiB", naming=["200"])
+    handle = oracle.nbd.NBD()
+    handle.connect_uri(one.uri("web"))
+    check(handle.pread(MIB, 199 * MIB) == bytes(MIB), "the new part reads as zeroes")
+    fresh = random.Random(3).randbytes(MIB)
+    for at in (70, 130, 199):
+        handle.pwrite(fresh, at * MIB)
+    handle.flush()
+    one.kill()
+    client.wait()
+    other = wait_for("the other node serves", lambda: connect(two.uri("web")), 30)
+    check(all(other.pread(MIB, at * MIB) == fresh for at in (70, 130, 199)), "what was written to the new part is there")
+    other.pwrite(fresh, 150 * MIB)
+    other.shutdown()
+    one.start()
+    cluster.wait_up_to_date("web", 2)
+    oracle.verify(known, two.uri("web"))
+    cluster.wait_up_to_date("web", 2)
+    wait_for("nobody is primary", lambda: cluster.resource("web")["primary"] is None, 20)
+    cluster.check_identical("web")
+
+
+@story(minutes=3)
+def volumes_come_and_go_while_others_are_used(scene):
+    """A second volume is added to a resource while a client writes to the first, is written to, and goes again; the first one's
+    client notices nothing."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("web", "64MiB", replicas=2)
+    known = oracle.Oracle(64 * MIB // oracle.BLOCK, seed=42)
+    client = oracle.Client(known, one.uri("web")).start()
+    one.blkrep("add-volume", "web", "32MiB")
+    wait_for("the second volume is there", lambda: clients.size(one.uri("web/1")) == 32 * MIB, 30)
+    image = random_image(scene.folder / "image", 32 * MIB)
+    clients.copy(image, one.uri("web/1"))
+    check(client.running and client.failed == 0, "the client saw no error", client.error)
+    client.stop()
+    cluster.wait_up_to_date("web", 2)
+    wait_for("nobody is primary", lambda: cluster.resource("web")["primary"] is None, 20)
+    cluster.check_identical("web", 1)
+    one.blkrep("remove-volume", "web/1", "-q")
+    gone = lambda: not any("web_01" in name for node in cluster.nodes for name in node.pool.volumes())
+    wait_for("its storage is gone", gone, 30)
+    check(oracle.verify(known, two.uri("web")) > 0, "the first volume is as it was")
+    cluster.check_identical("web")
+
+
+def connect(uri):
+    """A connection, as soon as there can be one."""
+    clients.output(["nbdinfo", "--size", uri], seconds=5)
+    handle = oracle.nbd.NBD()
+    handle.connect_uri(uri)
+    return handle
+
+
 def random_image(path, size):
     """An image like a file system's: data, holes, data."""
     with open(path, "wb") as file:

@@ -116,7 +116,7 @@ fn request(world: &mut World, at: usize, client: ClientId) -> Result<(), String>
     if let Some(sector) = world.clients[at].to_read.pop() {
         return read(world, at, client, id, sector..sector + 1);
     }
-    let sectors = somewhere(world);
+    let sectors = somewhere(world, at);
     match world.rng.below(100) {
         0..40 => write(world, at, client, id, sectors),
         40..80 => read(world, at, client, id, sectors),
@@ -129,9 +129,12 @@ fn request(world: &mut World, at: usize, client: ClientId) -> Result<(), String>
 }
 
 /// A few hot places, so that requests overlap and extents matter; the border between two extents, and a volume's end.
-fn somewhere(world: &mut World) -> std::ops::Range<u64> {
+fn somewhere(world: &mut World, at: usize) -> std::ops::Range<u64> {
     const EXTENT: u64 = 8192;
-    let (_, first, count) = world.volumes[usize::try_from(world.rng.below(world.volumes.len() as u64)).unwrap()];
+    let (volume, first, count) = world.volumes[usize::try_from(world.rng.below(world.volumes.len() as u64)).unwrap()];
+    // One that has grown, as far as a client may know.
+    let served = world.nodes[at].engine.as_ref().and_then(|engine| engine.volume_bytes(volume));
+    let count = served.map_or(count, |bytes| count.min(bytes / SECTOR));
     let extent = world.rng.below(count.div_ceil(EXTENT)) * EXTENT;
     let within = match world.rng.below(10) {
         0 => (extent + EXTENT).min(count).saturating_sub(world.rng.between(1, 24)),

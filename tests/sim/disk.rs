@@ -130,6 +130,13 @@ impl Disk {
         self.visible.clone_from(&self.durable);
     }
 
+    /// The disk is longer, with zeroes.
+    pub fn grow(&mut self, sectors: u64) {
+        let sectors = usize::try_from(sectors).unwrap();
+        self.visible.resize(sectors, 0);
+        self.durable.resize(sectors, 0);
+    }
+
     pub fn sectors(&self) -> &[u64] {
         &self.visible
     }
@@ -147,6 +154,12 @@ pub struct Meta {
 impl Meta {
     pub fn new(len: u64) -> Self {
         Self { bytes: vec![0; usize::try_from(len).unwrap()], superblocks: 0, pending: Vec::new() }
+    }
+
+    /// The area is longer; what is new holds anything.
+    pub fn grow(&mut self, bytes: u64) {
+        let len = self.bytes.len() + usize::try_from(bytes).unwrap();
+        self.bytes.resize(len, 0xa5);
     }
 
     pub fn begin(&mut self, op: u64, at: u64, bytes: Box<[u8]>) {

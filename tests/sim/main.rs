@@ -17,6 +17,7 @@ mod mutants;
 mod network;
 mod node;
 mod oracle;
+mod owner;
 mod rng;
 mod scenario;
 mod storage;

@@ -39,10 +39,12 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
         world.clients[at].working = true;
         world.at(1_000 * MS, Happening::Client { at });
     }
+    super::owner::plan(&mut world, seed, chaos_until);
     world.at(1_050 * MS, Happening::Chaos);
     world.at(1_010 * MS, Happening::Check);
     world.run(chaos_until, |world| chaos::strike(world, &kinds))?;
     chaos::end(&mut world)?;
+    super::owner::hurry(&mut world)?;
     if world.manners.forks && forks::is_forked(&world) {
         return shown(&mut world);
     }
@@ -173,6 +175,10 @@ fn unsettled(world: &mut World) -> Option<String> {
     for node in &world.nodes {
         let Some(engine) = &node.engine else { return Some(format!("n{} is down", node.id)) };
         let status = engine.status();
+        let &(volume, _, sectors) = world.volumes.last()?;
+        if engine.volume_bytes(volume) != Some(sectors * 512) {
+            return Some(format!("n{} has {:?}, not {sectors} sectors", node.id, status.volumes));
+        }
         let up = status.in_sync && status.disk == blkrep::units::DiskState::UpToDate;
         let idle = status.role == Role::Secondary && status.suspended.is_empty();
         if !up || !idle || status.record.as_ref().map(|r| r.id) != Some(record.id) || node.buffers.len() != 0 {

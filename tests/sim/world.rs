@@ -35,6 +35,8 @@ pub enum Happening {
     Kill { at: usize, power: bool },
     Stop { at: usize },
     Check,
+    Grow,
+    Configure { at: usize, life: u32 },
     Chaos,
 }
 
@@ -73,6 +75,8 @@ pub struct Manners {
 pub struct World {
     pub now: u64,
     pub rng: Rng,
+    /// The owner's randomness.
+    pub owner: Rng,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     counter: u64,
@@ -106,6 +110,7 @@ impl World {
         Self {
             now: 1_000 * MS,
             rng,
+            owner: Rng::new(0),
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             counter: 0,
@@ -201,6 +206,12 @@ impl World {
                 self.soon((50 * MS, 400 * MS), Happening::Check);
                 invariants::during(self)
             }
+            Happening::Grow => {
+                super::owner::grow(self);
+                Ok(())
+            }
+            Happening::Configure { at, life } if self.alive(at, life) => super::owner::configure(self, at),
+            Happening::Configure { .. } => Ok(()),
             Happening::Chaos => Ok(()),
         }
     }
@@ -308,7 +319,7 @@ impl World {
                 self.early_answers_lost();
                 super::client::dropped(self, at);
             }
-            Command::DropClients => {}
+            Command::DropClients | Command::Configured => {}
             Command::Stopped { clean } => {
                 self.say(|| format!("n{at} stopped, clean {clean}"));
                 self.nodes[at].stopped = clean;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::api::state::ResourceState;
 use crate::api::{
     AddResource, AddVolume, ApiError, Code, Done, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
-    Resource, Service,
+    ResizeVolume, Resource, Service,
 };
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
@@ -65,6 +65,28 @@ pub(super) const VERBS: &[Verb] = &[
         ],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(add_volume(session, given)),
+    },
+    Verb {
+        name: "resize-volume",
+        aliases: &["resize"],
+        category: Category::Volumes,
+        short: "Grow a volume, while it is in use",
+        long: "First the storage of every replica grows, then their metadata; when all of them have the new part, which reads as \
+               zeroes, it can be used. Nothing stops meanwhile. Whoever connects from then on sees the new size; a client that is \
+               connected knows the old one until it connects again (a kernel device or a container, when it is \
+               attached anew), and then the file system is grown by its own tools. A volume cannot be made smaller.",
+        args: &[&[
+            Arg::place("name", Takes::Target, "The resource, or RES/VOL"),
+            Arg::place("size", Takes::Size, "Its new size"),
+            Arg::flag("by", None, "The size is what is added"),
+            Arg::option("wait", None, Takes::Number("SECONDS"), "How long to wait until all replicas have it").default("30"),
+        ]],
+        examples: &[
+            Example { line: "resize-volume web 20GiB", does: "Grow the volume of web to 20 GiB" },
+            Example { line: "resize-volume web/1 512m --by", does: "Grow its volume 1 by 512 MiB" },
+        ],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(resize_volume(session, given)),
     },
     Verb {
         name: "remove-volume",
@@ -203,6 +225,24 @@ async fn remove_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Fa
     session.confirm(format!("You are going to remove the volume {resource}/{volume}.\nIts data is lost on every node."))?;
     let done = session.client.remove_volume(RemoveVolume { resource, volume, force: given.flag("force") }).await?;
     session.output.done(&done, &done.notes)
+}
+
+async fn resize_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let Target { resource, volume } = given.one("name");
+    let volume = volume.unwrap_or(VolumeId(0));
+    let patience = Duration::from_secs(given.one("wait"));
+    let request = ResizeVolume { resource: resource.clone(), volume, bytes: given.one::<Size>("size").0, by: given.flag("by") };
+    let resized = session.client.resize_volume(request).await?;
+    let grown = wait::until(patience, async || {
+        let request = ListVolumes { resource: Some(resource.clone()) };
+        let volumes = session.client.list_volumes(request).await.ok()?;
+        volumes.iter().map(|v| &v.volume).find(|v| v.volume == volume && v.bytes >= resized.bytes).map(drop)
+    });
+    let note = match grown.await {
+        Some(()) => None,
+        None => Some(format!("not every replica has grown yet; `blkrep status {resource}` tells how far it is")),
+    };
+    session.output.done(&resized, note.as_slice())
 }
 
 async fn list_volumes(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {

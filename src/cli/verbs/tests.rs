@@ -24,7 +24,7 @@ fn every_drbdmanage_name_of_a_verb_is_known() {
     let known: BTreeSet<&str> = all().flat_map(|verb| std::iter::once(verb.name).chain(verb.aliases.iter().copied())).collect();
     let theirs = "init add-node nn new-node an remove-node rn delete-node dn howto-join join-cluster join list-nodes n nodes \
                   add-resource nr new-resource ar remove-resource rr delete-resource dr add-volume nv new-volume av \
-                  remove-volume rv delete-volume dv deploy-resource deploy undeploy-resource undeploy assign-resource assign \
+                  resize-volume resize remove-volume rv delete-volume dv deploy-resource deploy undeploy-resource undeploy assign-resource assign \
                   unassign-resource unassign list-resources r resources list-volumes v volumes list-assignments a assignments \
                   list-free-space free-space list-options show-options resource-options net-options shutdown ping server-version";
     for name in theirs.split_whitespace() {

@@ -113,7 +113,16 @@ impl Step<'_> {
             Some(_) => {
                 let (node, name) = (self.node.clone(), resource.name.clone());
                 let (volumes, places) = (assignment.volumes.clone(), assignment.places.clone());
-                Some(blocking(move || storage::find(&node, &name, &volumes, &places)).await?)
+                // The data plane lays its maps out anew when volumes have changed, from where they are now.
+                let same = self.open.get(resource.id).is_some_and(|open| open.settings.volumes == settings.volumes);
+                let sizes = (!same).then(|| settings.volumes.clone());
+                let find = move || {
+                    if let Some(sizes) = sizes {
+                        storage::room_for_maps(&node, &name, &sizes, &places)?;
+                    }
+                    storage::find(&node, &name, &volumes, &places)
+                };
+                Some(blocking(find).await?)
             }
             None => None,
         };

@@ -58,13 +58,7 @@ pub(super) fn grow(
         }
     }
     if changed {
-        let metadata = metadata(name)?;
-        let pool = pool(node, places.metadata())?;
-        let present = pool.device(&metadata).map_err(told)?;
-        let needed = node.maker.grown_bytes(&backing(&present), wanted)?;
-        if present.size < needed {
-            pool.resize(&metadata, needed).map_err(told)?;
-        }
+        room_for_maps(node, name, wanted, places)?;
     }
     Ok(changed)
 }
@@ -87,6 +81,18 @@ pub(super) fn find(
     let metadata = find(places.metadata(), &metadata(name)?)?;
     let volumes = volumes.keys().map(|&volume| Ok((volume, find(places.of(volume), &data(name, volume)?)?)));
     Ok(ReplicaStorage { metadata, volumes: volumes.collect::<Result<_, String>>()? })
+}
+
+/// Makes sure that the metadata has room for the maps of volumes of these sizes, wherever those are now.
+pub(super) fn room_for_maps(node: &Node, name: &Name, volumes: &BTreeMap<VolumeId, u64>, places: &Places) -> Result<(), String> {
+    let pool = pool(node, places.metadata())?;
+    let metadata = metadata(name)?;
+    let present = pool.activate(&metadata).map_err(told)?;
+    let needed = node.maker.grown_bytes(&backing(&present), volumes)?;
+    if present.size < needed {
+        pool.resize(&metadata, needed).map_err(told)?;
+    }
+    Ok(())
 }
 
 /// Removes volumes, and the metadata.

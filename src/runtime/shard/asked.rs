@@ -26,7 +26,7 @@ impl Shard {
         match request {
             Request::Open(opening, reply) => answer(reply, self.open(*opening)),
             Request::Configure { resource, settings, disks, reply } => {
-                answer(reply, self.configure(resource, *settings, disks));
+                self.configure(resource, *settings, disks, reply);
             }
             Request::Duplicate { resource, reply } => answer(reply, self.duplicate(resource)),
             Request::Close { resource, force, reply } => self.close(resource, force, reply),
@@ -69,6 +69,7 @@ impl Shard {
             closed_there: BTreeSet::new(),
             clients: BTreeMap::new(),
             next_client: 1,
+            configuring: Vec::new(),
             closing: Vec::new(),
             disk_jobs: 0,
             stopped: false,
@@ -86,16 +87,19 @@ impl Shard {
         Ok(())
     }
 
-    fn configure(&mut self, id: ResourceId, settings: Settings, disks: Option<OpenDisks>) -> Result<(), PlaneError> {
-        let key = self.find(id)?;
-        let Some(resource) = self.resources.get_mut(key) else { return Err(PlaneError::NotOpen(id)) };
+    fn configure(&mut self, id: ResourceId, settings: Settings, disks: Option<OpenDisks>, reply: ReplyTo<()>) {
+        let key = match self.find(id) {
+            Ok(key) => key,
+            Err(error) => return answer(reply, Err(error)),
+        };
+        let Some(resource) = self.resources.get_mut(key) else { return };
+        resource.configuring.push(reply);
         if let (Some(mine), Some(disks)) = (&mut resource.disks, disks) {
             mine.replace(disks);
         }
         let before = std::mem::replace(&mut resource.settings, settings.clone());
         self.feed(key, Event::Configure(settings));
         self.peers_changed(key, &before.peers);
-        Ok(())
     }
 
     fn duplicate(&mut self, id: ResourceId) -> Result<Option<OpenDisks>, PlaneError> {

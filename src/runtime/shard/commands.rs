@@ -50,7 +50,19 @@ impl Shard {
                 self.ask_control(key, |resource| PlaneEvent::Propose { resource, ticket, expect, record });
             }
             Command::ReadRecord { ticket } => self.ask_control(key, |resource| PlaneEvent::ReadRecord { resource, ticket }),
+            Command::Configured => self.configured(key),
             Command::Stopped { clean } => self.stopped(key, clean),
+        }
+    }
+
+    /// An engine goes by what was configured: disks that it does not use any more are closed.
+    fn configured(&mut self, key: Key) {
+        let Some(resource) = self.resources.get_mut(key) else { return };
+        if let Some(disks) = &mut resource.disks {
+            disks.volumes.retain(|volume, _| resource.settings.volumes.contains_key(volume));
+        }
+        for reply in resource.configuring.drain(..) {
+            let _unheard = reply.send(Ok(()));
         }
     }
 
@@ -91,8 +103,8 @@ impl Shard {
             return;
         }
         let Attachment::Asking { volume, read_only, reply } = std::mem::replace(attachment, Attachment::Granted) else { return };
-        let answer = match (result, resource.settings.volumes.get(&volume)) {
-            (Ok(()), Some(&bytes)) => {
+        let answer = match (result, resource.engine.volume_bytes(volume)) {
+            (Ok(()), Some(bytes)) => {
                 let attachment = Box::new(Granted { mailbox: self.mailbox.clone(), resource: key, client: Some(client) });
                 Ok(OpenExport { resource: resource.id, volume, bytes, read_only, attachment })
             }
