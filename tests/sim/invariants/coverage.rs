@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use blkrep::format::Loaded;
+use blkrep::format::{Bitmap, Loaded};
 use blkrep::units::{BLOCKS_PER_EXTENT, NodeId, Record, VolumeId};
 
 use super::super::disk::SECTORS_PER_BLOCK;
@@ -68,7 +68,10 @@ fn between(world: &World, places: &[u64], m: (&Node, &Loaded), r: (&Node, &Loade
             continue;
         }
         let (volume, block) = block_of(world, sector);
-        let hot = |loaded: &Loaded| loaded.activity.get(&volume).is_none_or(|a| a.hot.is_set(block / BLOCKS_PER_EXTENT));
+        let extent = block / BLOCKS_PER_EXTENT;
+        // Maps that have not followed a growth yet say nothing about what is beyond their end.
+        let is_hot = |map: &Bitmap| extent < map.len() && map.is_set(extent);
+        let hot = |loaded: &Loaded| loaded.activity.get(&volume).is_none_or(|a| is_hot(&a.hot));
         if hot(m.1) || hot(r.1) || dirty(m.1, r.0.id, volume, block) || dirty(r.1, m.0.id, volume, block) {
             continue;
         }
@@ -87,5 +90,8 @@ fn block_of(world: &World, sector: u64) -> (VolumeId, u64) {
 
 fn dirty(loaded: &Loaded, of: NodeId, volume: VolumeId, block: u64) -> bool {
     let slots: BTreeMap<NodeId, u16> = loaded.superblock.peers.iter().map(|p| p.node).zip(0..).collect();
-    slots.get(&of).and_then(|slot| loaded.dirty.get(&(*slot, volume))).is_some_and(|bits| bits.is_set(block))
+    slots
+        .get(&of)
+        .and_then(|slot| loaded.dirty.get(&(*slot, volume)))
+        .is_some_and(|bits| block < bits.len() && bits.is_set(block))
 }
