@@ -335,7 +335,8 @@ impl Engine {
             superblock.continues = recorded;
             superblock.synced = Some((record.number, record.id));
             superblock.inconsistent = false;
-            superblock.outdated = false;
+            // Whoever admits it after it has left goes on without it: that it was in sync a moment ago is no news (rule Q7).
+            superblock.outdated &= self.left;
         }
         store.store_superblock(then, &mut self.ops, &mut self.out);
         true

@@ -27,6 +27,8 @@ from schedule import draw
 
 # Seeds that broke a promise once.
 KEPT = []
+# From here on stories try all that they can.
+LONG_MINUTES = 15
 # The most that a round may take.
 ROUND_MINUTES = 5
 # At the end of the time no round is begun that would probably not be finished.
@@ -41,6 +43,7 @@ def main():
             print(schedule, *schedule.faults, sep="\n  ")
         return 0
     suite.prepare()
+    suite.long = arguments.minutes >= LONG_MINUTES
     deadline = time.monotonic() + arguments.minutes * 60
     good, bad = 0, []
     for name, story, minutes in everything(arguments, deadline):

@@ -88,7 +88,8 @@ PROGRAM = """
 import os, sqlite3, sys
 folder, number = sys.argv[1], int(sys.argv[2])
 database = sqlite3.connect(folder + "/database", isolation_level=None)
-database.execute("pragma journal_mode = delete")
+# Not "delete": there a commit is a removed name, which FULL does not sync, so that a loss of power may undo it on any disk.
+database.execute("pragma journal_mode = truncate")
 database.execute("pragma synchronous = full")
 database.execute("create table if not exists entries (number integer primary key, text blob)")
 # What is in a new directory entry is only as durable as the directory.

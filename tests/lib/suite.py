@@ -27,6 +27,8 @@ from processes import adopt_orphans, descendants, end_all
 
 KEPT = Path(__file__).resolve().parents[2] / "target" / "test-logs"
 
+# Whether there is time for all that a story can try; else it tries a part.
+long = False
 _stories = []
 
 
