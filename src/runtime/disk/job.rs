@@ -87,6 +87,13 @@ impl Work {
             memory.restore(*id, memory_of_read);
         }
     }
+
+    /// Lets go of the buffer that was held until the end.
+    pub(super) fn let_go(&self, memory: &mut Memory) {
+        if let Self::Edge { buffer, .. } = self {
+            memory.release(*buffer);
+        }
+    }
 }
 
 impl Shard {
@@ -265,6 +272,7 @@ impl Shard {
         if let Some(of) = self.resources.get_mut(resource) {
             of.disk_jobs -= 1;
         }
+        work.let_go(&mut self.io.memory);
         let event = match work {
             Work::Meta => Event::MetaDone { op, ok: !matches!(outcome, DiskOutcome::Failed) },
             _ => Event::DiskDone { op, outcome },

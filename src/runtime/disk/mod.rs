@@ -48,6 +48,8 @@ impl Shard {
                 self.start_read(resource, op, range, into, Work::Read { buffer, detect_zeroes });
             }
             DiskIo::ReadEdge { range, buffer, block_in_buffer, from, len } => {
+                // The engine may give the buffer up meanwhile, with a client that is gone: it must not be another's before this is done.
+                self.io.memory.hold(buffer);
                 // A client waits for it, and it is gone in a moment: it may use what is kept for peers.
                 let Some(into) = self.io.memory.pool().try_allocate(length(range)) else {
                     return self.starve_disk(resource, op, io);
@@ -92,7 +94,11 @@ impl Shard {
             match self.starved.pop_front() {
                 Some(Starved::Client(key)) => self.serve_starved_client(key),
                 Some(Starved::Peer(key)) => self.hear_starved_peer(key),
-                Some(Starved::Disk { resource, op, io }) => self.start_disk(resource, op, io),
+                Some(Starved::Disk { resource, op, io }) => {
+                    let held = if let DiskIo::ReadEdge { buffer, .. } = io { Some(buffer) } else { None };
+                    self.start_disk(resource, op, io);
+                    held.into_iter().for_each(|buffer| self.io.memory.release(buffer));
+                }
                 Some(Starved::Meta { resource, op, at, bytes }) => self.start_meta(resource, op, at, bytes),
                 None => return,
             }
@@ -110,6 +116,7 @@ impl Shard {
     fn start_read(&mut self, resource: Key, op: OpId, range: BlockRange, into: Buffer, work: Work) {
         let Some(disk) = self.disk(resource, Place::Volume(range.volume)) else {
             work.give_back(into, &mut self.io.memory);
+            work.let_go(&mut self.io.memory);
             return self.answer_disk(resource, op, DiskOutcome::Failed);
         };
         let first = disk.read(range.offset(), into);
