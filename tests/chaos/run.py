@@ -26,7 +26,7 @@ from round import play
 from schedule import draw
 
 # Seeds that broke a promise once.
-KEPT = []
+KEPT = [101, 102, 105]
 # From here on stories try all that they can.
 LONG_MINUTES = 15
 # The most that a round may take.

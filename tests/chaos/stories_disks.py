@@ -1,14 +1,13 @@
 """Disks that fail, fill up, hang, and lose what was not synced."""
 
 import errno
-import time
 
 import oracle
 from cluster import Cluster
 from durable import DurableOracle
 from faultfs import FaultDisk
 from nbdkit import Nbdkit
-from round import check_logs, verified
+from round import verified
 from suite import check, story, wait_for
 
 BYTES = 64 << 20
@@ -122,29 +121,6 @@ def a_disk_hangs(scene):
     back(cluster[2])
     client.stop()
     settled(cluster, known)
-
-
-@story(minutes=2)
-def a_client_gives_up_in_the_middle_of_a_block(scene):
-    """A write of a part of a block waits for the rest to be read; the client goes away. When the disk has answered, nothing of that write
-    is anywhere, least of all in another client's, and the daemon goes on."""
-    cluster = faulty(scene, 2)
-    known = oracle.Oracle(BYTES // 512, seed=35, block=512)
-    one = cluster[1]
-    oracle.fill(known, one.uri("data"), share=0.2)
-    other = attach(known, one, most_blocks=64, within=range(4096, known.blocks))
-    wait_for("writes", acknowledged_more(known, 200), 30)
-    for _ in range(5):
-        one.pool.disk.hang("pool/data_00")
-        gone = oracle.Client(known, one.uri("data"), depth=32, most_blocks=3, zeroes=0, within=range(0, 4096), seed=35).start()
-        # Long enough for its requests to have come that far; if they have not, nothing is tested, and nothing fails.
-        time.sleep(0.3)
-        gone.abandon()
-        one.pool.disk.well()
-        wait_for("writes go on", acknowledged_more(known, 100), 30)
-    other.stop()
-    settled(cluster, known)
-    check_logs(cluster)
 
 
 def disk_fails(scene, failures):
