@@ -90,3 +90,44 @@ fn slot_of(superblock: &mut Superblock, settings: &Settings, node: NodeId) -> Op
     };
     u16::try_from(at).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{OnNoQuorum, Peer, Timeouts};
+    use crate::format::Region;
+    use crate::units::{Authority, ClusterId, Incarnation, Protocol, RecordId, ReplicaId, ResourceId};
+
+    #[test]
+    fn a_peer_that_gets_a_used_slot_does_not_inherit_what_its_bitmap_is_good_for() {
+        let (gone, new) = (NodeId(1), NodeId(2));
+        let mut superblock = Superblock {
+            version: 1,
+            cluster: ClusterId(1),
+            resource: ResourceId(1),
+            node: NodeId(0),
+            replica: ReplicaId(1),
+            incarnation: Incarnation(1),
+            continues: Incarnation(1),
+            clean: true,
+            inconsistent: false,
+            outdated: false,
+            synced: None,
+            record: None,
+            lineage: Vec::new(),
+            peers: vec![PeerSlot { node: gone, base: Some((7, RecordId(7))) }],
+            regions: vec![Region { volume: VolumeId(0), bytes: 4 << 20, at: 32 << 10, slots: 1 }],
+        };
+        let settings = Settings {
+            peers: [(new, Peer { name: "new".parse().unwrap(), diskful: true })].into(),
+            volumes: [(VolumeId(0), 4 << 20)].into(),
+            protocol: Protocol::C,
+            authority: Authority::Majority,
+            on_no_quorum: OnNoQuorum::SuspendIo,
+            resync_max: 0,
+            timeouts: Timeouts::default(),
+        };
+        assert_eq!(slot_of(&mut superblock, &settings, new), Some(0));
+        assert_eq!(superblock.peers, [PeerSlot { node: new, base: None }], "it is synced in full");
+    }
+}

@@ -134,6 +134,8 @@ mod status;
 mod stop;
 mod store;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod unsettled;
 
 pub use self::core::Engine;

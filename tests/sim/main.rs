@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let trace = args.iter().any(|a| a == "--trace");
     #[cfg(feature = "mutants")]
     if args.iter().any(|a| a == "--mutants") {
-        return mutants::run_all();
+        return mutants::run_all(args.iter().any(|a| a == "--all"));
     }
     #[cfg(feature = "mutants")]
     if let Some(name) = args.iter().position(|a| a == "--mutant").and_then(|at| args.get(at + 1)) {

@@ -1,0 +1,286 @@
+//! One engine among peers that are played by hand: what it asks for, and in which moment.
+//!
+//! Whole clusters are the simulator's. Here is what a cluster survives either way and only a list of commands can show: that a peer is not
+//! waited for, that a question is put to another one, that a stranger is refused.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::format::{Loaded, Loader, NewReplica, PeerSlot, SUPERBLOCK, Step, area_len, create, superblock_at};
+use crate::units::{
+    Authority, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role,
+    VolumeId,
+};
+use crate::wire::{Introduction, Message, RecordPoint, ReplicaStanding, Report, Standing};
+
+const ME: NodeId = NodeId(0);
+const B: NodeId = NodeId(1);
+const C: NodeId = NodeId(2);
+const CLUSTER: ClusterId = ClusterId(1);
+const RESOURCE: ResourceId = ResourceId(1);
+const BYTES: u64 = 4 << 20;
+
+/// An engine whose disks do at once what they are asked for, and its world.
+struct Rig {
+    engine: Engine,
+    links: Links,
+    now: Instant,
+    /// What the authority says.
+    record: Record,
+    proposed: Vec<Record>,
+    sent: Vec<(NodeId, Message)>,
+    done: Vec<Command>,
+    disk_fails: bool,
+    metadata_fails: bool,
+}
+
+impl Rig {
+    /// Node 0 with a replica, in sync with those of `peers`.
+    fn new(authority: Authority, peers: &[NodeId]) -> Self {
+        let all = std::iter::once(&ME).chain(peers);
+        let in_sync = all.map(|n| (*n, Incarnation(100 + u64::from(n.0)))).collect();
+        let record = Record::first(RecordId(77), in_sync, authority);
+        let volumes: BTreeMap<_, _> = [(VolumeId(0), BYTES)].into();
+        let base = Some((1, record.id));
+        let new = NewReplica {
+            cluster: CLUSTER,
+            resource: RESOURCE,
+            node: ME,
+            replica: ReplicaId(500),
+            incarnation: record.in_sync[&ME],
+            record: Some(record.clone()),
+            synced: base,
+            peers: peers.iter().map(|node| PeerSlot { node: *node, base }).collect(),
+            volumes: volumes.clone(),
+            slots: 7,
+        };
+        let settings = Settings {
+            peers: peers.iter().map(|n| (*n, Peer { name: format!("n{n}").parse().unwrap(), diskful: true })).collect(),
+            volumes,
+            protocol: Protocol::C,
+            authority,
+            on_no_quorum: OnNoQuorum::SuspendIo,
+            resync_max: 0,
+            timeouts: Timeouts::default(),
+        };
+        let identity = Identity { cluster: CLUSTER, resource: RESOURCE, node: ME, seed: [1, 2] };
+        let now = Instant(1_000_000_000);
+        let engine = Engine::start(identity, settings, Some(load(&new)), now);
+        let mut rig = Self {
+            engine,
+            links: Links::new(),
+            now,
+            record,
+            proposed: Vec::new(),
+            sent: Vec::new(),
+            done: Vec::new(),
+            disk_fails: false,
+            metadata_fails: false,
+        };
+        rig.carry_out();
+        rig
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(self.now, &self.links, event);
+        self.carry_out();
+    }
+
+    fn hear(&mut self, from: NodeId, message: Message) {
+        let reign = self.record.reign;
+        self.tell(Event::Message { from, reign, message, payload: None });
+    }
+
+    fn carry_out(&mut self) {
+        loop {
+            let mut commands = Vec::new();
+            self.engine.take_commands(&mut commands);
+            if commands.is_empty() {
+                return;
+            }
+            for command in commands {
+                if let Some(event) = self.do_it(command) {
+                    self.engine.handle(self.now, &self.links, event);
+                }
+            }
+        }
+    }
+
+    fn do_it(&mut self, command: Command) -> Option<Event> {
+        match command {
+            Command::Meta { op, .. } => Some(Event::MetaDone { op, ok: !self.metadata_fails }),
+            Command::Disk { op, .. } if self.disk_fails => Some(Event::DiskDone { op, outcome: DiskOutcome::Failed }),
+            Command::Disk { op, .. } => Some(Event::DiskDone { op, outcome: DiskOutcome::Done(None) }),
+            Command::Propose { ticket, record, .. } => {
+                self.proposed.push(record.clone());
+                self.record = record;
+                Some(Event::Answer { ticket, answer: Answer::Granted })
+            }
+            Command::ReadRecord { ticket } => Some(Event::Answer { ticket, answer: Answer::Is(self.record.clone()) }),
+            Command::Send { to, message, .. } => {
+                self.sent.push((to, message));
+                None
+            }
+            other => {
+                self.done.push(other);
+                None
+            }
+        }
+    }
+
+    fn standing(&self, node: NodeId) -> Standing {
+        let incarnation = Incarnation(100 + u64::from(node.0));
+        let synced = Some(RecordPoint { number: 1, id: RecordId(77) });
+        let replica = ReplicaStanding {
+            replica: ReplicaId(500 + u64::from(node.0)),
+            incarnation,
+            continues: incarnation,
+            disk: DiskState::UpToDate,
+            synced,
+        };
+        Standing {
+            replica: Some(replica),
+            record: Some(self.record.clone()),
+            lineage: Vec::new(),
+            role: Role::Secondary,
+            in_use: false,
+        }
+    }
+
+    /// A peer of some cluster connects.
+    fn meet(&mut self, node: NodeId, cluster: ClusterId) {
+        self.sent.clear();
+        self.tell(Event::LinkUp(node));
+        let greeting = self.sent.iter().find_map(|(to, m)| match m {
+            Message::Hello(hello) if *to == node => Some(hello.token),
+            _ => None,
+        });
+        let hello = Introduction {
+            cluster,
+            resource: RESOURCE,
+            token: 7,
+            answers: greeting.expect("whoever connects is greeted"),
+            volumes: vec![(VolumeId(0), BYTES)],
+            standing: self.standing(node),
+        };
+        self.hear(node, Message::Hello(Box::new(hello)));
+    }
+
+    /// A client attaches, and every peer follows.
+    fn serve(&mut self, peers: &[NodeId]) {
+        peers.iter().for_each(|peer| self.meet(*peer, CLUSTER));
+        self.tell(Event::Attach(ClientId(1)));
+        for &peer in peers {
+            self.sent.clear();
+            let standing = self.standing(peer);
+            self.hear(peer, Message::Standing(Box::new(standing)));
+            let session = self.sent.iter().find_map(|(to, m)| match m {
+                Message::Open { session, .. } if *to == peer => Some(*session),
+                _ => None,
+            });
+            let session = session.expect("a member that goes by the record is asked to follow");
+            let record = self.record.id;
+            self.hear(peer, Message::Report(Report { session, record, seen: 0, lease_left: 0 }));
+        }
+        assert!(self.done.contains(&Command::Attached { client: ClientId(1), result: Ok(()) }), "{:?}", self.done);
+    }
+
+    fn request(&mut self, id: u64, request: Request) {
+        self.tell(Event::Request { id: RequestId(id), client: ClientId(1), request });
+    }
+
+    fn answer_to(&self, id: u64) -> Option<Result<(), Failure>> {
+        self.done.iter().find_map(|c| match c {
+            Command::Complete { id: of, result } if *of == RequestId(id) => Some(*result),
+            _ => None,
+        })
+    }
+
+    /// The reads that a peer was asked for, by their questions.
+    fn asked_to_read(&self, node: NodeId) -> Vec<u64> {
+        let question = |(to, m): &(NodeId, Message)| match m {
+            Message::Read { id, .. } if *to == node => Some(*id),
+            _ => None,
+        };
+        self.sent.iter().filter_map(question).collect()
+    }
+}
+
+fn load(new: &NewReplica) -> Loaded {
+    let mut area = vec![0; usize::try_from(area_len(&new.volumes, new.slots)).unwrap()];
+    for step in create(new).unwrap() {
+        if let Step::Write { at, bytes } = step {
+            let at = usize::try_from(at).unwrap();
+            area[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+    let piece = |at: u64, len: usize| &area[usize::try_from(at).unwrap()..][..len];
+    let mut loader =
+        Loader::new(piece(superblock_at(0), SUPERBLOCK), piece(superblock_at(1), SUPERBLOCK), area.len() as u64).unwrap();
+    for span in loader.pieces() {
+        loader.feed(span.at, piece(span.at, usize::try_from(span.len).unwrap()));
+    }
+    loader.finish()
+}
+
+const WRITE: Request = Request::Write { volume: VolumeId(0), offset: 0, len: 4096, buffer: BufferId(1), fua: false };
+
+#[test]
+fn a_peer_that_says_that_it_leaves_is_not_waited_for() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    assert!(rig.record.in_sync.contains_key(&B));
+    rig.hear(B, Message::Leaving);
+    assert!(!rig.record.in_sync.contains_key(&B), "in the same moment, not when the connection ends");
+}
+
+#[test]
+fn a_primary_whose_disk_fails_leaves_the_in_sync_set_before_it_answers() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.disk_fails = true;
+    rig.request(1, WRITE);
+    assert_eq!(rig.proposed.last().map(|r| r.in_sync.keys().copied().collect::<Vec<_>>()), Some(vec![B]));
+    assert_eq!(rig.answer_to(1), None, "it is on no disk yet");
+    let seq = rig.sent.iter().find_map(|(_, m)| if let Message::Write(write) = m { Some(write.seq) } else { None });
+    rig.hear(B, Message::Written { seqs: vec![seq.expect("the write was sent")] });
+    assert_eq!(rig.answer_to(1), Some(Ok(())));
+}
+
+#[test]
+fn a_read_that_one_member_cannot_do_is_asked_of_the_next_and_of_none_twice() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    rig.serve(&[B, C]);
+    rig.disk_fails = true;
+    rig.sent.clear();
+    rig.request(1, Request::Read { volume: VolumeId(0), offset: 0, len: 4096, buffer: BufferId(1) });
+    let asked = rig.asked_to_read(B);
+    assert_eq!((asked.len(), rig.asked_to_read(C).len()), (1, 0));
+    rig.hear(B, Message::ReadReply { id: asked[0], ok: false });
+    let asked = rig.asked_to_read(C);
+    assert_eq!((rig.asked_to_read(B).len(), asked.len()), (1, 1));
+    rig.hear(C, Message::ReadReply { id: asked[0], ok: false });
+    assert_eq!(rig.answer_to(1), Some(Err(Failure::Io)));
+    assert_eq!((rig.asked_to_read(B).len(), rig.asked_to_read(C).len()), (1, 1));
+}
+
+#[test]
+fn a_record_that_could_not_be_stored_is_not_waited_for() {
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.metadata_fails = true;
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.now = rig.now.after(std::time::Duration::from_secs(3));
+    rig.tell(Event::Timeout);
+    let primary = rig.engine.status().record.and_then(|r| r.primary);
+    assert!(rig.engine.change.is_none() || primary == Some(ME), "the change is not stuck behind a disk that is gone");
+    assert_eq!(rig.engine.status().disk, DiskState::Failed);
+}
+
+#[test]
+fn another_clusters_engine_is_refused() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.meet(B, ClusterId(2));
+    assert_eq!(rig.engine.status().peers[0].connection, Connection::Refused);
+    rig.meet(B, CLUSTER);
+    assert_eq!(rig.engine.status().peers[0].connection, Connection::Connected);
+}
