@@ -79,7 +79,7 @@ UNIT = [
 ]
 ARCHITECTURE = [cargo("test", "--release", "--locked", "--test", "architecture")]
 
-SIM = [cargo("test", "--release", "--locked", "--test", "sim", "--", "--seeds", "1000", "--seconds", "120")]
+SIM = [cargo("test", "--release", "--locked", "--test", "sim", "--", "--seeds", "600", "--seconds", "120")]
 POOLS = [cargo("test", "--release", "--locked", "-p", "drbdpool", "--tests", BLKREP_TEST_ROOT="1")]
 
 # A new suite is one line here. Order: what fails soonest comes first.
