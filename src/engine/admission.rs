@@ -32,8 +32,26 @@ enum Stage {
     Proposed,
 }
 
+impl Admission {
+    /// Whether the replica was given what it needs to know, and nothing that is found out later reaches it before the record names it.
+    pub(super) fn is_handed_over(&self) -> bool {
+        !matches!(self.stage, Stage::Flushing { .. })
+    }
+
+    /// Whether the record is being asked for it.
+    pub(super) fn is_proposed(&self) -> bool {
+        matches!(self.stage, Stage::Proposed)
+    }
+}
+
 impl Engine {
     pub(super) fn consider_admission(&mut self) {
+        let proposed = self.change.is_some();
+        if let Some(reign) = self.reign.as_mut().filter(|r| !proposed && r.admission.as_ref().is_some_and(Admission::is_proposed))
+        {
+            // It was refused: another try.
+            reign.admission = None;
+        }
         let Some(reign) = self.reign.as_ref().filter(|r| r.phase == Phase::Serving) else { return };
         let Some(admission) = &reign.admission else {
             self.begin_admission();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::units::{BlockRange, Extent, NodeId};
 use crate::wire::{Message, RANGES_MAX};
 
+use super::admission::Admission;
 use super::core::{Engine, volume_blocks};
 use super::mutant::{Mutant, mutated};
 use super::peer::Peer;
@@ -40,6 +41,10 @@ impl Engine {
     pub(super) fn consider_cooling(&mut self) {
         let Some(store) = self.store.as_ref().filter(|s| !s.failed && s.activity.hot() > 0) else { return };
         let Some(reign) = self.reign.as_ref().filter(|r| r.cooling.is_none() && r.equal) else { return };
+        if reign.admission.as_ref().is_some_and(Admission::is_handed_over) && !mutated(Mutant::CoolDuringAdmission) {
+            // The bits that go with a cooling would not reach it, and it would be cold there when the role is given up (rule M4).
+            return;
+        }
         let limit = HOT_MIN.max(store.activity.extents() / 16);
         let idle = reign.last_write.after(IDLE) <= self.now && reign.flights.is_empty();
         let all = idle || reign.phase == Phase::SteppingDown;

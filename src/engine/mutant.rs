@@ -110,6 +110,8 @@ pub enum Mutant {
     AdmitEmptyHanded,
     /// M4: a target gets the bits of absent replicas without their windows.
     AdmitWithoutWindows,
+    /// M4: extents are cooled while a target that was given its bits is not a member yet.
+    CoolDuringAdmission,
     /// M4: a target says that all is stored before it is.
     AdmitUnstored,
     /// M4: a target does not get the bases of the bitmaps.

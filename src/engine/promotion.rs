@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::units::{DiskState, Incarnation, Instant, NodeId, Record};
 use crate::wire::Message;
 
+use super::admission::Admission;
 use super::change::Purpose;
 use super::core::{Engine, Stopping};
 use super::event::{AttachError, ClientId, Command};
@@ -259,6 +260,8 @@ impl Engine {
             let linger = !syncing && since.after(LINGER) <= now;
             if linger || reign.yield_role || stopping {
                 reign.phase = Phase::SteppingDown;
+                // The next primary goes on with it.
+                reign.admission = reign.admission.take().filter(Admission::is_proposed);
                 reign.flushes.wanted = true;
                 reign.step_down_from = reign.flushes.ended;
             }

@@ -144,6 +144,7 @@ impl Rig {
             lineage: Vec::new(),
             role: Role::Secondary,
             in_use: false,
+            volumes: vec![(VolumeId(0), BYTES)],
         }
     }
 
@@ -160,7 +161,6 @@ impl Rig {
             resource: RESOURCE,
             token: 7,
             answers: greeting.expect("whoever connects is greeted"),
-            volumes: vec![(VolumeId(0), BYTES)],
             standing: self.standing(node),
         };
         self.hear(node, Message::Hello(Box::new(hello)));

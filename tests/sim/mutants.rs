@@ -73,6 +73,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::LastPrimaryWhatever,
     Mutant::RestartNotRenewed,
     Mutant::AdmitWithoutWindows,
+    Mutant::CoolDuringAdmission,
     Mutant::AdmitUnstored,
     Mutant::AdmitWithoutBases,
     Mutant::ReportNothing,
