@@ -14,6 +14,7 @@
 //! | [`ring`] | io_uring and aligned buffers; the only `unsafe` of the program |
 //! | [`runtime`] | the data plane's shell: shard threads that run the engine's commands |
 //! | [`attach`] | a volume as a local block device: FUSE and loop; file systems on it |
+//! | [`docker`] | the Docker volume plugin |
 //! | [`control`] | the control plane's shell: Raft, membership, the reconciler |
 //! | [`api`] | HTTP/JSON types, routes and client |
 //! | [`cli`] | the command line |
@@ -23,6 +24,7 @@ pub mod attach;
 pub mod cli;
 pub mod cluster;
 pub mod control;
+pub mod docker;
 pub mod engine;
 pub mod format;
 pub mod nbd;

@@ -26,8 +26,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &["units"]),
     ("runtime", &["units", "format", "wire", "nbd", "engine", "ring"]),
     ("attach", &["units", "nbd", "ring", "api"]),
+    ("docker", &["units", "api", "attach"]),
     ("cli", &["units", "nbd", "api"]),
-    ("control", &["units", "format", "wire", "nbd", "engine", "ring", "runtime", "cluster", "api", "attach"]),
+    ("control", &["units", "format", "wire", "nbd", "engine", "ring", "runtime", "cluster", "api", "attach", "docker"]),
     ("main", &["units", "control", "cli", "api", "runtime"]),
 ];
 

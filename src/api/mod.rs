@@ -15,6 +15,7 @@
 mod assignments;
 mod attachments;
 mod client;
+mod docker;
 mod error;
 mod nodes;
 mod operations;
@@ -23,6 +24,7 @@ mod pools;
 mod resources;
 mod server;
 pub mod setup;
+pub mod size;
 pub mod state;
 mod status;
 mod views;
@@ -32,6 +34,7 @@ pub use assignments::{
 };
 pub use attachments::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Mounted, Unmount};
 pub use client::{Client, Connecting, Connector, Stream};
+pub use docker::{AddDockerVolume, DockerSettings, DockerVolume, ListDockerVolumes, Spread};
 pub use error::{ApiError, Code};
 pub use nodes::{AddNode, HowtoJoin, JoinTicket, ListNodes, Membership, Node, RemoveNode};
 pub use operations::{OPERATIONS, Operation, Promise, Service, routes};

@@ -121,6 +121,11 @@ operation_table! {
     /// Takes a resource's replica from a node.
     POST "/v1/assignments/remove" unassign_resource(UnassignResource) -> Done;
 
+    /// The Docker volumes.
+    GET "/v1/docker/volumes" list_docker_volumes(ListDockerVolumes) -> Vec<DockerVolume>;
+    /// Adds a resource with one volume, for Docker; its file system is made when it is mounted for the first time.
+    POST "/v1/docker/volumes/add" add_docker_volume(AddDockerVolume) -> AddedVolume;
+
     /// The volumes that are block devices, node by node.
     GET "/v1/attachments" list_attachments(ListAttachments) -> Vec<Attachment>;
     /// Makes a volume a block device of a node.

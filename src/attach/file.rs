@@ -11,8 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
-    WriteFlags,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, WriteFlags,
 };
 
 use super::link::Link;
@@ -132,6 +132,11 @@ impl Filesystem for VolumeFile {
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         // The block's size is what the loop device takes for the unit of its discards.
         reply.statfs(self.link.bytes() / u64::from(BLOCK), 0, 0, 1, 0, BLOCK, 255, BLOCK);
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        // The kernel does not ask again.
+        reply.error(Errno::ENOSYS);
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

@@ -83,7 +83,8 @@ impl Helper {
     /// Ends the attachment: what the device's cache holds is written, the device goes, the volume is closed.
     pub fn end(self) -> io::Result<()> {
         let Self { place, link, session, device, _lock } = self;
-        device.sync()?;
+        // A volume that fails is given up all the same.
+        let synced = device.sync();
         let name = device.path().to_owned();
         drop(device);
         let gone = wait_until_free(&name);
@@ -93,7 +94,7 @@ impl Helper {
         let unmounted = session.umount_and_join();
         link.close();
         place.remove()?;
-        unmounted
+        synced.and(unmounted)
     }
 }
 

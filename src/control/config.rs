@@ -1,5 +1,6 @@
 //! A node's own settings (`etc/blkrep.toml`) and who it is (`var/lib/blkrep/node.json`).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +38,9 @@ pub struct Config {
     /// Its ports.
     #[serde(default)]
     pub ports: Ports,
+    /// Options of Docker volumes for which nothing is said when they are created, as `docker volume create -o` takes them.
+    #[serde(default, rename = "docker-defaults", skip_serializing_if = "BTreeMap::is_empty")]
+    pub docker_defaults: BTreeMap<String, String>,
 }
 
 /// Who the node is. The file's presence is what makes a directory a member's.
@@ -131,6 +135,7 @@ mod tests {
             nbd: Some("127.0.0.1:10809".parse().unwrap()),
             docker: Some("/run/docker/plugins/blkrep.sock".into()),
             ports: Ports { control: 6999, replication: 7000, nbd: 10809 },
+            docker_defaults: BTreeMap::from([("fs".to_owned(), "xfs".to_owned())]),
         };
         config.store(&root).unwrap();
         assert_eq!(Config::load(&root).unwrap(), config);

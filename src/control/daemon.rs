@@ -25,7 +25,7 @@ use super::service::Operations;
 use super::setup::no_member;
 use super::status::{Question, Report};
 use super::tls::{Credentials, Tls};
-use super::{attachments, authority, local, nbd, reconciler};
+use super::{attachments, authority, docker, local, nbd, reconciler};
 use crate::api::setup::{Listener, Root};
 use crate::api::{ApiError, Code, routes, serve_connection};
 use crate::cluster::Cluster;
@@ -167,7 +167,10 @@ impl Daemon {
         let control = net::serve(sockets.control, node.gate.clone(), answers);
         self.servants.spawn(async move { ended("the control port", control.await) });
         let operations = Arc::new(Operations::new(node.clone(), doorkeeper, self.stop.clone()));
-        self.servants.spawn(serve_api(sockets.api, operations));
+        if let Some(path) = &node.config.docker {
+            self.doors.spawn(docker::serve(path.clone(), node.clone(), operations.clone()));
+        }
+        self.servants.spawn(serve_router(sockets.api, routes(operations)));
         let replication = links::serve(sockets.replication, node.clone());
         self.servants.spawn(async move { ended("the replication port", replication.await) });
         self.servants.spawn(answer_plane(node.clone(), Dialler::new(node.clone())?, inbox));
@@ -299,8 +302,8 @@ async fn answer_plane(node: Arc<Node>, mut dialler: Dialler, mut inbox: mpsc::Un
     }
 }
 
-async fn serve_api(listener: UnixListener, operations: Arc<Operations>) {
-    let router = routes(operations);
+/// Answers whoever connects, until it is dropped.
+pub(super) async fn serve_router(listener: UnixListener, router: axum::Router) {
     let mut guests = JoinSet::new();
     loop {
         match listener.accept().await {

@@ -12,6 +12,7 @@
 //! | [`links`] | replication links, proved and handed to the data plane |
 //! | [`nbd`] | NBD clients, negotiated and handed to the data plane |
 //! | [`attachments`] | volumes as block devices of this node, and what is mounted from them |
+//! | [`docker`] | Docker volumes in the model, and their plugin's socket |
 //! | [`status`], [`service`] | the API's operations |
 //! | [`removal`], [`unused`], [`holds`] | nothing is taken from under a client |
 //!
@@ -24,6 +25,7 @@ pub mod consensus;
 pub mod daemon;
 #[cfg(test)]
 mod daemon_tests;
+pub mod docker;
 mod failure;
 #[cfg(test)]
 mod handover_tests;

@@ -9,19 +9,19 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::Unused;
-use super::{attachments, local, options, removal};
+use super::{attachments, docker, local, options, removal};
 use crate::api::{
-    AddNode, AddPool, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment, Attach, Attachment,
-    ClusterStatus, Code, DefaultPool, DeployResource, Detach, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments,
-    ListAttachments, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListVolumes, Mount, Mounted, NodePool,
-    OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode, RemovePool, RemoveResource, RemoveVolume, ResizeVolume,
-    ResizedVolume, Resource, ResourceStatus, Service, SetOptions, Shutdown, UnassignResource, UndeployResource, Unmount, Volume,
-    state,
+    AddDockerVolume, AddNode, AddPool, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment,
+    Attach, Attachment, ClusterStatus, Code, DefaultPool, DeployResource, Detach, DockerVolume, Done, FreeSpace, HowtoJoin,
+    JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools,
+    ListResources, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode,
+    RemovePool, RemoveResource, RemoveVolume, ResizeVolume, ResizedVolume, Resource, ResourceStatus, Service, SetOptions,
+    Shutdown, UnassignResource, UndeployResource, Unmount, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
 };
-use crate::units::{Authority, BLOCK, Name, ResourceId};
+use crate::units::{Authority, BLOCK, Name};
 
 /// Answers the API's operations.
 pub struct Operations {
@@ -90,8 +90,7 @@ impl Operations {
 
     /// The command for so many replicas, on nodes that answer if there are enough.
     async fn deployment(&self, model: &Cluster, resource: Name, count: u32, pool: Option<Name>) -> Command {
-        let reports = status::gather(&self.node, model, Some(NO_RESOURCE)).await;
-        let avoid = model.nodes.keys().copied().filter(|node| !reports.contains_key(node)).collect();
+        let avoid = status::silent(&self.node, model).await;
         let total = usize::try_from(count).unwrap_or(usize::MAX);
         let (placement, keep) = (Place::Count(DeployCount::Total(total)), BTreeSet::new());
         Command::Deploy { resource, placement, avoid, keep, seed: local::random_seed(), pool }
@@ -331,6 +330,14 @@ impl Service for Operations {
         Box::pin(removal::unassign(&self.node, asked))
     }
 
+    fn list_docker_volumes(&self, asked: ListDockerVolumes) -> Promise<'_, Vec<DockerVolume>> {
+        Box::pin(docker::list(&self.node, asked))
+    }
+
+    fn add_docker_volume(&self, asked: AddDockerVolume) -> Promise<'_, AddedVolume> {
+        Box::pin(docker::add(&self.node, asked))
+    }
+
     fn list_attachments(&self, asked: ListAttachments) -> Promise<'_, Vec<Attachment>> {
         Box::pin(attachments::list(&self.node, asked))
     }
@@ -373,6 +380,3 @@ impl Service for Operations {
         })
     }
 }
-
-/// No resource has it: asks a node for an answer and nothing else.
-const NO_RESOURCE: ResourceId = ResourceId(0);

@@ -1,5 +1,6 @@
 //! `init`, `join`, `recover` and `daemon`: what makes a node, and runs it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,6 +176,7 @@ impl Place {
             pool: self.pool.as_ref().map(ToString::to_string),
             nbd: node.listen.nbd.on(self.address),
             docker: node.docker.clone(),
+            docker_defaults: BTreeMap::new(),
             ports: self.ports,
         }
     }

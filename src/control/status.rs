@@ -1,6 +1,6 @@
 //! How everything is: the model, and what each node's data plane says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +55,12 @@ impl Report {
 /// Asks all nodes at once; those that do not answer at once count as offline.
 pub async fn gather(node: &Arc<Node>, model: &Cluster, resource: Option<ResourceId>) -> Reports {
     gather_from(node, model, resource, |_| true).await
+}
+
+/// The nodes that do not answer at once.
+pub async fn silent(node: &Arc<Node>, model: &Cluster) -> BTreeSet<NodeId> {
+    let reports = gather(node, model, Some(NO_RESOURCE)).await;
+    model.nodes.keys().copied().filter(|node| !reports.contains_key(node)).collect()
 }
 
 /// The same of this node and those that `wanted` names.
@@ -253,3 +259,5 @@ fn pool(pool: &cluster::PoolReport) -> api::Pool {
 
 /// A node that takes longer is shown as offline: a listing is not worth more waiting.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// No resource has it: asks a node for an answer and nothing else.
+const NO_RESOURCE: ResourceId = ResourceId(0);

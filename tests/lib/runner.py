@@ -28,6 +28,9 @@ CARGO_PACKAGES = ["gcc", "libc6-dev"]
 NBD_PACKAGES = ["python3-libnbd", "libnbd-bin", "nbdkit", "qemu-utils", "fio"]
 CLUSTER_PACKAGES = [*NBD_PACKAGES, "lvm2", "iproute2", "nftables", "xfsprogs", "e2fsprogs", "mount"]
 
+# The engine's own package brings containerd and runc. Its service may want to start when it is installed; nothing here uses it.
+DOCKER_PACKAGES = [*CLUSTER_PACKAGES, "docker.io", "busybox-static"]
+
 CLI_PACKAGES = [*CLUSTER_PACKAGES, "groff-base"]
 
 # What a command may leave behind for the count of tests: cargo's summary, or the suites' own.
@@ -89,6 +92,7 @@ SUITES = [
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
     Suite("sim", 12, CARGO_PACKAGES, SIM),
     Suite("pools", 8, CLUSTER_PACKAGES, POOLS),
+    Suite("docker", 5, DOCKER_PACKAGES, [script("tests/docker/run.py")], needs_binary=True),
     Suite("vm", 9, [*CLUSTER_PACKAGES, "thin-provisioning-tools"], [script("tests/vm/run.py")]),
     Suite("harness", 3, CLUSTER_PACKAGES, [script("tests/lib/selftest.py")]),
     Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py")], needs_binary=True),

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Role, attach_here, uses};
+use super::{Role, attach_here, detach_here, uses};
+use crate::api::Detach;
 use crate::attach::launch;
-use crate::attach::place::Place;
+use crate::attach::place::{Place, State};
 use crate::control::node::Node;
+use crate::ring::loopback::is_claimed;
 use crate::units::VolumeId;
 
 /// Looks after the attachments, until it is dropped.
@@ -22,6 +24,7 @@ pub async fn keep(node: Arc<Node>) {
         let living = launch::living(&node.root).unwrap_or_default();
         uses::watch(&node, &living).await;
         clear_away(&node).await;
+        drop_unmounted(&node, &living).await;
         for (key, asked) in node.attachments.persistent() {
             let volume = asked.volume.unwrap_or(VolumeId(0));
             if Place::of(&node.root, &asked.resource, volume).is_alive()
@@ -53,6 +56,23 @@ async fn clear_away(node: &Arc<Node>) {
         if !place.is_alive() {
             tracing::info!(resource = %state.resource, volume = %state.volume, "an attachment's helper has died; it is taken away");
             launch::clear_away(&place);
+        }
+    }
+}
+
+/// Takes away what was attached for a mount that is there no more: one whose unmount took longer than anybody waited for it.
+async fn drop_unmounted(node: &Arc<Node>, living: &[(Place, State)]) {
+    let idle = |state: &State| {
+        state.for_mount
+            && !node.attachments.is_mounting(&state.resource, state.volume)
+            && matches!(is_claimed(&state.device), Ok(false))
+    };
+    for (_, state) in living.iter().filter(|(_, state)| idle(state)) {
+        let detach = Detach { resource: state.resource.clone(), volume: Some(state.volume), node: None };
+        let Some(_mounting) = node.attachments.mounting(&state.resource, state.volume) else { continue };
+        match detach_here(node, &detach).await {
+            Ok(_) => tracing::info!(resource = %state.resource, volume = %state.volume, "detached after its unmount"),
+            Err(error) => tracing::debug!(resource = %state.resource, %error, "cannot be detached yet"),
         }
     }
 }

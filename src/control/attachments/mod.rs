@@ -4,7 +4,7 @@ mod keep;
 mod mounts;
 pub mod uses;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +34,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 pub struct Book {
     /// How often clients have used the resources here.
     pub uses: Uses,
+    /// Volumes that are just being mounted, which have a device that nobody has taken yet.
+    mounting: Mutex<BTreeSet<(Name, VolumeId)>>,
     /// One change of a volume's attachment at a time.
     turns: Mutex<HashMap<(Name, VolumeId), Turn>>,
     persistent: PathBuf,
@@ -43,7 +45,23 @@ impl Book {
     /// The book of the node in `root`.
     pub fn new(root: &Root) -> Self {
         let state = root.state();
-        Self { uses: Uses::new(state.join("uses")), turns: Mutex::default(), persistent: state.join("attachments.json") }
+        Self {
+            uses: Uses::new(state.join("uses")),
+            mounting: Mutex::default(),
+            turns: Mutex::default(),
+            persistent: state.join("attachments.json"),
+        }
+    }
+
+    /// Notes that a volume is being mounted, until the answer is dropped; `None` when somebody does already.
+    fn mounting(&self, resource: &Name, volume: VolumeId) -> Option<Mounting<'_>> {
+        let key = (resource.clone(), volume);
+        let new = self.mounting.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        new.then_some(Mounting { book: self, key })
+    }
+
+    fn is_mounting(&self, resource: &Name, volume: VolumeId) -> bool {
+        self.mounting.lock().unwrap_or_else(PoisonError::into_inner).contains(&(resource.clone(), volume))
     }
 
     async fn turn(&self, resource: &Name, volume: VolumeId) -> OwnedMutexGuard<()> {
@@ -72,6 +90,18 @@ impl Book {
         }
         let bytes = serde_json::to_vec_pretty(&all).map_err(|error| ApiError::new(Code::Internal, error))?;
         write_private(&self.persistent, &bytes).map_err(|error| super::config::unusable(&self.persistent, &error))
+    }
+}
+
+/// A volume that is being mounted.
+struct Mounting<'a> {
+    book: &'a Book,
+    key: (Name, VolumeId),
+}
+
+impl Drop for Mounting<'_> {
+    fn drop(&mut self) {
+        self.book.mounting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -121,7 +151,8 @@ pub async fn list(node: &Arc<Node>, asked: ListAttachments) -> Result<Vec<Attach
     }
     let mut all = list_here(node)?;
     let mut answers = JoinSet::new();
-    for peer in model.nodes.values().filter(|peer| peer.id != node.me && peer.certificate.is_some()) {
+    let wanted = |name: &Name| asked.node.as_ref().is_none_or(|only| only == name);
+    for peer in model.nodes.values().filter(|peer| peer.id != node.me && peer.certificate.is_some() && wanted(&peer.name)) {
         let (node, there) = (node.clone(), peer.id);
         answers.spawn(async move { send::<Vec<Attachment>>(&node, there, &Errand::List, LIST).await });
     }

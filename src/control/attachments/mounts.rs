@@ -7,20 +7,26 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Role, attach_here, detach_here};
+use tokio::time::{Instant, sleep};
+
+use super::{Mounting, Role, attach_here, detach_here};
 use crate::api::{ApiError, Attach, Code, Detach, Done, FileSystem, Mount, Mounted, Unmount};
 use crate::attach::filesystem::{self, MountOptions};
 use crate::attach::launch;
 use crate::attach::place::State;
 use crate::cluster::Command;
 use crate::control::node::{Node, PATIENCE};
+use crate::ring::loopback::is_claimed;
 use crate::units::{Name, VolumeId};
 
 /// Mounts a volume's file system, which is made first when that is asked for and the volume is new.
 pub async fn mount(node: &Arc<Node>, asked: Mount) -> Result<Mounted, ApiError> {
     check_directory(&asked.path)?;
     let volume = asked.volume.unwrap_or(VolumeId(0));
+    let busy = || ApiError::new(Code::InUse, format_args!("volume {}/{volume} is just being mounted", asked.resource));
+    let _mounting = alone(node, &asked.resource, volume).await.ok_or_else(busy)?;
     if let Some(state) = attached(node, &asked.resource, volume)
         && let Some(at) = filesystem::mounts_of(&state.device).unwrap_or_default().first()
     {
@@ -57,6 +63,12 @@ pub async fn unmount(node: &Arc<Node>, asked: Unmount) -> Result<Done, ApiError>
     };
     filesystem::unmount(&asked.path, asked.lazily).await?;
     if state.for_mount && filesystem::mounts_of(&state.device).unwrap_or_default().is_empty() {
+        let released = until_released(&state.device).await;
+        if !released {
+            // It follows when whoever has it lets go; see `keep`.
+            let note = format!("{} is held still, by a mount in another namespace", state.device.display());
+            return Ok(Done { notes: vec![note] });
+        }
         let detach = Detach { resource: state.resource.clone(), volume: Some(state.volume), node: None };
         let detached = detach_here(node, &detach).await;
         if let (Err(error), false) = (detached, asked.lazily) {
@@ -64,6 +76,18 @@ pub async fn unmount(node: &Arc<Node>, asked: Unmount) -> Result<Done, ApiError>
         }
     }
     Ok(Done::default())
+}
+
+/// Waits until a device that was unmounted here is free: a container that is just being started has a copy of every mount for a moment.
+async fn until_released(device: &Path) -> bool {
+    let deadline = Instant::now() + RELEASE;
+    while let Ok(true) = is_claimed(device) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    true
 }
 
 async fn mount_device(node: &Arc<Node>, asked: &Mount, volume: VolumeId, device: &Path) -> Result<Mounted, ApiError> {
@@ -132,6 +156,18 @@ fn attached(node: &Node, resource: &Name, volume: VolumeId) -> Option<State> {
     living.into_iter().map(|(_, state)| state).find(|state| state.resource == *resource && state.volume == volume)
 }
 
+/// Waits until nobody else mounts the volume.
+async fn alone<'n>(node: &'n Node, resource: &Name, volume: VolumeId) -> Option<Mounting<'n>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mounting = node.attachments.mounting(resource, volume);
+        if mounting.is_some() || Instant::now() > deadline {
+            return mounting;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A directory that something can be mounted at.
 fn check_directory(path: &Path) -> Result<(), ApiError> {
     let bad = |why: &str| Err(ApiError::new(Code::BadRequest, format_args!("{} {why}", path.display())));
@@ -169,5 +205,7 @@ impl Note {
     }
 }
 
+/// How long a device may be held by others after it was unmounted here.
+const RELEASE: Duration = Duration::from_secs(10);
 /// The note while mkfs runs.
 const MAKING: &str = "making";
