@@ -47,34 +47,18 @@ impl Report {
         let open = node.plane.status().into_iter().filter(|status| wanted(status.resource));
         let failures = node.board.failures().into_iter().filter(|(id, _)| wanted(*id));
         let resources: BTreeMap<_, _> = open.map(|status| (status.resource, status)).collect();
-        let uses = node.attachments.uses.all(resources.keys().copied());
+        let uses = node.attachments.uses.all(resources.keys().copied().chain(question.resource));
         Self { resources, failures: failures.collect(), pool_failures: node.board.pool_failures(), uses }
     }
 }
 
 /// Asks all nodes at once; those that do not answer at once count as offline.
 pub async fn gather(node: &Arc<Node>, model: &Cluster, resource: Option<ResourceId>) -> Reports {
-    gather_from(node, model, resource, |_| true).await
-}
-
-/// The nodes that do not answer at once.
-pub async fn silent(node: &Arc<Node>, model: &Cluster) -> BTreeSet<NodeId> {
-    let reports = gather(node, model, Some(NO_RESOURCE)).await;
-    model.nodes.keys().copied().filter(|node| !reports.contains_key(node)).collect()
-}
-
-/// The same of this node and those that `wanted` names.
-pub async fn gather_from(
-    node: &Arc<Node>,
-    model: &Cluster,
-    resource: Option<ResourceId>,
-    wanted: impl Fn(NodeId) -> bool,
-) -> Reports {
     let question = Question { resource };
     let mut reports = Reports::from([(node.me, Report::of(node, &question))]);
     let request: Arc<[u8]> = serde_json::to_vec(&question).expect("a question can be written as JSON").into();
     let mut asked = JoinSet::new();
-    for peer in model.nodes.values().filter(|peer| peer.id != node.me && wanted(peer.id) && peer.certificate.is_some()) {
+    for peer in model.nodes.values().filter(|peer| peer.id != node.me && peer.certificate.is_some()) {
         let (peers, request, id, address) = (node.peers.clone(), request.clone(), peer.id, peer.control());
         asked.spawn(async move {
             let answer = peers.ask(id, address, Service::Node, &request, PATIENCE).await;
@@ -89,6 +73,12 @@ pub async fn gather_from(
         }
     }
     reports
+}
+
+/// The nodes that do not answer at once.
+pub async fn silent(node: &Arc<Node>, model: &Cluster) -> BTreeSet<NodeId> {
+    let reports = gather(node, model, Some(NO_RESOURCE)).await;
+    model.nodes.keys().copied().filter(|node| !reports.contains_key(node)).collect()
 }
 
 /// The whole status.

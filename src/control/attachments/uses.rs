@@ -13,6 +13,9 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::attach::place::{Place, State};
 use crate::control::node::Node;
@@ -82,6 +85,10 @@ pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, tok
     if state.token != token || state.id != resource {
         return Err(gone());
     }
+    if place.seen().is_some() {
+        // What the data plane tells of its connections may be that much older than the attaching that it has just granted.
+        sleep(STATUS_AGE).await;
+    }
     let seen = others(node, resource).await.map_err(|silent| {
         let silent = node.model().node_name(silent);
         Refusal::unknown(format!("node '{silent}' does not tell whether it has used the volume"))
@@ -133,19 +140,20 @@ fn compare(place: &Place, state: &State, seen: &BTreeMap<NodeId, u64>) -> Result
     Ok(false)
 }
 
-/// The counts of the nodes that this one is connected to for a resource; or one that does not tell.
+/// The counts of all other nodes that answer; or one that does not though this one is connected to it for the resource.
 async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeId, u64>, NodeId> {
     let status = node.plane.status().into_iter().find(|status| status.resource == resource);
-    let peers = status.into_iter().flat_map(|status| status.peers);
-    let connected: Vec<NodeId> = peers.filter(|peer| peer.connection == Connection::Connected).map(|peer| peer.node).collect();
-    let model = node.model();
-    let reports = status::gather_from(node, &model, Some(resource), |peer| connected.contains(&peer)).await;
-    let count = |peer: &NodeId| {
-        let report = reports.get(peer).ok_or(*peer)?;
-        Ok((*peer, report.uses.get(&resource).copied().unwrap_or(0)))
-    };
-    connected.iter().filter(|peer| **peer != node.me).map(count).collect()
+    let mut peers = status.into_iter().flat_map(|status| status.peers);
+    let reports = status::gather(node, &node.model(), Some(resource)).await;
+    if let Some(silent) = peers.find(|peer| peer.connection == Connection::Connected && !reports.contains_key(&peer.node)) {
+        return Err(silent.node);
+    }
+    let theirs = reports.iter().filter(|(peer, _)| **peer != node.me);
+    Ok(theirs.map(|(peer, report)| (*peer, report.uses.get(&resource).copied().unwrap_or(0))).collect())
 }
+
+/// How old the data plane's status may be, and some more.
+const STATUS_AGE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
