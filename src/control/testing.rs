@@ -214,7 +214,7 @@ impl TestNode {
             pool: Some(PoolChoice { kind: PoolKind::File, location }),
             witness: false,
             docker: None,
-            docker_defaults: std::collections::BTreeMap::new(),
+            docker_defaults: BTreeMap::new(),
         }
     }
 
