@@ -38,7 +38,8 @@ pub enum PoolError {
     },
     /// The volume group is not there.
     #[error(
-        "there is no volume group '{volume_group}' on this node; create it with 'vgcreate {volume_group} /dev/DEVICE', or use a \
+        "there is no volume group '{volume_group}' on this node; if there was, look for its disks with 'pvs' and 'lsblk'; else create \
+         it with 'vgcreate {volume_group} /dev/DEVICE', or use a \
          directory of files as pool (file:DIR)"
     )]
     NoVolumeGroup {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use drbdpool::PoolSpec;
 
+use super::consensus::ProposeError;
 use super::local;
 use super::node::{Node, PATIENCE};
 use crate::api::{AddPool, ApiError, Code, Done, RemovePool};
@@ -37,11 +38,13 @@ pub(super) async fn add(node: &Arc<Node>, asked: AddPool) -> Result<Done, ApiErr
         commands.push(Command::SetDefaultPool { node: node.me, name: name.clone() });
     }
     if let Err(error) = node.consensus.propose(Command::All(commands), PATIENCE).await {
-        // Whether it was taken is not known when nobody answered: then the announcer opens it, or it can be added again.
-        let (cluster, me) = (node.cluster, node.me);
-        let undo = move || local::release_pool(Some((spec, opened)), cluster, me);
-        if tokio::task::spawn_blocking(undo).await.is_err() {
-            tracing::warn!(pool = %name, "the pool keeps this node's mark");
+        // When nobody answered it may have been taken all the same: then the pool stays this node's, and the announcer opens it.
+        if let ProposeError::Refused(_) = &error {
+            let (cluster, me) = (node.cluster, node.me);
+            let undo = move || local::release_pool(Some((spec, opened)), cluster, me);
+            if tokio::task::spawn_blocking(undo).await.is_err() {
+                tracing::warn!(pool = %name, "the pool keeps this node's mark");
+            }
         }
         return Err(error.into());
     }

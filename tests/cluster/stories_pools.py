@@ -5,7 +5,7 @@ import subprocess
 import clients
 import oracle
 from cluster import Cluster
-from pools import FilePool, LvmPool, differences
+from pools import FilePool, LvmPool, differences, lvm
 from suite import check, story, wait_for
 
 MIB = 1 << 20
@@ -116,6 +116,45 @@ def a_thin_pool_that_fills_up_loses_nothing(scene):
     wait_for("it is known to be", lambda: two.run("assign-resource", "web", two.name, "--pool", "thin").returncode == 0, 60)
     cluster.wait_up_to_date("web", 2)
     oracle.verify(known, two.uri("web"))
+
+
+@story(minutes=4)
+def storage_that_changes_behind_the_daemons_back(scene):
+    """A volume is removed by hand, then the whole disk is pulled out: status and list-pools name what is missing and the way out, the
+    other node goes on, and what comes back is found again without a restart."""
+    cluster = scene.closes(Cluster(scene, 2, pool="lvm", pool_bytes=256 * MIB)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("web", "64MiB", 2)
+    known = oracle.Oracle(64 * MIB // 4096, seed=5)
+    oracle.fill(known, one.uri("web"))
+    group = two.pool.group
+
+    two.stop()
+    lvm("lvremove", "--quiet", "--yes", f"{group}/web_00")
+    two.start()
+    failure = wait_for("the loss is told", lambda: cluster.replicas("web")[two.name]["failure"], 30)
+    check("web_00" in failure and "unassign-resource" in failure, "what is missing and the way out", failure)
+    check(two.pool.volumes() == ["web_meta"], "nothing is made in its place", two.pool.volumes())
+    oracle.verify(known, one.uri("web"))
+
+    two.stop()
+    lvm("losetup", "--detach", two.pool.device)
+    two.start()
+    failure = wait_for("the pool's loss is told", lambda: pool_of(one, two).get("failure"), 30)
+    check(group in failure, "the group is named", failure)
+    check("failing" in one.blkrep("list-pools"), "the list shows it")
+    two.pool.device = lvm("losetup", "--find", "--show", str(two.pool.disk)).strip()
+    wait_for("the pool is found again", lambda: "failure" not in pool_of(one, two), 60)
+
+    one.blkrep("unassign-resource", "web", two.name, "-q")
+    wait_for("what was left is gone", lambda: two.pool.volumes() == [], 30)
+    wait_for("it can be put there again", lambda: one.run("assign-resource", "web", two.name).returncode == 0, 60)
+    cluster.wait_up_to_date("web", 2)
+    cluster.check_identical("web")
+
+
+def pool_of(asked, node):
+    return asked.json("list-pools", "-N", node.name)[0]
 
 
 def write(known, uri, begin, end):
