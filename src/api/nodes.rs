@@ -86,6 +86,9 @@ pub struct AddNode {
     /// Whether it has no storage and only votes (and may use volumes).
     #[serde(default)]
     pub witness: bool,
+    /// For how many seconds the token is good, 1 to 30 days of them; a day when absent.
+    #[serde(default)]
+    pub valid_for: Option<u64>,
 }
 
 /// Asks for a new join token for a node that was added and has not joined. Earlier tokens of that node end.
@@ -94,6 +97,9 @@ pub struct AddNode {
 pub struct HowtoJoin {
     /// The node.
     pub node: Name,
+    /// As of [`AddNode`].
+    #[serde(default)]
+    pub valid_for: Option<u64>,
 }
 
 /// What a new node needs to join, once.

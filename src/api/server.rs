@@ -126,7 +126,7 @@ mod tests {
         let asked = ListAssignments { node: Some("beta".parse().unwrap()), resource: None };
         assert_eq!(client.list_assignments(asked).await, Ok(Vec::new()));
         let (name, address) = ("beta".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let ticket = client.add_node(AddNode { name, address, port: None, witness: false }).await.unwrap();
+        let ticket = client.add_node(AddNode { name, address, port: None, witness: false, valid_for: None }).await.unwrap();
         assert_eq!((ticket.token.as_str(), ticket.expires_in), ("t", 60));
     }
 

@@ -21,6 +21,7 @@ mod picture;
 mod remote;
 mod session;
 mod size;
+mod span;
 mod spec;
 mod start;
 mod table;

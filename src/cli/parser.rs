@@ -10,6 +10,7 @@ use clap::{ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use super::exit::{Exit, Failure};
 use super::output;
 use super::size::{Bytes, Size};
+use super::span::Span;
 use super::spec::{Arg, Category, Form, Takes, Verb};
 use super::target::{Contact, PoolArgument, Target};
 use super::verbs;
@@ -193,6 +194,7 @@ fn reader(takes: Takes) -> (&'static str, ValueParser) {
         Takes::Volume => ("VOL", ValueParser::new(volume)),
         Takes::Size => ("SIZE", ValueParser::new(|text: &str| text.parse::<Size>())),
         Takes::Bytes => ("BYTES", ValueParser::new(|text: &str| text.parse::<Bytes>())),
+        Takes::Span => ("TIME", ValueParser::new(|text: &str| text.parse::<Span>())),
         Takes::Count => ("N", value_parser!(u32).range(1..).into()),
         Takes::Number(word) => (word, value_parser!(u64).into()),
         Takes::Address => ("IP", ValueParser::new(|text: &str| text.parse::<std::net::IpAddr>())),

@@ -131,6 +131,8 @@ pub(super) enum Takes {
     Size,
     /// A number of bytes, with or without a unit.
     Bytes,
+    /// A length of time.
+    Span,
     /// A number from 1.
     Count,
     /// A number from 0 of what the word says.

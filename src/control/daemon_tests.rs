@@ -158,7 +158,19 @@ async fn init_and_join_refuse_what_cannot_be_and_leave_nothing_behind() {
         assert!(!refused.message.contains(&token), "{what}: the token is in the message");
         assert_eq!(two.tree(), Vec::<String>::new(), "{what}: nothing is left behind");
     }
-    let renewed = one.client().howto_join(HowtoJoin { node: name("n2") }).await.unwrap();
+    let short = one.client().howto_join(HowtoJoin { node: name("n2"), valid_for: Some(1) }).await.unwrap();
+    assert_eq!(short.expires_in, 1);
+    let over = super::local::now() + 1;
+    eventually("its time is over", async || super::local::now() > over).await;
+    let expired = two.join(&short).await.unwrap_err();
+    assert!(expired.code == Code::Denied && expired.message.contains("expired"), "{expired}");
+    assert!(expired.hint.contains("howto-join n2"), "{expired:?}");
+    assert_eq!(two.tree(), Vec::<String>::new(), "nothing is left behind");
+    for wrong in [0, 31 * 24 * 3600, u64::MAX] {
+        let asked = HowtoJoin { node: name("n2"), valid_for: Some(wrong) };
+        assert_eq!(one.client().howto_join(asked).await.unwrap_err().code, Code::BadRequest);
+    }
+    let renewed = one.client().howto_join(HowtoJoin { node: name("n2"), valid_for: None }).await.unwrap();
     assert_eq!(two.join(&ticket).await.unwrap_err().code, Code::Denied, "the former token is void");
     two.join(&renewed).await.unwrap();
     assert_eq!(two.join(&renewed).await.unwrap_err().code, Code::AlreadyInitialized);

@@ -12,7 +12,7 @@ use super::consensus::{Consensus, Epoch};
 use super::local;
 use super::tls::{Authority, Credentials, Fingerprint};
 use super::token::Token;
-use crate::api::{AddNode, ApiError, Code, JoinTicket};
+use crate::api::{AddNode, ApiError, Code, HowtoJoin, JoinTicket};
 use crate::cluster::{Command, NodeKind, Ports, TokenHash};
 use crate::units::{ClusterId, Name, NodeId};
 
@@ -84,8 +84,10 @@ pub struct Doorkeeper {
     control: SocketAddr,
 }
 
-/// How long a token is good.
-pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How long a token is good, in seconds, unless it is said.
+const TOKEN_LIFE: u64 = 24 * 3600;
+/// And at most: one that is forgotten must not open the cluster for ever.
+const TOKEN_LIFE_MAX: u64 = 30 * 24 * 3600;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -97,20 +99,22 @@ impl Doorkeeper {
 
     /// Announces a node, and draws its token.
     pub async fn invite(&self, asked: AddNode) -> Result<JoinTicket, ApiError> {
-        let (token, expires) = self.draw(asked.name.clone())?;
+        let (token, life) = (self.draw(asked.name.clone())?, life(asked.valid_for)?);
         let ports = local::ports(asked.port.unwrap_or_else(|| self.control.port()), None)?;
         let kind = if asked.witness { NodeKind::Witness } else { NodeKind::Storage };
         let (name, address) = (asked.name, asked.address);
+        let expires = local::now() + life;
         let command = Command::InviteNode { name, address, ports, kind, token: token.hash(), expires };
         self.consensus.propose(command, PATIENCE).await?;
-        Ok(self.ticket(token))
+        Ok(self.ticket(token, life))
     }
 
     /// Draws another token for a node that was announced. The former one is void.
-    pub async fn invite_again(&self, node: Name) -> Result<JoinTicket, ApiError> {
-        let (token, expires) = self.draw(node.clone())?;
-        self.consensus.propose(Command::RenewInvitation { name: node, token: token.hash(), expires }, PATIENCE).await?;
-        Ok(self.ticket(token))
+    pub async fn invite_again(&self, asked: HowtoJoin) -> Result<JoinTicket, ApiError> {
+        let (token, life) = (self.draw(asked.node.clone())?, life(asked.valid_for)?);
+        let (name, expires) = (asked.node, local::now() + life);
+        self.consensus.propose(Command::RenewInvitation { name, token: token.hash(), expires }, PATIENCE).await?;
+        Ok(self.ticket(token, life))
     }
 
     /// Answers a node that knocks.
@@ -151,15 +155,24 @@ impl Doorkeeper {
         })))
     }
 
-    fn draw(&self, node: Name) -> Result<(Token, u64), ApiError> {
+    fn draw(&self, node: Name) -> Result<Token, ApiError> {
         let fingerprint = Fingerprint::of_pem(&self.credentials.ca)?;
-        Ok((Token { fingerprint, secret: local::random_bytes(), node }, local::now() + TOKEN_LIFE.as_secs()))
+        Ok(Token { fingerprint, secret: local::random_bytes(), node })
     }
 
-    fn ticket(&self, token: Token) -> JoinTicket {
+    fn ticket(&self, token: Token, expires_in: u64) -> JoinTicket {
         let text = token.reveal();
-        JoinTicket { node: token.node, contact: self.control, token: text, expires_in: TOKEN_LIFE.as_secs() }
+        JoinTicket { node: token.node, contact: self.control, token: text, expires_in }
     }
+}
+
+/// For how many seconds a token is to be good.
+fn life(asked: Option<u64>) -> Result<u64, ApiError> {
+    let life = asked.unwrap_or(TOKEN_LIFE);
+    if (1..=TOKEN_LIFE_MAX).contains(&life) {
+        return Ok(life);
+    }
+    Err(ApiError::new(Code::BadRequest, format_args!("a token cannot be good for {life} seconds")).hint("give 1s to 30d"))
 }
 
 /// A new node's first question.

@@ -204,7 +204,7 @@ impl Service for Operations {
     }
 
     fn howto_join(&self, asked: HowtoJoin) -> Promise<'_, JoinTicket> {
-        Box::pin(self.doorkeeper.invite_again(asked.node))
+        Box::pin(self.doorkeeper.invite_again(asked))
     }
 
     fn remove_node(&self, asked: RemoveNode) -> Promise<'_, Done> {

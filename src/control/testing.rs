@@ -251,7 +251,7 @@ impl TestNode {
 
     pub(super) async fn ticket(&self, of: &Self) -> Result<JoinTicket, ApiError> {
         let (name, address) = (of.name.parse().unwrap(), of.address);
-        self.client().add_node(AddNode { name, address, port: Some(of.port), witness: false }).await
+        self.client().add_node(AddNode { name, address, port: Some(of.port), witness: false, valid_for: None }).await
     }
 
     /// What is on disk, for "nothing was changed".

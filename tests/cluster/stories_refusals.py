@@ -1,8 +1,10 @@
 """Wrong inputs: each is refused with a message and a status that is not 0, and changes nothing."""
 
 import contextlib
+import os
 import re
 import socket
+import time
 
 import clients
 import network
@@ -133,6 +135,24 @@ def tokens_that_open_nothing(scene):
 
 
 @story(minutes=3)
+def a_token_whose_time_is_over(scene):
+    """A token that has expired is refused, and nothing is left of the attempt; another one is drawn and good."""
+    cluster = scene.closes(Cluster(scene, 2))
+    one, two = cluster.nodes
+    one.init()
+    for wrong in ("0s", "31d", "5", "soon"):
+        one.refuses("add-node", "-j", two.name, two.address, "--valid-for", wrong)
+    late = join_command(one.blkrep("add-node", "-j", two.name, two.address, "--valid-for", "1s"))
+    over = time.time() + 2
+    wait_for("its time is over", lambda: time.time() > over, 10)
+    before = tree(two.root)
+    two.refuses(*late, "-q", *two.local, naming=["expired", "howto-join"])
+    check(tree(two.root) == before, "nothing was made", tree(two.root))
+    two.join(join_command(one.blkrep("howto-join", two.name, "--valid-for", "5m")))
+    cluster.wait_online(one)
+
+
+@story(minutes=3)
 def volumes_that_cannot_be(scene):
     """Names, sizes and numbers of replicas that are wrong, taken or too large."""
     cluster = scene.closes(Cluster(scene, 2)).form()
@@ -240,6 +260,91 @@ def a_full_pool(scene):
     one.blkrep("remove-resource", "first", "-q")
     wait_for("its room is free", lambda: one.blkrep("add-volume", "third", "100MiB", "--deploy", "2"), 30)
     cluster.wait_up_to_date("third", 2)
+
+
+@story(minutes=3)
+def a_full_file_pool(scene):
+    """As on volume groups, on a small file system. When another program has taken the room that the pool was known to have, the
+    status tells what lacks it; it is made as soon as there is room."""
+    cluster = scene.closes(Cluster(scene, 2, pool="small", pool_bytes=256 * MIB)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("first", "100MiB", 2)
+    with unchanged(cluster):
+        said = one.refuses("add-volume", "second", "200MiB", "--deploy", "2", naming=["room", "bytes"])
+        check(one.name in said or two.name in said, "the node with the most room is named", said)
+    two.pool.fill(leave=16 * MIB)
+    one.blkrep("add-volume", "second", "64MiB", "--deploy", "2", "--wait", "0")
+    wait_for("what lacks room is told", lambda: "bytes free" in (cluster.replicas("second", one)[two.name]["failure"] or ""), 30)
+    known = oracle.Oracle(100 * MIB // 4096, seed=43)
+    oracle.fill(known, one.uri("first"))
+    two.pool.make_room()
+    cluster.wait_up_to_date("second", 2)
+    oracle.verify(known, two.uri("first"))
+    check(clients.size(one.uri("second")) == 64 * MIB, "it is served")
+
+
+@story(minutes=4)
+def a_sparse_pool_that_runs_full(scene):
+    """The file system below one replica's sparse file is full. That replica fails, the client notices nothing, and everything that
+    was acknowledged is on the other; the status says which one has failed."""
+    cluster = scene.closes(Cluster(scene, 2, pool="small-thin", pool_bytes=256 * MIB)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("web", "64MiB", 2)
+    known = oracle.Oracle(64 * MIB // 4096, seed=44)
+    two.pool.fill(leave=24 * MIB)
+    oracle.fill(known, one.uri("web"))
+    wait_for("the full one has failed", lambda: cluster.replicas("web", one)[two.name]["disk"] == "Failed", 30)
+    oracle.verify(known, one.uri("web"))
+    check(cluster.replicas("web", one)[one.name]["disk"] == "UpToDate", "the other is well")
+
+
+@story(minutes=4)
+def storage_that_is_not_the_replicas(scene):
+    """Metadata of another resource, a volume's file that is too short, a pool of another cluster: told in the status, not touched,
+    and the other replica serves. When the right storage is back, the node takes part again."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one, two = cluster.nodes
+    for name in ("web", "db"):
+        cluster.add_volume(name, "16MiB", 2)
+    known = oracle.Oracle(16 * MIB // 4096, seed=45)
+    oracle.fill(known, one.uri("web"))
+
+    def told(word):
+        failure = cluster.replicas("web", one).get(two.name, {}).get("failure") or ""
+        return word in failure and failure
+
+    def with_wrong(file, spoil, word):
+        two.stop()
+        kept = file.read_bytes()
+        spoil(file)
+        spoilt = file.read_bytes()
+        two.start()
+        scene.note(wait_for(f"the status says '{word}'", lambda: told(word), 30))
+        check(file.read_bytes() == spoilt, "it was not touched")
+        check(clients.size(one.uri("web")) == 16 * MIB, "the other replica serves")
+        two.stop()
+        file.write_bytes(kept)
+        two.start()
+        cluster.wait_up_to_date("web", 2)
+
+    pool = two.pool.folder
+    with_wrong(pool / "web_meta", lambda file: file.write_bytes((pool / "db_meta").read_bytes()), "belongs to resource")
+    with_wrong(pool / "web_00", lambda file: os.truncate(file, 8 * MIB), "bytes")
+    strange = scene.closes(Cluster(scene, 1, folder=scene.folder / "strange", enter=cluster.network.enter(2))).form()[1]
+    strange.stop()
+    two.stop()
+    pool.rename(pool.with_name("kept"))
+    strange.pool.folder.rename(pool)
+    before = tree(pool)
+    two.start()
+    scene.note(wait_for("the status says whose it is", lambda: told("cluster"), 60))
+    check(tree(pool) == before, "it was not touched", tree(pool))
+    two.stop()
+    pool.rename(strange.pool.folder)
+    pool.with_name("kept").rename(pool)
+    two.start()
+    cluster.wait_up_to_date("web", 2)
+    oracle.verify(known, two.uri("web"))
 
 
 @contextlib.contextmanager

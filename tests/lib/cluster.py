@@ -21,7 +21,7 @@ from pathlib import Path
 import clients
 import network
 from faultfs import FaultDisk
-from pools import FilePool, LvmPool, differences
+from pools import FilePool, LvmPool, SmallFilePool, differences
 from processes import end_all, is_alive
 from suite import check, wait_for
 
@@ -200,6 +200,8 @@ class Cluster:
             (folder / "root/var/lib/blkrep").symlink_to(disk.path / "state")
         elif pool == "lvm":
             storage = self.scene.closes(LvmPool(folder, f"n{number}", pool_bytes))
+        elif pool in ("small", "small-thin"):
+            storage = self.scene.closes(SmallFilePool(folder, pool_bytes, thin=pool == "small-thin"))
         else:
             storage = FilePool(folder / "pool")
         if self.network:

@@ -43,6 +43,38 @@ class FilePool:
         pass
 
 
+class SmallFilePool(FilePool):
+    """A directory of files, sparse ones if `thin`, on a file system of its own that has so many bytes."""
+
+    def __init__(self, folder, bytes, thin=False):
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.image, self.mounted, self.thin = folder / "small.img", folder / "small", thin
+        with open(self.image, "wb") as image:
+            image.truncate(bytes)
+        self.mounted.mkdir()
+        lvm("mkfs.ext4", "-q", "-F", "-m", "0", str(self.image))
+        lvm("mount", "-o", "loop", str(self.image), str(self.mounted))
+        super().__init__(self.mounted / "pool")
+
+    @property
+    def option(self):
+        return f"{'file-thin' if self.thin else 'file'}:{self.folder}"
+
+    def fill(self, leave):
+        """Has another program fill the file system but for so many bytes."""
+        free = os.statvfs(self.mounted)
+        with open(self.mounted / "others", "wb") as others:
+            os.posix_fallocate(others.fileno(), 0, free.f_bavail * free.f_frsize - leave)
+
+    def make_room(self):
+        (self.mounted / "others").unlink()
+
+    def close(self):
+        leftovers.quietly("umount", "-l", str(self.mounted))
+        self.image.unlink(missing_ok=True)
+
+
 class LvmPool:
     """A volume group on a loop device. Nothing in it is ever active: works without device-mapper."""
 

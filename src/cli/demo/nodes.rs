@@ -140,7 +140,7 @@ impl Node {
 
     async fn join(&self, member: &Self) -> Result<(), Failure> {
         let (name, address) = (self.name.clone(), self.address.ip());
-        let request = AddNode { name, address, port: Some(self.address.port()), witness: false };
+        let request = AddNode { name, address, port: Some(self.address.port()), witness: false, valid_for: None };
         let ticket = member.client.add_node(request).await?;
         self.run(&["join", &ticket.contact.to_string(), "--no-nbd", "--no-start"], &ticket.token).await
     }

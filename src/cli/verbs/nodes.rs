@@ -11,12 +11,16 @@ use crate::cli::given::Given;
 use crate::cli::lists::{LISTING, NODES};
 use crate::cli::output::{Format, SUCCESS};
 use crate::cli::session::Session;
+use crate::cli::span::Span;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::cli::{remote, wait};
 use crate::units::Name;
 
 /// How long a node that has joined may take until it is online.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const VALID_FOR: Arg =
+    Arg::option("valid-for", None, Takes::Span, "For how long the token is good: 1s to 30d").default("24h");
 
 /// The verbs.
 pub(super) const VERBS: &[Verb] = &[
@@ -34,6 +38,7 @@ pub(super) const VERBS: &[Verb] = &[
             Arg::option("port", Some('p'), Takes::Port, "Its port for its peers [default: 6999]"),
             Arg::flag("no-storage", Some('s'), "It has no storage: it votes, and uses volumes of others"),
             Arg::flag("no-autojoin", Some('j'), "Do not try ssh"),
+            VALID_FOR,
         ]],
         examples: &[
             Example { line: "add-node nodo2 10.43.100.3", does: "Add a second node" },
@@ -51,8 +56,11 @@ pub(super) const VERBS: &[Verb] = &[
         category: Category::Cluster,
         short: "Print the join command of a node once more",
         long: "For a node that was added and has not joined. The command has a new token; an earlier one of the same node ends.",
-        args: &[&[Arg::place("node", Takes::Node, "The node")]],
-        examples: &[Example { line: "howto-join nodo2", does: "Print the join command of nodo2" }],
+        args: &[&[Arg::place("node", Takes::Node, "The node"), VALID_FOR]],
+        examples: &[
+            Example { line: "howto-join nodo2", does: "Print the join command of nodo2" },
+            Example { line: "howto-join nodo2 --valid-for 10m", does: "Print one that is good for ten minutes" },
+        ],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(howto_join(session, given)),
     },
@@ -90,7 +98,9 @@ pub(super) const VERBS: &[Verb] = &[
 
 async fn add(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let address: IpAddr = given.one("address");
-    let request = AddNode { name: given.one("name"), address, port: given.maybe("port"), witness: given.flag("no-storage") };
+    let Span(valid_for) = given.one("valid-for");
+    let (name, port, witness) = (given.one("name"), given.maybe("port"), given.flag("no-storage"));
+    let request = AddNode { name, address, port, witness, valid_for: Some(valid_for) };
     let ticket = session.client.add_node(request).await?;
     let autojoin = !given.flag("no-autojoin") && session.output.format != Format::Json;
     if !autojoin || !remote::reachable(address).await {
@@ -107,7 +117,8 @@ async fn add(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
 }
 
 async fn howto_join(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    let ticket = session.client.howto_join(HowtoJoin { node: given.one("node") }).await?;
+    let Span(valid_for) = given.one("valid-for");
+    let ticket = session.client.howto_join(HowtoJoin { node: given.one("node"), valid_for: Some(valid_for) }).await?;
     if session.output.format != Format::Json {
         let warning = "IMPORTANT: Execute the following command only on node";
         session.output.note(format_args!("{warning} {}!", ticket.node));
