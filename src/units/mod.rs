@@ -7,6 +7,8 @@ mod ids;
 mod record;
 mod slab;
 mod state;
+#[cfg(test)]
+pub(crate) mod strategies;
 mod time;
 
 pub use blocks::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, EXTENT, Extent, blocks_of, extents_of};

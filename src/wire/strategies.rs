@@ -1,6 +1,6 @@
 //! Messages for tests.
 
-use proptest::collection::{btree_map, vec};
+use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
@@ -9,9 +9,10 @@ use super::{
     BlockHash, Features, Frame, Hello, Introduction, LinkMessage, Message, Process, Program, RecordPoint, ReplicaStanding,
     Report, Standing, Versions, Write, Zero,
 };
+use crate::units::strategies::record;
 use crate::units::{
-    Authority, BLOCK, BLOCKS_PER_EXTENT, BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId,
-    ReplicaId, ResourceId, Role, VolumeId,
+    BLOCK, BLOCKS_PER_EXTENT, BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, RecordId, ReplicaId, ResourceId,
+    Role, VolumeId,
 };
 
 /// A frame with a payload that fits it.
@@ -139,22 +140,6 @@ fn dirty() -> impl Strategy<Value = Vec<(NodeId, Vec<BlockRange>)>> {
 
 fn point() -> impl Strategy<Value = RecordPoint> {
     any::<(u64, u64)>().prop_map(|(number, id)| RecordPoint { number, id: RecordId(id) })
-}
-
-fn record() -> impl Strategy<Value = Record> {
-    let in_sync = btree_map(any::<u32>().prop_map(NodeId), any::<u64>().prop_map(Incarnation), 0..=32);
-    (any::<[u64; 3]>(), option::of(any::<u64>()), in_sync, option::of(any::<u32>()), any::<(bool, bool)>()).prop_map(
-        |([number, id, reign], parent, in_sync, primary, (off, unwritten))| Record {
-            number,
-            id: RecordId(id),
-            parent: parent.map(RecordId),
-            in_sync,
-            primary: primary.map(NodeId),
-            reign,
-            authority: if off { Authority::Off } else { Authority::Majority },
-            unwritten,
-        },
-    )
 }
 
 fn standing() -> impl Strategy<Value = Standing> {

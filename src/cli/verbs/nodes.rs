@@ -19,8 +19,7 @@ use crate::units::Name;
 /// How long a node that has joined may take until it is online.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const VALID_FOR: Arg =
-    Arg::option("valid-for", None, Takes::Span, "For how long the token is good: 1s to 30d").default("24h");
+const VALID_FOR: Arg = Arg::option("valid-for", None, Takes::Span, "For how long the token is good: 1s to 30d").default("24h");
 
 /// The verbs.
 pub(super) const VERBS: &[Verb] = &[

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::{LINEAGE_MAX, PeerSlot, Superblock};
 use crate::format::layout::{SLOTS_MAX, plan};
+use crate::units::strategies::record;
 use crate::units::{Authority, ClusterId, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
 
 /// A superblock with something in every field.
@@ -77,21 +78,4 @@ fn peers() -> impl Strategy<Value = Vec<PeerSlot>> {
 
 fn regions() -> impl Strategy<Value = BTreeMap<VolumeId, u64>> {
     prop::collection::btree_map(any::<u16>().prop_map(VolumeId), 0..1_u64 << 44, 0..20)
-}
-
-fn record() -> impl Strategy<Value = Record> {
-    let in_sync = prop::collection::btree_map(any::<u32>().prop_map(NodeId), any::<u64>().prop_map(Incarnation), 0..=32);
-    let flags = (any::<bool>(), any::<bool>());
-    (any::<[u64; 3]>(), prop::option::of(any::<u64>()), prop::option::of(any::<u32>()), in_sync, flags).prop_map(
-        |([number, id, reign], parent, primary, in_sync, (off, unwritten))| Record {
-            number,
-            id: RecordId(id),
-            parent: parent.map(RecordId),
-            in_sync,
-            primary: primary.map(NodeId),
-            reign,
-            authority: if off { Authority::Off } else { Authority::Majority },
-            unwritten,
-        },
-    )
 }
