@@ -88,12 +88,25 @@ pub struct DeployResource {
     pub resource: Name,
     /// How many.
     pub count: u32,
+    /// Whether so many more or fewer than now; in all when absent.
+    #[serde(default)]
+    pub relative: Option<Relative>,
     /// Whether every other node shall be able to use it without a replica.
     #[serde(default)]
     pub with_clients: bool,
     /// The pool of new replicas, by name; absent: where the volumes want to be.
     #[serde(default)]
     pub pool: Option<Name>,
+}
+
+/// More or fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relative {
+    /// So many more.
+    More,
+    /// So many fewer.
+    Fewer,
 }
 
 /// Takes every replica of a resource away and keeps its definition.

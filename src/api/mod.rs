@@ -30,7 +30,8 @@ mod status;
 mod views;
 
 pub use assignments::{
-    AssignResource, Assignment, DeployResource, ListAssignments, Placement, Replicas, UnassignResource, UndeployResource,
+    AssignResource, Assignment, DeployResource, ListAssignments, Placement, Relative, Replicas, UnassignResource,
+    UndeployResource,
 };
 pub use attachments::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Mounted, Unmount};
 pub use client::{Client, Connecting, Connector, Stream};

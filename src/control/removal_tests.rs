@@ -11,7 +11,8 @@ use super::holds::{self, HoldRequest};
 use super::testing::{TestNode, eventually};
 use super::unused::Unused;
 use crate::api::{
-    ApiError, Code, DeployResource, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource, UndeployResource,
+    ApiError, Code, DeployResource, Relative, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource,
+    UndeployResource,
 };
 use crate::cluster::{Command, Refusal, Resource};
 use crate::nbd::client::{Handshake, HandshakeError};
@@ -71,7 +72,7 @@ async fn a_client_that_no_status_shows_keeps_everything_where_it_is() {
         assert_eq!(refusal.code, Code::InUse, "{refusal:?}");
         assert!(refusal.message.contains("client"), "{refusal:?}");
     }
-    let fewer = DeployResource { resource: web(), count: 1, with_clients: false, pool: None };
+    let fewer = DeployResource { resource: web(), count: 1, relative: Some(Relative::Fewer), with_clients: false, pool: None };
     assert_eq!(api.deploy_resource(fewer).await.unwrap().nodes, [nodes[1].name.parse().unwrap()], "the one with the client");
     let other = attach(&nodes[1]).await.unwrap().unwrap();
     shown.drop_clients(2).await;

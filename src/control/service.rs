@@ -14,7 +14,7 @@ use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment,
     Attach, Attachment, ClusterStatus, Code, DefaultPool, DeployResource, Detach, DockerVolume, Done, FreeSpace, HowtoJoin,
     JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools,
-    ListResources, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, RemoveNode,
+    ListResources, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode,
     RemovePool, RemoveResource, RemoveVolume, ResizeVolume, ResizedVolume, Resource, ResourceStatus, Service, SetOptions,
     Shutdown, UnassignResource, UndeployResource, Unmount, Volume, state,
 };
@@ -80,7 +80,8 @@ impl Operations {
             commands.push(Command::SetMetadataPool { resource: asked.resource.clone(), pool: Some(pool) });
         }
         if let Some(count) = asked.deploy {
-            commands.push(self.deployment(&model, asked.resource.clone(), count, None).await);
+            let total = DeployCount::Total(usize::try_from(count).unwrap_or(usize::MAX));
+            commands.push(self.deployment(&model, asked.resource.clone(), total, None).await);
         }
         let Applied::All(applied) = self.propose(Command::All(commands)).await? else { return Err(strange()) };
         let volume = applied.iter().find_map(|one| if let Applied::Volume(volume) = one { Some(*volume) } else { None });
@@ -89,10 +90,9 @@ impl Operations {
     }
 
     /// The command for so many replicas, on nodes that answer if there are enough.
-    async fn deployment(&self, model: &Cluster, resource: Name, count: u32, pool: Option<Name>) -> Command {
+    async fn deployment(&self, model: &Cluster, resource: Name, count: DeployCount, pool: Option<Name>) -> Command {
         let avoid = status::silent(&self.node, model).await;
-        let total = usize::try_from(count).unwrap_or(usize::MAX);
-        let (placement, keep) = (Place::Count(DeployCount::Total(total)), BTreeSet::new());
+        let (placement, keep) = (Place::Count(count), BTreeSet::new());
         Command::Deploy { resource, placement, avoid, keep, seed: local::random_seed(), pool }
     }
 
@@ -112,27 +112,24 @@ impl Operations {
     async fn deploy(&self, asked: DeployResource) -> Result<Placement, ApiError> {
         let model = self.agreed().await?;
         let resource = model.resource_named(&asked.resource)?;
-        let fewer = usize::try_from(asked.count).is_ok_and(|count| count < resource.replicas().count());
-        if fewer && model.options(resource).quorum == Authority::Off {
-            let reports = status::gather(&self.node, &model, Some(resource.id)).await;
-            let (state, detail) = status::resource(&model, resource, &reports).state();
-            if state != state::ResourceState::Ok {
-                let message =
-                    format!("resource '{}' is {state} ({detail}): a replica less could be the wrong one", asked.resource);
-                return Err(
-                    ApiError::new(Code::InUse, message).hint("wait until it is ok, or name the node: `blkrep unassign-resource`")
-                );
-            }
-        }
-        let mut command = self.deployment(&model, asked.resource.clone(), asked.count, asked.pool).await;
+        let (present, count) = (resource.replicas().count(), usize::try_from(asked.count).unwrap_or(usize::MAX));
+        let (wanted, fewer) = match asked.relative {
+            None => (DeployCount::Total(count), count < present),
+            Some(Relative::More) => (DeployCount::More(count), false),
+            Some(Relative::Fewer) => (DeployCount::Fewer(count), true),
+        };
+        let mut command = self.deployment(&model, asked.resource.clone(), wanted, asked.pool).await;
         if fewer {
+            self.refuse_unwell(&model, resource).await?;
             let (held, used) = Unused::look(&self.node, &model, resource).await;
             if let Command::Deploy { keep, .. } = &mut command {
                 *keep = used;
             }
             Unused::settle(&[held], &self.node, command).await?;
         } else {
-            self.propose(command).await?;
+            // What is more now may be fewer when it is taken: then there are others, and nobody was asked about those.
+            let as_seen = Command::EndRound { resource: resource.id, round: resource.round };
+            self.propose(Command::All(vec![as_seen, command])).await?;
         }
         let model = self.agreed().await?;
         if asked.with_clients {
@@ -145,6 +142,20 @@ impl Operations {
             }
         }
         Ok(Placement { nodes: Self::placed(&model, &asked.resource) })
+    }
+
+    /// Refuses to choose a replica to give up where the replicas alone know which is good, and they are not all.
+    async fn refuse_unwell(&self, model: &Cluster, resource: &Arc<Modelled>) -> Result<(), ApiError> {
+        if model.options(resource).quorum != Authority::Off {
+            return Ok(());
+        }
+        let reports = status::gather(&self.node, model, Some(resource.id)).await;
+        let (state, detail) = status::resource(model, resource, &reports).state();
+        if state == state::ResourceState::Ok {
+            return Ok(());
+        }
+        let message = format!("resource '{}' is {state} ({detail}): a replica less could be the wrong one", resource.name);
+        Err(ApiError::new(Code::InUse, message).hint("wait until it is ok, or name the node: `blkrep unassign-resource`"))
     }
 
     async fn is_busy(&self) -> Result<usize, ApiError> {

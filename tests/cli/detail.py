@@ -208,6 +208,13 @@ def changes_say_that_they_succeeded_or_why_not(scene):
     rows = {row["Option"]: row for row in table(one.blkrep("list-options", "db"))}
     check(rows["protocol"]["Value"] == "C" and rows["resync-max"]["Value"] == "10 MiB/s", "list-options", rows)
 
+    check(one.blkrep("deploy", "db", "1", "-d") == done, "one fewer")
+    check(len(table(one.blkrep("a", "-R", "db"))) == 1, "there is one")
+    one.refuses("deploy-resource", "db", "1", "-d", naming=["none"])
+    check(one.run("deploy-resource", "db", "1", "-i", "-d").returncode == 2, "not both")
+    check(one.blkrep("deploy", "db", "1", "-i") == done, "one more")
+    cluster.wait_up_to_date("db", 2)
+
     before = cluster.model()
     one.refuses("add-resource", "db", naming=["db", "already"])
     one.refuses("add-volume", "db/1", "8MiB", naming=["1", "already"])

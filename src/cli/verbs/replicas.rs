@@ -1,6 +1,6 @@
 //! Which node has a replica of what.
 
-use crate::api::{AssignResource, DeployResource, Done, ListAssignments, Service, UnassignResource, UndeployResource};
+use crate::api::{AssignResource, DeployResource, Done, ListAssignments, Relative, Service, UnassignResource, UndeployResource};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::lists::{ASSIGNMENTS, LISTING};
@@ -23,10 +23,15 @@ pub(super) const VERBS: &[Verb] = &[
         args: &[&[
             Arg::place("resource", Takes::Resource, "The resource"),
             Arg::place("count", Takes::Count, "How many replicas"),
+            Arg::flag("increase", Some('i'), "So many more than now"),
+            Arg::flag("decrease", Some('d'), "So many fewer than now"),
             Arg::flag("with-clients", None, "Let every other node use it, without a replica"),
             POOL,
         ]],
-        examples: &[Example { line: "deploy-resource web 3", does: "Keep three replicas of web" }],
+        examples: &[
+            Example { line: "deploy-resource web 3", does: "Keep three replicas of web" },
+            Example { line: "deploy-resource web 1 --increase", does: "Keep one more" },
+        ],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(deploy(session, given)),
     },
@@ -95,8 +100,14 @@ pub(super) const VERBS: &[Verb] = &[
 ];
 
 async fn deploy(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    let (count, with_clients) = (given.one("count"), given.flag("with-clients"));
-    let request = DeployResource { resource: given.one("resource"), count, with_clients, pool: given.maybe("pool") };
+    let relative = match (given.flag("increase"), given.flag("decrease")) {
+        (true, true) => return Err(Failure::usage("more replicas or fewer?", "write --increase or --decrease")),
+        (true, false) => Some(Relative::More),
+        (false, true) => Some(Relative::Fewer),
+        (false, false) => None,
+    };
+    let (resource, count, with_clients) = (given.one("resource"), given.one("count"), given.flag("with-clients"));
+    let request = DeployResource { resource, count, relative, with_clients, pool: given.maybe("pool") };
     let placement = session.client.deploy_resource(request).await?;
     session.output.done(&placement, &[])
 }
