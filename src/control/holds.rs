@@ -131,6 +131,12 @@ pub async fn answer(node: &Arc<Node>, request: HoldRequest) -> Result<usize, Str
 async fn expire(node: &Arc<Node>, resource: ResourceId, round: u64, decision: u64, patience: Duration) {
     sleep(patience.min(LONGEST)).await;
     while node.holds.is_held_by(resource, decision) {
+        if let Ok(model) = node.consensus.read(PATIENCE).await
+            && model.resources.get(&resource).is_none_or(|resource| resource.round != round)
+        {
+            // Carried out, or void: as a rule.
+            return node.holds.release(resource, decision);
+        }
         match node.consensus.propose(Command::EndRound { resource, round }, PATIENCE).await {
             // Refused: the round is over, or the resource is gone.
             Ok(_) | Err(ProposeError::Refused(_)) => return node.holds.release(resource, decision),
