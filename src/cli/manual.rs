@@ -105,7 +105,7 @@ mod tests {
     fn the_overview_names_every_verb() {
         let overview = overview();
         assert!(!overview.contains('@'), "something is not filled in");
-        for verb in verbs::all() {
+        for verb in verbs::all().filter(|verb| verb.category != Category::Internal) {
             assert!(overview.contains(&escape(verb.name)), "{} is missing", verb.name);
         }
     }
