@@ -14,9 +14,9 @@ use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment,
     Attach, Attachment, ClusterStatus, Code, DefaultPool, DeployResource, Detach, DockerVolume, Done, FreeSpace, HowtoJoin,
     JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools,
-    ListResources, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode,
-    RemovePool, RemoveResource, RemoveVolume, ResizeVolume, ResizedVolume, Resource, ResourceStatus, Service, SetOptions,
-    Shutdown, UnassignResource, UndeployResource, Unmount, Volume, state,
+    ListResources, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative,
+    RemoveNode, RemovePool, RemoveResource, RemoveVolume, ResizeVolume, ResizedVolume, Resource, ResourceStatus, Service,
+    SetOptions, Shutdown, UnassignResource, UndeployResource, Unmount, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,

@@ -214,7 +214,6 @@ impl TestNode {
             pool: Some(PoolChoice { kind: PoolKind::File, location }),
             witness: false,
             docker: None,
-            docker_defaults: BTreeMap::new(),
         }
     }
 

@@ -147,7 +147,7 @@ impl Plugin {
             Ok(Err(error)) if error.code == Code::NotFound => Ok(()),
             Ok(Err(error)) => {
                 tracing::warn!(volume = %name, %error, "unmounted as far as it can be; the rest follows when it answers");
-                timeout(UNMOUNT, unmount(true)).await.unwrap_or(Ok(Default::default())).map(drop)
+                timeout(UNMOUNT, unmount(true)).await.unwrap_or_else(|_| Ok(Default::default())).map(drop)
             }
             Err(_) => {
                 tracing::warn!(volume = %name, "the volume does not answer; its unmount goes on behind Docker's back");
