@@ -118,7 +118,10 @@ mod tests {
                 .route(
                     "/v1/nodes/add",
                     post(async |Json(asked): Json<Value>| {
-                        assert_eq!(asked, json!({ "name": "beta", "address": "10.0.0.2", "port": null, "witness": false }));
+                        assert_eq!(
+                            asked,
+                            json!({ "name": "beta", "address": "10.0.0.2", "port": null, "witness": false, "valid_for": 60 })
+                        );
                         Json(json!({ "node": "beta", "contact": "10.0.0.1:6999", "token": "t", "expires_in": 60 }))
                     }),
                 ),
@@ -126,7 +129,7 @@ mod tests {
         let asked = ListAssignments { node: Some("beta".parse().unwrap()), resource: None };
         assert_eq!(client.list_assignments(asked).await, Ok(Vec::new()));
         let (name, address) = ("beta".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let ticket = client.add_node(AddNode { name, address, port: None, witness: false, valid_for: None }).await.unwrap();
+        let ticket = client.add_node(AddNode { name, address, port: None, witness: false, valid_for: Some(60) }).await.unwrap();
         assert_eq!((ticket.token.as_str(), ticket.expires_in), ("t", 60));
     }
 
