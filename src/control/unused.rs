@@ -1,6 +1,6 @@
 //! Making sure that nobody uses a resource, and that nobody can come to use it before something is taken away from it.
 //!
-//! Every node that has the resource is asked at this moment and holds it ([`holds`](super::holds)); what a status said a moment ago
+//! Every node that has the resource is asked at this moment and holds it ([`holds`]); what a status said a moment ago
 //! does not count. A node that is there and does not answer may have clients, so nothing is taken away; one that is not there at
 //! all, where nothing accepts a connection at its address, does not keep a resource for ever: what it has is removed when it returns.
 //! The removal itself is refused by the model unless the resource is still in the round in which it was asked about.

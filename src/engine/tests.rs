@@ -32,6 +32,9 @@ struct Rig {
     done: Vec<Command>,
     disk_fails: bool,
     metadata_fails: bool,
+    /// Whether flushes stay under way.
+    holds_flushes: bool,
+    flushing: Vec<OpId>,
 }
 
 impl Rig {
@@ -76,6 +79,8 @@ impl Rig {
             done: Vec::new(),
             disk_fails: false,
             metadata_fails: false,
+            holds_flushes: false,
+            flushing: Vec::new(),
         };
         rig.carry_out();
         rig
@@ -109,6 +114,10 @@ impl Rig {
     fn do_it(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::Meta { op, .. } => Some(Event::MetaDone { op, ok: !self.metadata_fails }),
+            Command::Disk { op, io: DiskIo::Flush, .. } if self.holds_flushes => {
+                self.flushing.push(op);
+                None
+            }
             Command::Disk { op, .. } if self.disk_fails => Some(Event::DiskDone { op, outcome: DiskOutcome::Failed }),
             Command::Disk { op, .. } => Some(Event::DiskDone { op, outcome: DiskOutcome::Done(None) }),
             Command::Propose { ticket, record, .. } => {
@@ -274,6 +283,24 @@ fn a_record_that_could_not_be_stored_is_not_waited_for() {
     let primary = rig.engine.status().record.and_then(|r| r.primary);
     assert!(rig.engine.change.is_none() || primary == Some(ME), "the change is not stuck behind a disk that is gone");
     assert_eq!(rig.engine.status().disk, DiskState::Failed);
+}
+
+#[test]
+fn a_replica_that_is_admitted_after_it_has_left_stays_outdated() {
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.meet(B, CLUSTER);
+    rig.holds_flushes = true;
+    rig.tell(Event::Stop);
+    assert!(rig.sent.contains(&(B, Message::Leaving)), "it has told the other one to go on alone");
+    let record = Record { primary: Some(B), ..rig.record.next(RecordId(78)) };
+    rig.hear(B, Message::Propose { expect: rig.record.id, record: record.clone() });
+    assert_eq!(rig.engine.status().record, Some(record), "the proposal came while the last flush was under way");
+    rig.holds_flushes = false;
+    for op in std::mem::take(&mut rig.flushing) {
+        rig.tell(Event::DiskDone { op, outcome: DiskOutcome::Done(None) });
+    }
+    assert!(rig.done.contains(&Command::Stopped { clean: true }), "{:?}", rig.done);
+    assert_eq!(rig.engine.status().disk, DiskState::Outdated, "the other one went on: alone, this one must not serve");
 }
 
 #[test]
