@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use drbdpool::{Pool, PoolSpec};
 use rustix::fs::{FlockOperation, flock};
@@ -22,17 +23,26 @@ pub struct Held {
     _file: fs::File,
 }
 
+/// How long another process may keep the node's directory: a daemon that was killed a moment ago has it until its last I/O is done.
+const DYING: Duration = Duration::from_secs(1);
+
 /// Makes the node's directory this process's own; refused while another process has it.
 pub fn hold(root: &Root) -> Result<Held, ApiError> {
     let path = root.state().join("lock");
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| unusable(&path, &e))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Held { _file: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let message = format!("a daemon runs in {} already", root.path().display());
-            Err(ApiError::new(Code::InUse, message).hint("`blkrep shutdown` ends it; `--root` names another directory"))
+    let deadline = Instant::now() + DYING;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Held { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let message = format!("a daemon runs in {} already", root.path().display());
+                return Err(
+                    ApiError::new(Code::InUse, message).hint("`blkrep shutdown` ends it; `--root` names another directory")
+                );
+            }
+            Err(error) => return Err(unusable(&path, &error.into())),
         }
-        Err(error) => Err(unusable(&path, &error.into())),
     }
 }
 
@@ -214,4 +224,26 @@ pub fn now() -> u64 {
 fn absolute(root: &Root) -> Result<std::path::PathBuf, ApiError> {
     let pool = root.file_pool();
     std::path::absolute(&pool).map_err(|error| unusable(&pool, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_waited_for_while_a_killed_daemon_lets_go_of_it_and_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        fs::create_dir_all(root.state()).unwrap();
+        let dying = hold(&root).unwrap();
+        let next = thread::scope(|scope| {
+            let next = scope.spawn(|| hold(&root));
+            // The last I/O of the one that was killed.
+            thread::sleep(Duration::from_millis(50));
+            drop(dying);
+            next.join().unwrap()
+        });
+        let _lives = next.unwrap();
+        assert_eq!(hold(&root).unwrap_err().code, Code::InUse);
+    }
 }

@@ -27,7 +27,12 @@ pub(super) const RESOURCE_OPTIONS: &[Arg] = &[
         "Who decides when a replica is lost: a majority of the voters, or each node for itself; auto: a majority when there are three \
          voters as the resource is made",
     ),
-    Arg::option("on-no-quorum", None, Takes::OneOf(&["suspend-io", "io-error"]), "I/O without a quorum: it waits (io-error is refused yet)"),
+    Arg::option(
+        "on-no-quorum",
+        None,
+        Takes::OneOf(&["suspend-io", "io-error"]),
+        "I/O without a quorum: it waits (io-error is refused yet)",
+    ),
     Arg::option("peer-tls", None, Takes::OneOf(&["on", "off"]), "Whether replication is encrypted and authenticated"),
     Arg::option("resync-max", None, Takes::Bytes, "The most that a resync takes per second; 0 for no limit"),
     Arg::option("peer-timeout", None, Takes::Number("MILLISECONDS"), "How long a peer may be silent before it counts as gone"),
