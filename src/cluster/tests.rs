@@ -104,6 +104,15 @@ fn change(cluster: &mut Cluster, resource: &str, edit: impl FnOnce(&mut Record))
 }
 
 #[test]
+fn three_members_decide_by_majority_though_the_third_does_not_vote_yet() {
+    let mut cluster = cluster_with(&[10 * GIB; 3], true);
+    cluster.note_voters([NodeId(0)].into());
+    cluster.apply(create("web", GIB, 2)).unwrap();
+    let resource = cluster.resource_named(&name("web")).unwrap();
+    assert_eq!(resource.record.as_ref().unwrap().authority, Authority::Majority);
+}
+
+#[test]
 fn a_volume_is_deployed_where_the_most_space_is_and_is_in_sync_from_the_start_when_pools_give_zeroes() {
     let mut cluster = cluster_with(&[10 * GIB, 30 * GIB, 20 * GIB], true);
     cluster.apply(create("web", GIB, 2)).unwrap();

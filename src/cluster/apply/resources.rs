@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::placement::{place, room};
-use crate::cluster::{Applied, Cluster, Limits, OptionSet, Refusal, Resource, Volume};
+use crate::cluster::{Applied, Cluster, Limits, NodeState, OptionSet, Refusal, Resource, Volume};
 use crate::units::{Authority, BLOCK, Name, NodeId, ResourceId, VolumeId};
 
 impl Cluster {
@@ -22,8 +22,10 @@ impl Cluster {
         options.over(&self.common.over(&super::super::Options::default())).check()?;
         check_properties(&properties)?;
         // Fixed at creation: a third voter that arrives later must not silently change who decides on existing data.
-        let by_voters = if self.voters.len() >= 3 { Authority::Majority } else { Authority::Off };
-        options.quorum = options.quorum.or(self.common.quorum).or(Some(by_voters));
+        // Members, not voters: of three of them, each votes as soon as it is up to date, a moment after it has joined.
+        let members = self.nodes.values().filter(|node| node.state == NodeState::Member).count();
+        let by_members = if members >= 3 { Authority::Majority } else { Authority::Off };
+        options.quorum = options.quorum.or(self.common.quorum).or(Some(by_members));
         let id = ResourceId(self.next_resource);
         self.next_resource += 1;
         Arc::make_mut(&mut self.names).insert(name.clone(), id);
