@@ -146,5 +146,6 @@ pub use link::{Link, Links};
 pub use mutant::Mutant;
 #[cfg(feature = "mutants")]
 pub use mutant::choose;
+pub use promotion::ORPHANS_MAX;
 pub use settings::{Identity, OnNoQuorum, Peer, Settings, Timeouts};
 pub use status::{Connection, PeerStatus, ResourceStatus, ResyncStatus, Suspension, VolumeStatus};

@@ -22,6 +22,9 @@ const IN_USE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a primary elsewhere is asked for the role.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
+/// How many requests of clients that are gone may be under way when another client is let in.
+pub const ORPHANS_MAX: usize = 64;
+
 /// How long an empty-handed primary keeps the role, so that a client that comes back at once finds it.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -29,10 +32,20 @@ impl Engine {
     pub(super) fn attach(&mut self, client: ClientId) {
         if self.stopping != Stopping::No {
             self.attached(client, Err(AttachError::ShuttingDown));
-        } else if self.reign.as_ref().is_some_and(|r| r.phase == Phase::Serving) {
-            self.attached(client, Ok(()));
         } else {
             self.wanting.insert(client, self.now.after(ATTACH_PATIENCE));
+            self.admit_waiting();
+        }
+    }
+
+    /// Lets the clients in that wait, when this node serves. While much is under way for clients that are gone they wait (rule W7): where
+    /// I/O is suspended, one that gives up and comes back again and again would take all memory.
+    pub(super) fn admit_waiting(&mut self) {
+        let Some(reign) = self.reign.as_ref().filter(|r| r.phase == Phase::Serving && !self.wanting.is_empty()) else { return };
+        if reign.requests.iter().filter(|(_, pending)| !self.clients.contains(&pending.client)).count() < ORPHANS_MAX {
+            for client in std::mem::take(&mut self.wanting).into_keys() {
+                self.attached(client, Ok(()));
+            }
         }
     }
 
@@ -235,6 +248,9 @@ impl Engine {
             return;
         }
         let why = match self.promotable() {
+            _ if self.reign.as_ref().is_some_and(|r| r.phase == Phase::Serving) => {
+                AttachError::NoData("what clients that are gone have written is still under way".into())
+            }
             Err(why) => why,
             Ok(_) if self.is_off() => AttachError::NoData("a peer has not answered".into()),
             Ok(_) => AttachError::NoQuorum,

@@ -65,6 +65,7 @@ impl Engine {
         self.open_sessions();
         self.consider_membership();
         self.consider_serving();
+        self.admit_waiting();
         self.consider_syncs();
         self.consider_equal();
         self.consider_admission();
@@ -226,9 +227,6 @@ impl Engine {
         }
         reign.phase = Phase::Serving;
         self.follow.lease_until = None;
-        for client in std::mem::take(&mut self.wanting).into_keys() {
-            self.attached(client, Ok(()));
-        }
     }
 
     /// Whether a member lacks blocks that another has.

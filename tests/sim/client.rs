@@ -141,6 +141,8 @@ fn somewhere(world: &mut World, at: usize) -> std::ops::Range<u64> {
         _ => extent + world.rng.below(96),
     };
     let within = if world.rng.chance(40) { within / SECTORS_PER_BLOCK * SECTORS_PER_BLOCK } else { within };
+    // A volume that has grown may end soon after its last extent begins.
+    let within = if within < count { within } else { count - SECTORS_PER_BLOCK };
     let len = if world.rng.chance(40) { SECTORS_PER_BLOCK } else { world.rng.between(1, 40) };
     first + within..first + (within + len).min(count)
 }
