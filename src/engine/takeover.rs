@@ -363,7 +363,7 @@ impl Engine {
             let flights = &mut reign.flights;
             flights.seqs().into_iter().filter(|&s| flights.get_mut(s).is_some_and(|f| !f.answered)).collect()
         };
-        for seq in flying {
+        for &seq in &flying {
             if let Some(flight) = reign.flights.get_mut(seq) {
                 flight.answered = true;
             }
@@ -385,6 +385,10 @@ impl Engine {
                 self.out.push(Command::Release(buffer));
             }
             self.out.push(Command::Complete { id: pending.id, result: Err(Failure::Io) });
+        }
+        // Of those that were on their way nowhere, because the disk has failed and there is no other, nothing else will tell the end.
+        for seq in flying {
+            self.check_flight(seq);
         }
     }
 

@@ -94,6 +94,8 @@ def chosen(parts):
 
 def run_stories():
     """Runs the stories named on the command line, or all. Returns the exit status."""
+    # A shell starts what it puts into the background deaf to it, and so would be everything that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser()
     parser.add_argument("stories", nargs="*", help="names, or parts of names")
     parser.add_argument("--list", action="store_true")

@@ -50,12 +50,16 @@ class Unavailable(Exception):
     """This machine cannot run another."""
 
 
-def run(job, seconds, show=None):
-    """Runs a shell script as root in a machine that is new. Returns its exit status and its output."""
+def run(job, seconds, programs=()):
+    """Runs a shell script as root in a machine that is new. Returns its exit status and its output. The programs, paths by name, are
+    in the machine's /run: not every folder of this machine can be seen there."""
     prepare()
     with tempfile.TemporaryDirectory(prefix="blkrep-vm-") as folder:
         folder = Path(folder)
-        (folder / "job").write_text(job)
+        fetch = "".join(f"cp '{name}' /run/ || exit 91\n" for name in programs)
+        for name, path in dict(programs).items():
+            shutil.copy(path, folder / name)
+        (folder / "job").write_text(fetch + job)
         (folder / ".begin").write_text(BEGIN)
         console = boot(folder, seconds)
         output = (folder / "output").read_text(errors="replace") if (folder / "output").exists() else ""

@@ -30,9 +30,10 @@ def main():
         return 0
     lines = [f"modprobe {module} || exit 90" for module in MODULES]
     lines += ["worst=0"]
-    for name, program in programs().items():
-        lines += [f"echo; echo '# {name}'", f"BLKREP_TEST_ROOT=1 '{program}' --test-threads 1 || worst=1"]
-    status, output = machine.run("\n".join([*lines, "exit $worst", ""]), SECONDS)
+    built = programs()
+    for name in built:
+        lines += [f"echo; echo '# {name}'", f"BLKREP_TEST_ROOT=1 /run/{name} --test-threads 1 || worst=1"]
+    status, output = machine.run("\n".join([*lines, "exit $worst", ""]), SECONDS, built)
     print(output)
     counts = [(int(passed), int(failed)) for passed, failed in COUNT.findall(output)]
     passed, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
@@ -43,7 +44,7 @@ def main():
 
 
 def programs():
-    """Builds the test programs; their paths by name. The machine sees this one's file system."""
+    """Builds the test programs; their paths by name."""
     command = ["cargo", "test", "--locked", "-p", "drbdpool", "--no-run", "--message-format", "json"]
     command += [argument for name in PROGRAMS for argument in ("--test", name)]
     command += ["--release"] if PROFILE == "release" else []
