@@ -1,6 +1,6 @@
 //! What the tests of several files share: a data plane that is all promises, and whole nodes of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -32,6 +32,8 @@ pub(super) struct FakePlane {
 #[derive(Default)]
 struct State {
     open: BTreeMap<ResourceId, ResourceSpec>,
+    /// Of which volumes the storage is open: those that came with storage, as long as they are served.
+    disks: BTreeMap<ResourceId, BTreeSet<VolumeId>>,
     links: Vec<PeerLink>,
     clients: Vec<ClientSocket>,
     attached: BTreeMap<ResourceId, Arc<()>>,
@@ -87,13 +89,21 @@ impl DataPlane for FakePlane {
         if let Some(why) = &state.refuse_open {
             return reply(Err(PlaneError::Storage(why.clone())));
         }
+        let disks = spec.storage.iter().flat_map(|storage| storage.volumes.keys().copied()).collect();
+        state.disks.insert(spec.resource, disks);
         state.open.insert(spec.resource, spec);
         reply(Ok(()))
     }
 
     fn configure(&self, resource: ResourceId, settings: ResourceSettings, storage: Option<ReplicaStorage>) -> Reply<()> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         let Some(spec) = state.open.get_mut(&resource) else { return reply(Err(PlaneError::NotOpen(resource))) };
+        let disks = state.disks.entry(resource).or_default();
+        disks.extend(storage.iter().flat_map(|storage| storage.volumes.keys().copied()));
+        if spec.storage.is_some() && !settings.volumes.keys().all(|volume| disks.contains(volume)) {
+            return reply(Err(PlaneError::Storage("a volume has no storage".to_owned())));
+        }
+        disks.retain(|volume| settings.volumes.contains_key(volume));
         spec.settings = settings;
         if storage.is_some() {
             spec.storage = storage;

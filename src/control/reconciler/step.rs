@@ -112,7 +112,10 @@ impl Step<'_> {
         let storage = match assignment.replica {
             Some(_) => {
                 let (node, name) = (self.node.clone(), resource.name.clone());
-                let (volumes, places) = (assignment.volumes.clone(), assignment.places.clone());
+                // A volume that other replicas do not have yet is not served, and not opened: what is opened is kept as long as it is served.
+                let served = assignment.volumes.iter().filter(|(volume, _)| settings.volumes.contains_key(volume));
+                let volumes: BTreeMap<VolumeId, u64> = served.map(|(&volume, &bytes)| (volume, bytes)).collect();
+                let places = assignment.places.clone();
                 // The data plane lays its maps out anew when volumes have changed, from where they are now.
                 let same = self.open.get(resource.id).is_some_and(|open| open.settings.volumes == settings.volumes);
                 let sizes = (!same).then(|| settings.volumes.clone());

@@ -93,10 +93,15 @@ impl Shard {
             Err(error) => return answer(reply, Err(error)),
         };
         let Some(resource) = self.resources.get_mut(key) else { return };
-        resource.configuring.push(reply);
         if let (Some(mine), Some(disks)) = (&mut resource.disks, disks) {
             mine.replace(disks);
         }
+        let has = |volume| resource.disks.as_ref().is_none_or(|disks| disks.volumes.contains_key(volume));
+        if let Some(missing) = settings.volumes.keys().find(|volume| !has(volume)) {
+            // An engine that believed in it would take the first write to it for a failure of the disk.
+            return answer(reply, Err(PlaneError::Storage(format!("volume {missing} has no storage on this node"))));
+        }
+        resource.configuring.push(reply);
         let before = std::mem::replace(&mut resource.settings, settings.clone());
         self.feed(key, Event::Configure(settings));
         self.peers_changed(key, &before.peers);

@@ -169,6 +169,18 @@ fn a_client_that_says_goodbye_is_answered_first() {
 }
 
 #[test]
+fn a_volume_without_storage_is_refused_and_the_others_are_served() {
+    let node = Node::serving(16 << 20);
+    let mut settings = node.spec(RESOURCE, 16 << 20).settings;
+    settings.volumes.insert(VolumeId(1), 4 << 20);
+    assert!(matches!(wait(node.plane.configure(RESOURCE, settings, None)), Err(PlaneError::Storage(_))));
+    let mut client = node.client(Mode::default());
+    client.write(0, &pattern(4096, 1));
+    client.flush();
+    assert_eq!(client.read(0, 4096), pattern(4096, 1));
+}
+
+#[test]
 fn closing_is_refused_while_clients_are_there_unless_forced() {
     let node = Node::serving(1 << 20);
     let mut client = node.client(Mode::default());
