@@ -188,6 +188,26 @@ fn altered(token: &str, at: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_volume_is_opened_when_the_last_replica_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = cluster(dir.path(), 3).await;
+    nodes[0].client().add_volume(volume("web", 1 << 20, 3)).await.unwrap();
+    until_ok(&nodes[0], "web").await;
+    nodes[2].stop().await;
+    nodes[0].client().add_volume(volume("web", 1 << 20, 3)).await.unwrap();
+    eventually("the others have made it", async || pool_has(&nodes[0], "web_01") && pool_has(&nodes[1], "web_01")).await;
+    // Something else that has them look at the resource again.
+    let quiet = OptionValues { resync_max: Some(1 << 20), ..OptionValues::default() };
+    nodes[0].client().set_options(SetOptions { resource: Some(name("web")), set: quiet, unset: Vec::new() }).await.unwrap();
+    eventually("that is in force", async || nodes[1].plane().settings("web").is_some_and(|now| now.resync_max == 1 << 20)).await;
+    nodes[2].start().await.unwrap();
+    for node in &nodes {
+        let served = async || node.plane().settings("web").is_some_and(|now| now.volumes.len() == 2);
+        eventually("the volume is served everywhere", served).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_is_out_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let nodes = cluster(dir.path(), 3).await;
