@@ -83,6 +83,7 @@ UNIT = [
 ARCHITECTURE = [cargo("test", "--release", "--locked", "--test", "architecture")]
 
 SIM = [cargo("test", "--release", "--locked", "--test", "sim", "--", "--seeds", "600", "--seconds", "120")]
+MUTANTS = [cargo("test", "--release", "--locked", "--features", "mutants", "--test", "sim", "--", "--mutants")]
 POOLS = [cargo("test", "--release", "--locked", "-p", "drbdpool", "--tests", BLKREP_TEST_ROOT="1")]
 
 # A new suite is one line here. Order: what fails soonest comes first.
@@ -91,6 +92,7 @@ SUITES = [
     Suite("architecture", 10, CARGO_PACKAGES, ARCHITECTURE),
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
     Suite("sim", 12, CARGO_PACKAGES, SIM),
+    Suite("mutants", 12, CARGO_PACKAGES, MUTANTS),
     Suite("pools", 8, CLUSTER_PACKAGES, POOLS),
     Suite("docker", 5, DOCKER_PACKAGES, [script("tests/docker/run.py")], needs_binary=True),
     Suite("vm", 9, [*CLUSTER_PACKAGES, "thin-provisioning-tools"], [script("tests/vm/run.py")]),
