@@ -83,6 +83,7 @@
 //! | | `resync` | bringing a target up to date, making a member equal |
 //! | | `admission` | taking a target into the in-sync set |
 //! | being a replica | `follow` | following a primary: reports, writes, flushes |
+//! | | `reader` | what is read and hashed for the primary |
 //! | what is remembered | `store` | the replica's metadata on its way to disk, and what waits for it |
 //! | | `activity` | hot extents |
 //! | | `dirty` | what each peer lacks |
@@ -123,6 +124,7 @@ mod peer;
 mod peerset;
 mod prefix;
 mod promotion;
+mod reader;
 mod reign;
 mod remote;
 mod requests;
