@@ -7,14 +7,10 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, VolumeName};
-use real::{CLAIM, Mounted, can_run, identity, is_installed};
+use real::{CLAIM, Mounted, can_run, identity, is_installed, volume};
 use rustix::fs::FallocateFlags;
 
 const MIB: u64 = 1 << 20;
-
-fn volume(resource: &str) -> VolumeName {
-    VolumeName::data(resource, 0).unwrap()
-}
 
 fn spec(directory: &Path) -> PoolSpec {
     PoolSpec::File { directory: directory.to_owned() }

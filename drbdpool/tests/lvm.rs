@@ -9,13 +9,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 use drbdpool::{Condition, Device, DeviceKind, LvmOptions, LvmPool, Pool, PoolError, PoolSpec, Unclaimed, VolumeName};
-use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, run};
+use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, run, volume};
 
 const EXTENT: u64 = 4 << 20;
-
-fn volume(resource: &str) -> VolumeName {
-    VolumeName::data(resource, 0).unwrap()
-}
 
 /// Reads a whole volume through its segments, as the data plane would.
 fn contents(device: &Device) -> Vec<u8> {

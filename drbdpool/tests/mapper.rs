@@ -7,22 +7,10 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use drbdpool::{Condition, Device, Pool, PoolError, SnapshotMethod, SnapshotName, VolumeName};
-use real::{Group, can_run, has_device_mapper, identity, run};
+use drbdpool::{Condition, Pool, PoolError, SnapshotMethod, SnapshotName};
+use real::{Group, get, identity, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;
-
-fn volume(resource: &str) -> VolumeName {
-    VolumeName::data(resource, 0).unwrap()
-}
-
-fn skip() -> bool {
-    if has_device_mapper() {
-        return !can_run("lvm");
-    }
-    eprintln!("skipped: this kernel has no device-mapper");
-    true
-}
 
 /// Opens a volume as its user does.
 fn hold(path: &Path) -> File {
@@ -32,7 +20,7 @@ fn hold(path: &Path) -> File {
 
 #[test]
 fn a_volume_is_one_device_that_its_user_can_lock() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let group = Group::new(&[3, 6]);
@@ -67,7 +55,7 @@ fn a_volume_is_one_device_that_its_user_can_lock() {
 
 #[test]
 fn a_volume_is_activated_after_the_machine_has_restarted() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let group = Group::new(&[4]);
@@ -93,7 +81,7 @@ fn a_volume_is_activated_after_the_machine_has_restarted() {
 /// LVM's question whether to wipe a signature that it finds has hung drbdmanage.
 #[test]
 fn a_file_system_that_was_there_before_asks_no_questions() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let group = Group::new(&[4]);
@@ -109,7 +97,7 @@ fn a_file_system_that_was_there_before_asks_no_questions() {
 /// With device-mapper a volume may be of any type: an administrator converted it, say.
 #[test]
 fn volumes_of_every_type_are_used_through_device_mapper() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let group = Group::new(&[8, 8]);
@@ -132,24 +120,10 @@ fn volumes_of_every_type_are_used_through_device_mapper() {
     assert_eq!(pool.list().unwrap().len(), 3, "the snapshot is not a volume of the pool");
 }
 
-/// Writes a block to a device, past every cache.
-fn put(device: &Device, byte: u8) {
-    let file = OpenOptions::new().write(true).open(&device.segments[0].path).unwrap();
-    file.write_all_at(&[byte; 4096], EXTENT).unwrap();
-    file.sync_all().unwrap();
-}
-
-fn get(device: &Device) -> u8 {
-    let mut found = [0; 4096];
-    File::open(&device.segments[0].path).unwrap().read_exact_at(&mut found, EXTENT).unwrap();
-    assert!(found.iter().all(|&byte| byte == found[0]));
-    found[0]
-}
-
 /// A classic snapshot has space of its own for what the volume changes, and is lost, not the volume, when that is used up.
 #[test]
 fn a_classic_snapshot_has_space_set_aside() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let group = Group::new(&[24]);

@@ -5,24 +5,10 @@ mod real;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use drbdpool::{
-    Condition, Device, Fill, LvmPool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, Unclaimed, VolumeName,
-};
-use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, run};
+use drbdpool::{Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, Unclaimed};
+use real::{CLAIM, Disks, Group, can_run, get, has_device_mapper, identity, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;
-
-fn volume(resource: &str) -> VolumeName {
-    VolumeName::data(resource, 0).unwrap()
-}
-
-fn skip() -> bool {
-    if has_device_mapper() {
-        return !can_run("lvm");
-    }
-    eprintln!("skipped: this kernel has no device-mapper");
-    true
-}
 
 /// A group with a thin pool of so many extents.
 fn thin(extents: u32) -> (Group, PoolSpec) {
@@ -51,7 +37,7 @@ fn without_device_mapper_it_is_refused_with_the_way_out() {
 
 #[test]
 fn volumes_take_space_when_they_are_written() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let (group, spec) = thin(8);
@@ -89,7 +75,7 @@ fn volumes_take_space_when_they_are_written() {
 /// The kernel says how full it is; before that is everything nothing new is promised. What is full fails, and what was written stays.
 #[test]
 fn a_full_pool_fails_writes_and_keeps_what_it_has() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let (group, spec) = thin(8);
@@ -120,7 +106,7 @@ fn a_full_pool_fails_writes_and_keeps_what_it_has() {
 
 #[test]
 fn a_thin_pool_is_one_nodes_and_apart_from_its_group() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let (group, spec) = thin(4);
@@ -145,7 +131,7 @@ fn a_thin_pool_is_one_nodes_and_apart_from_its_group() {
 /// Old data must not show through blocks that were written in part: replicas would differ.
 #[test]
 fn a_thin_pool_that_gives_out_old_data_is_refused() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let (group, spec) = thin(4);
@@ -155,7 +141,7 @@ fn a_thin_pool_that_gives_out_old_data_is_refused() {
 
 #[test]
 fn a_thin_pool_is_made_of_empty_devices() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let disks = Disks::new(&[100 << 20]);
@@ -171,23 +157,9 @@ fn a_thin_pool_is_made_of_empty_devices() {
     run("vgremove", &["--quiet", "--yes", "--force", &name]);
 }
 
-/// Writes a block to a device, past every cache.
-fn put(device: &Device, byte: u8) {
-    let file = OpenOptions::new().write(true).open(&device.segments[0].path).unwrap();
-    file.write_all_at(&[byte; 4096], EXTENT).unwrap();
-    file.sync_all().unwrap();
-}
-
-fn get(device: &Device) -> u8 {
-    let mut found = [0; 4096];
-    File::open(&device.segments[0].path).unwrap().read_exact_at(&mut found, EXTENT).unwrap();
-    assert!(found.iter().all(|&byte| byte == found[0]));
-    found[0]
-}
-
 #[test]
 fn a_thin_snapshot_shares_what_neither_has_changed() {
-    if skip() {
+    if skip_without_mapper() {
         return;
     }
     let (group, spec) = thin(8);

@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drbdpool::{Identity, LvmOptions, LvmPool, OVERSUBSCRIPTION, PoolError, PoolSpec, Unclaimed};
+use drbdpool::{Device, Identity, LvmOptions, LvmPool, OVERSUBSCRIPTION, PoolError, PoolSpec, Unclaimed, VolumeName};
 use tempfile::TempDir;
 
 /// The beginning of every test's directory; the process's id follows, so that what killed runs left can be told and removed.
@@ -271,4 +272,36 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = duct::cmd!("umount", &self.at).stdin_null().unchecked().run();
     }
+}
+
+/// The first volume of a resource.
+pub(crate) fn volume(resource: &str) -> VolumeName {
+    VolumeName::data(resource, 0).unwrap()
+}
+
+/// Whether tests of device-mapper cannot run here; says so.
+pub(crate) fn skip_without_mapper() -> bool {
+    if has_device_mapper() {
+        return !can_run("lvm");
+    }
+    eprintln!("skipped: this kernel has no device-mapper");
+    true
+}
+
+/// Where [`put`] writes: not in the first extent, which a wrong offset would hit, too.
+const BLOCK_AT: u64 = 4 << 20;
+
+/// Writes a block to a device, past every cache.
+pub(crate) fn put(device: &Device, byte: u8) {
+    let file = OpenOptions::new().write(true).open(&device.segments[0].path).unwrap();
+    file.write_all_at(&[byte; 4096], BLOCK_AT).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// The byte of a block that was [`put`].
+pub(crate) fn get(device: &Device) -> u8 {
+    let mut found = [0; 4096];
+    File::open(&device.segments[0].path).unwrap().read_exact_at(&mut found, BLOCK_AT).unwrap();
+    assert!(found.iter().all(|&byte| byte == found[0]));
+    found[0]
 }
