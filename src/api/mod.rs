@@ -17,6 +17,7 @@ mod attachments;
 mod client;
 mod docker;
 mod error;
+pub mod metadata;
 mod nodes;
 mod operations;
 mod options;

@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
+use super::metadata::{MetadataOf, MetadataReport, RestoreMetadata};
 use super::operations::Promise;
 use super::pools::PoolKind;
+use super::status::Done;
 use crate::units::Name;
 
 /// The folder that everything a node owns hangs below: `etc/blkrep.toml`, `var/lib/blkrep`, `run/blkrep` and `var/log`. It is `/` for
@@ -260,6 +262,17 @@ pub trait Setup: Send + Sync {
     /// Makes a volume group, or a thin pool in one, of devices that hold nothing; others are refused by what is on them. It is
     /// nobody's pool yet.
     fn create_pool(&self, options: CreatePoolOptions) -> Promise<'_, ()>;
+
+    /// What a replica's metadata says. As with all that concerns metadata, nobody uses it meanwhile: a node whose replica is asked for
+    /// is stopped.
+    fn metadata_report(&self, root: Root, of: MetadataOf) -> Promise<'_, MetadataReport>;
+
+    /// A replica's metadata as a document, which [`metadata_restore`](Self::metadata_restore) takes. Refused when it is damaged.
+    fn metadata_dump(&self, root: Root, of: MetadataOf) -> Promise<'_, String>;
+
+    /// Writes metadata from a document, durable when this returns. Unless the document is said to be exact, everything counts as dirty
+    /// for every peer and the data as an old state: what came after it is not in it.
+    fn metadata_restore(&self, asked: RestoreMetadata) -> Promise<'_, Done>;
 
     /// Runs the daemon until it is told to end: by a signal or by [`shutdown`](super::Service::shutdown).
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()>;

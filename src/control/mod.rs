@@ -14,10 +14,12 @@
 //! | [`attachments`] | volumes as block devices of this node, and what is mounted from them |
 //! | [`docker`] | Docker volumes in the model, and their plugin's socket |
 //! | [`status`], [`service`] | the API's operations |
+//! | [`replica`], `area`, `metadata` | metadata made, and looked at while a node is stopped |
 //! | [`removal`], [`unused`], [`holds`] | nothing is taken from under a client |
 //!
 //! Stopping all of this on every node stops no I/O.
 
+mod area;
 pub mod attachments;
 pub mod authority;
 pub mod config;
@@ -33,6 +35,7 @@ pub mod holds;
 pub mod join;
 pub mod links;
 pub mod local;
+mod metadata;
 pub mod nbd;
 pub mod net;
 pub mod node;

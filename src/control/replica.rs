@@ -1,13 +1,10 @@
 //! How a replica's metadata comes into being: the format's plan, carried out on files and devices.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use crate::format::{
-    NewReplica, PeerSlot, Recognised, SLOTS_DEFAULT, SUPERBLOCK, Step, Superblock, area_len, create, grow, recognise,
-};
+use super::area::{Area, shown};
+use crate::format::{NewReplica, PeerSlot, Recognised, SLOTS_DEFAULT, SUPERBLOCK, Superblock, area_len, create, grow, recognise};
 use crate::runtime::Backing;
 use crate::units::{ClusterId, Incarnation, NodeId, Record, ReplicaId, ResourceId, VolumeId};
 
@@ -97,79 +94,9 @@ impl ReplicaMaker for FormatMaker {
     }
 }
 
-/// A metadata area as one range of bytes.
-struct Area {
-    /// Each with its first byte in the file and its length.
-    segments: Vec<(File, u64, u64)>,
-}
-
-impl Area {
-    fn open(backing: &Backing) -> io::Result<Self> {
-        let open = |segment: &crate::runtime::Segment| {
-            let file = OpenOptions::new().read(true).write(true).open(&segment.path)?;
-            Ok((file, segment.start, segment.length))
-        };
-        Ok(Self { segments: backing.segments.iter().map(open).collect::<io::Result<_>>()? })
-    }
-
-    fn take(&self, step: Step) -> io::Result<()> {
-        match step {
-            Step::Zero(span) => {
-                let zeroes = vec![0; ZEROES];
-                let mut at = span.at;
-                while at < span.end() {
-                    let length = (span.end() - at).min(ZEROES as u64);
-                    self.write(at, &zeroes[..usize::try_from(length).expect("at most a chunk")])?;
-                    at += length;
-                }
-                Ok(())
-            }
-            Step::Write { at, bytes } => self.write(at, &bytes),
-            Step::Flush => self.segments.iter().try_for_each(|(file, ..)| file.sync_all()),
-        }
-    }
-
-    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.each(at, bytes.len(), |file, at, range| file.write_all_at(&bytes[range], at))
-    }
-
-    fn read(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        self.each(at, length, |file, at, range| file.read_exact_at(&mut bytes[range], at))?;
-        Ok(bytes)
-    }
-
-    /// Splits a range of the area where the segments do.
-    fn each(
-        &self,
-        at: u64,
-        length: usize,
-        mut act: impl FnMut(&File, u64, std::ops::Range<usize>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let (mut first, mut done) = (0, 0);
-        for (file, start, segment) in &self.segments {
-            let position = at + done as u64;
-            if position < first + segment && done < length {
-                let inside = position - first;
-                let count = usize::try_from(segment - inside).unwrap_or(usize::MAX).min(length - done);
-                act(file, start + inside, done..done + count)?;
-                done += count;
-            }
-            first += segment;
-        }
-        if done == length { Ok(()) } else { Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the area is too short")) }
-    }
-}
-
 fn told(metadata: &Backing, error: &io::Error) -> String {
     format!("{}: {error}", shown(metadata))
 }
-
-fn shown(metadata: &Backing) -> String {
-    metadata.segments.first().map_or_else(|| "metadata".to_owned(), |segment| segment.path.display().to_string())
-}
-
-const ZEROES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -12,13 +12,15 @@ use super::consensus::{Carried, CarryError, Consensus, Epoch, Setup as Consensus
 use super::daemon::{self, PlaneFactory};
 use super::join::{Enter, ask_entry, ask_plan};
 use super::local;
+use super::metadata;
 use super::tls::{Authority, Credentials};
 use super::token::Token;
+use crate::api::metadata::{MetadataOf, MetadataReport, RestoreMetadata};
 use crate::api::setup::{
     CreatePoolOptions, DaemonOptions, Founded, HelperOptions, InitOptions, JoinOptions, Listener, NodeOptions, RecoverOptions,
     Root, Setup, ports,
 };
-use crate::api::{ApiError, Code, Promise};
+use crate::api::{ApiError, Code, Done, Promise};
 use crate::cluster::{Command, NodeKind, Ports};
 use crate::units::{ClusterId, Name, NodeId};
 
@@ -56,6 +58,18 @@ impl Setup for Control {
             let spec = local::pool_spec(&options.pool)?;
             drbdpool::create_pool(&spec, &options.devices).map_err(|error| ApiError::new(Code::Storage, error))
         })
+    }
+
+    fn metadata_report(&self, root: Root, of: MetadataOf) -> Promise<'_, MetadataReport> {
+        Box::pin(async move { metadata::report(&root, &of) })
+    }
+
+    fn metadata_dump(&self, root: Root, of: MetadataOf) -> Promise<'_, String> {
+        Box::pin(async move { metadata::dump(&root, &of) })
+    }
+
+    fn metadata_restore(&self, asked: RestoreMetadata) -> Promise<'_, Done> {
+        Box::pin(async move { metadata::restore(&asked) })
     }
 
     fn daemon(&self, options: DaemonOptions) -> Promise<'_, ()> {

@@ -109,15 +109,7 @@ impl Store {
 
     /// The replica's disk state, as its own metadata has it.
     pub(super) fn disk(&self) -> DiskState {
-        if self.failed {
-            DiskState::Failed
-        } else if self.superblock.inconsistent || self.superblock.synced.is_none() {
-            DiskState::Inconsistent
-        } else if self.superblock.outdated {
-            DiskState::Outdated
-        } else {
-            DiskState::UpToDate
-        }
+        if self.failed { DiskState::Failed } else { self.superblock.disk() }
     }
 
     /// Lives that a record names and the one before it did not are in sync as of that record (rule M6). One that was restarted cleanly,

@@ -9,10 +9,13 @@ pub(super) mod strategies;
 pub use error::{SlotsError, SuperblockError, TooLarge};
 pub use slots::{Present, choose, superblock_at};
 
-use crate::units::{ClusterId, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ClusterId, DiskState, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
 
 /// Everything about a replica that is not a bit of a map. Two copies of it lie in two slots and are written in turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Superblock {
     /// Counts the writes of the superblock; the greater of two valid slots is the present one.
     pub version: u64,
@@ -46,6 +49,19 @@ pub struct Superblock {
     pub regions: Vec<Region>,
 }
 
+impl Superblock {
+    /// How far the data can be trusted, as this replica alone knows.
+    pub fn disk(&self) -> DiskState {
+        if self.inconsistent || self.synced.is_none() {
+            DiskState::Inconsistent
+        } else if self.outdated {
+            DiskState::Outdated
+        } else {
+            DiskState::UpToDate
+        }
+    }
+}
+
 /// A superblock's slot, in bytes.
 pub const SUPERBLOCK: usize = 16 << 10;
 
@@ -56,7 +72,8 @@ pub const MEMBERS_MAX: usize = 32;
 pub const LINEAGE_MAX: usize = 64;
 
 /// A peer that has a dirty bitmap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PeerSlot {
     /// The peer.
     pub node: NodeId,
@@ -66,7 +83,8 @@ pub struct PeerSlot {
 }
 
 /// Where a volume's activity map and bitmaps lie in the metadata area.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Region {
     /// The volume.
     pub volume: VolumeId,

@@ -15,6 +15,7 @@ import stories_refusals
 import stories_attach
 import stories_pools
 import stories_failures
+import stories_metadata
 from suite import run_stories
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 mod attachments;
 mod found;
+mod metadata;
 mod nodes;
 mod options;
 mod pools;
@@ -24,6 +25,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         resources::VERBS,
         options::VERBS,
         replicas::VERBS,
+        metadata::VERBS,
         attachments::VERBS,
         watch::VERBS,
         program::VERBS,

@@ -65,7 +65,8 @@ fn every_example_gets_as_far_as_the_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_str().unwrap();
     // These do not ask a daemon, or never end.
-    let other = ["init", "create-pool", "join", "recover", "daemon", "demo", "status --watch", "generate", "attach-helper"];
+    let other =
+        ["init", "create-pool", "join", "recover", "daemon", "demo", "status --watch", "generate", "attach-helper", "metadata"];
     for example in all().flat_map(|verb| verb.examples).filter(|e| !other.iter().any(|o| e.line.starts_with(o))) {
         let line = ["blkrep", "--root", root, "-q"].into_iter().chain(words(example.line));
         let matches = parser::command().try_get_matches_from(line).unwrap();
@@ -101,6 +102,22 @@ impl crate::api::setup::Setup for NoSetup {
 
     fn create_pool(&self, _: crate::api::setup::CreatePoolOptions) -> crate::api::Promise<'_, ()> {
         panic!("create_pool was called")
+    }
+
+    fn metadata_report(
+        &self,
+        _: crate::api::setup::Root,
+        _: crate::api::metadata::MetadataOf,
+    ) -> crate::api::Promise<'_, crate::api::metadata::MetadataReport> {
+        panic!("metadata_report was called")
+    }
+
+    fn metadata_dump(&self, _: crate::api::setup::Root, _: crate::api::metadata::MetadataOf) -> crate::api::Promise<'_, String> {
+        panic!("metadata_dump was called")
+    }
+
+    fn metadata_restore(&self, _: crate::api::metadata::RestoreMetadata) -> crate::api::Promise<'_, crate::api::Done> {
+        panic!("metadata_restore was called")
     }
 
     fn daemon(&self, _: crate::api::setup::DaemonOptions) -> crate::api::Promise<'_, ()> {

@@ -10,7 +10,7 @@
 
 mod announce;
 mod step;
-mod storage;
+pub(in crate::control) mod storage;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -122,7 +122,8 @@ fn pool(node: &Node, name: &Name) -> Result<Arc<dyn Pool>, String> {
     node.pool(name).ok_or_else(|| format!("this node's pool '{name}' cannot be used: {}", why()))
 }
 
-fn backing(device: &Device) -> Backing {
+/// A pool's volume as the data plane opens it.
+pub(in crate::control) fn backing(device: &Device) -> Backing {
     let segment = |s: &drbdpool::Segment| {
         let (path, start, length) = (s.path.clone(), s.start, s.length);
         Segment { path, start, length, exclusive: s.exclusive, reserved: s.reserved }

@@ -127,7 +127,7 @@ impl Superblock {
     }
 
     /// What must be true of the regions, or maps would lie over each other.
-    fn check(&self) -> Result<(), SuperblockError> {
+    pub(in crate::format) fn check(&self) -> Result<(), SuperblockError> {
         let mut spans = Vec::with_capacity(self.regions.len());
         for region in &self.regions {
             if region.bytes > VOLUME_BYTES_MAX {
