@@ -150,10 +150,8 @@ impl Engine {
             self.learn(links, record.clone(), theirs.lineage.clone());
             return;
         }
-        let peer = &mut self.peers[at];
-        if !matches!(peer.session, Session::None) {
-            peer.session = Session::None;
-            peer.data = false;
+        if !matches!(self.peers[at].session, Session::None) {
+            self.close_session(at);
         }
     }
 

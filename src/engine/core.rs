@@ -175,8 +175,10 @@ impl Engine {
         let recorded = superblock.record.as_ref().and_then(|r| r.in_sync.get(&superblock.node)).copied();
         let continued = recorded.filter(|r| *r == superblock.incarnation || *r == superblock.continues);
         let incarnation = self.ids.incarnation();
+        // A life that ended cleanly may be named by a record that it had not heard of: that of its own admission.
+        let last = if mutated(Mutant::UnheardIsUnclean) { incarnation } else { superblock.incarnation };
         superblock.continues =
-            if superblock.clean || mutated(Mutant::TrustCrashed) { continued.unwrap_or(incarnation) } else { incarnation };
+            if superblock.clean || mutated(Mutant::TrustCrashed) { continued.unwrap_or(last) } else { incarnation };
         superblock.incarnation = incarnation;
         superblock.clean = false;
         self.record = superblock.record.clone();

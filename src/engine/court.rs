@@ -252,6 +252,7 @@ impl Engine {
         self.tell_record();
         if let Purpose::Renew(peer) = change.purpose
             && self.peers[peer].is_ready()
+            && !self.peers[peer].data
         {
             self.resume(peer);
         }

@@ -288,6 +288,8 @@ impl Engine {
         }
         let inside = arrival.range.end() <= volume_blocks(&self.settings, arrival.range.volume);
         let Some(store) = self.store.as_mut().filter(|s| !s.failed && inside) else {
+            // It is not acknowledged, and no flush may pass over it.
+            self.follow.applied.begin(arrival.seq);
             if let Payload::Data(buffer) = arrival.what {
                 self.out.push(super::Command::Release(buffer));
             }

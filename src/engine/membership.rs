@@ -110,9 +110,18 @@ impl Engine {
     /// follows, says whose reign it is.
     pub(super) fn fenced(&mut self, at: usize, record: &Record) {
         if self.record.as_ref().is_none_or(|mine| mine.id != record.id && mine.number <= record.number) {
-            let peer = &mut self.peers[at];
-            peer.session = Session::None;
-            peer.data = false;
+            self.close_session(at);
+        }
+    }
+
+    /// The session with a connected peer ends. What it was given and has not confirmed durable is dirty for it, as when the connection
+    /// breaks: the bits that were cleared are written out without its window from now on (rule R1).
+    pub(super) fn close_session(&mut self, at: usize) {
+        let peer = &mut self.peers[at];
+        peer.session = Session::None;
+        peer.data = false;
+        if !mutated(Mutant::FencedWithoutWindow) {
+            self.reign_lost_peer(at);
         }
     }
 
@@ -151,7 +160,7 @@ impl Engine {
         let Some(record) = &self.record else { return };
         let lost_disk = !self.has_disk() && !mutated(Mutant::KeepSelf) && record.in_sync.contains_key(&self.id.node);
         let overdue = self.overdue_members(record);
-        let renewed = self.peers.iter().position(|p| p.is_ready() && !p.data && self.recorded_before(p, record).is_some());
+        let renewed = self.peers.iter().position(|p| p.is_ready() && self.recorded_before(p, record).is_some());
         let stranger = record.in_sync.keys().any(|node| *node != self.id.node && self.peer_at(*node).is_none());
         if !lost_disk && overdue.is_empty() && renewed.is_none() && !stranger {
             return;

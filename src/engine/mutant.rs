@@ -94,6 +94,8 @@ pub enum Mutant {
     UnknownIsNo,
     /// M3: every start continues the life before it.
     TrustCrashed,
+    /// M3: only lives that the stored record names are continued.
+    UnheardIsUnclean,
     /// M3: membership is of a node, whatever its incarnation.
     MemberByName,
     /// M3: the last of all does not wait for the other members.
@@ -156,6 +158,8 @@ pub enum Mutant {
     WindowNotStored,
     /// R1: windows are dropped with the reign.
     WindowNotFolded,
+    /// R1: a target that refuses the reign leaves no window behind.
+    FencedWithoutWindow,
     /// R1: blocks that were found equal are not in the window.
     EqualNotInWindow,
     /// R2: a bit is cleared when its block is sent.
@@ -192,6 +196,8 @@ pub enum Mutant {
     LeavingForgotten,
     /// V1: a new range is written before every replica that counts has it.
     GrowAhead,
+    /// V1: a replica that was asked to follow before its primary grew is given writes that it has no room for.
+    NarrowSession,
     /// V2: maps that move to another region are not copied.
     MoveEmptyHanded,
     /// V2: the other superblock goes on naming the old regions.

@@ -14,6 +14,7 @@ use super::core::Engine;
 use super::event::Failure;
 use super::mutant::{Mutant, mutated};
 use super::ops::Op;
+use super::peer::Session;
 use super::reign::State;
 use super::requests::range_of;
 use super::store::Then;
@@ -225,9 +226,19 @@ impl Engine {
             let ready = store.release_maps(&mut self.peers, &self.unsettled, &mut self.ops, &mut self.out);
             self.ready.extend(ready);
         }
+        self.close_narrow_sessions();
         // What was copied while it waited for its extents is durable now.
         self.activity_written();
         self.configured();
+    }
+
+    /// A replica that was asked to follow before this node had its new blocks is asked again when it has them, too. Else it would be given
+    /// writes of clients that it has no place for: those that began before it counted.
+    fn close_narrow_sessions(&mut self) {
+        let narrow =
+            |p: &super::peer::Peer| !p.data && !p.holds_all(&self.settings.volumes) && !matches!(p.session, Session::None);
+        let narrow = self.peers_that(|p| narrow(p) && !mutated(Mutant::NarrowSession));
+        narrow.iter().for_each(|at| self.close_session(at));
     }
 
     /// Ends what is under way in a volume that goes: its bytes are of no use to anybody any more.

@@ -42,7 +42,12 @@ impl Rig {
     fn new(authority: Authority, peers: &[NodeId]) -> Self {
         let all = std::iter::once(&ME).chain(peers);
         let in_sync = all.map(|n| (*n, Incarnation(100 + u64::from(n.0)))).collect();
-        let record = Record::first(RecordId(77), in_sync, authority);
+        Self::with_record(Record::first(RecordId(77), in_sync, authority), peers)
+    }
+
+    /// Node 0 with a replica that has stopped cleanly and goes by `record`.
+    fn with_record(record: Record, peers: &[NodeId]) -> Self {
+        let authority = record.authority;
         let volumes: BTreeMap<_, _> = [(VolumeId(0), BYTES)].into();
         let base = Some((1, record.id));
         let new = NewReplica {
@@ -50,7 +55,7 @@ impl Rig {
             resource: RESOURCE,
             node: ME,
             replica: ReplicaId(500),
-            incarnation: record.in_sync[&ME],
+            incarnation: Incarnation(100),
             record: Some(record.clone()),
             synced: base,
             peers: peers.iter().map(|node| PeerSlot { node: *node, base }).collect(),
@@ -159,6 +164,11 @@ impl Rig {
 
     /// A peer of some cluster connects.
     fn meet(&mut self, node: NodeId, cluster: ClusterId) {
+        let standing = self.standing(node);
+        self.meet_as(node, cluster, standing);
+    }
+
+    fn meet_as(&mut self, node: NodeId, cluster: ClusterId, standing: Standing) {
         self.sent.clear();
         self.tell(Event::LinkUp(node));
         let greeting = self.sent.iter().find_map(|(to, m)| match m {
@@ -170,7 +180,7 @@ impl Rig {
             resource: RESOURCE,
             token: 7,
             answers: greeting.expect("whoever connects is greeted"),
-            standing: self.standing(node),
+            standing,
         };
         self.hear(node, Message::Hello(Box::new(hello)));
     }
@@ -183,15 +193,32 @@ impl Rig {
             self.sent.clear();
             let standing = self.standing(peer);
             self.hear(peer, Message::Standing(Box::new(standing)));
-            let session = self.sent.iter().find_map(|(to, m)| match m {
-                Message::Open { session, .. } if *to == peer => Some(*session),
-                _ => None,
-            });
-            let session = session.expect("a member that goes by the record is asked to follow");
+            let session = self.asked_to_follow(peer);
             let record = self.record.id;
             self.hear(peer, Message::Report(Report { session, record, seen: 0, lease_left: 0 }));
         }
         assert!(self.done.contains(&Command::Attached { client: ClientId(1), result: Ok(()) }), "{:?}", self.done);
+    }
+
+    /// A peer that is not in sync connects in another life, and follows; it is asked whether it is ready for a resync.
+    fn lend_target(&mut self, node: NodeId) {
+        self.hear(node, Message::Leaving);
+        let life = Incarnation(900);
+        let mut standing = self.standing(node);
+        standing.replica = standing.replica.map(|replica| ReplicaStanding { incarnation: life, continues: life, ..replica });
+        self.meet_as(node, CLUSTER, standing);
+        let session = self.asked_to_follow(node);
+        let record = self.record.id;
+        self.hear(node, Message::Report(Report { session, record, seen: 0, lease_left: 0 }));
+        assert!(self.sent.contains(&(node, Message::SyncBegin)), "{:?}", self.sent);
+    }
+
+    fn asked_to_follow(&self, node: NodeId) -> u64 {
+        let session = self.sent.iter().find_map(|(to, m)| match m {
+            Message::Open { session, .. } if *to == node => Some(*session),
+            _ => None,
+        });
+        session.expect("who goes by the record is asked to follow")
     }
 
     fn request(&mut self, id: u64, request: Request) {
@@ -310,4 +337,50 @@ fn another_clusters_engine_is_refused() {
     assert_eq!(rig.engine.status().peers[0].connection, Connection::Refused);
     rig.meet(B, CLUSTER);
     assert_eq!(rig.engine.status().peers[0].connection, Connection::Connected);
+}
+
+#[test]
+fn what_a_target_has_not_made_durable_is_dirty_for_it_when_it_refuses_the_reign() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.lend_target(B);
+    // Its admission waits for this node's own flush.
+    rig.holds_flushes = true;
+    rig.hear(B, Message::SyncReady);
+    rig.request(1, WRITE);
+    let seq = rig.sent.iter().find_map(|(_, m)| if let Message::Write(write) = m { Some(write.seq) } else { None });
+    rig.hear(B, Message::Written { seqs: vec![seq.expect("a target gets clients' writes")] });
+    assert_eq!(rig.answer_to(1), Some(Ok(())));
+    assert!(rig.engine.peers[0].dirty.is_clear(), "it has the block, perhaps in its cache");
+    let newer = Record { primary: Some(B), ..rig.record.next(RecordId(78)) };
+    rig.hear(B, Message::Fenced { record: newer });
+    assert!(!rig.engine.peers[0].dirty.is_clear(), "nobody will hear whether it has made the block durable");
+}
+
+#[test]
+fn a_target_that_has_not_grown_gets_no_writes_when_its_primary_has() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.lend_target(B);
+    let volumes = [(VolumeId(0), 2 * BYTES)].into();
+    let settings = Settings { volumes, ..rig.engine.settings.clone() };
+    rig.tell(Event::Configure(settings));
+    assert_eq!(rig.engine.volume_bytes(VolumeId(0)), Some(2 * BYTES));
+    rig.hear(B, Message::SyncReady);
+    rig.request(1, Request::Write { volume: VolumeId(0), offset: BYTES, len: 4096, buffer: BufferId(1), fua: false });
+    assert_eq!(rig.answer_to(1), Some(Ok(())));
+    assert!(!rig.sent.iter().any(|(_, m)| matches!(m, Message::Write(_))), "{:?}", rig.sent);
+    assert!(!rig.engine.peers[0].dirty.is_clear(), "it is given the block when it has grown");
+}
+
+#[test]
+fn a_replica_that_stopped_before_it_heard_of_its_admission_is_in_sync() {
+    let record = Record::first(RecordId(77), [(B, Incarnation(101))].into(), Authority::Majority);
+    let mut rig = Rig::with_record(record, &[B]);
+    assert!(!rig.engine.status().in_sync);
+    let mut admitted = rig.record.next(RecordId(78));
+    admitted.in_sync.insert(ME, Incarnation(100));
+    let standing = Standing { record: Some(admitted), ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    assert!(rig.engine.status().in_sync, "the life that was admitted ended cleanly, and this one continues it");
 }

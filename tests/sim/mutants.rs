@@ -62,6 +62,8 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::CoolWithoutWindows, 70),
     (Mutant::UnknownIsNo, 53),
     (Mutant::OwnWriteFailureIgnored, 21),
+    (Mutant::FencedWithoutWindow, 100_325),
+    (Mutant::UnheardIsUnclean, 201_144),
 ];
 
 /// Mutants for which no seed is known yet: `--mutants --all` looks for them, too. One that stays alive for long means that a fault or an
@@ -106,6 +108,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::NeverOutdated,
     Mutant::AdmittedKnowsFirst,
     Mutant::BystanderStays,
+    Mutant::NarrowSession,
 ];
 
 /// How many seeds a mutant may survive, from the first that is tried.

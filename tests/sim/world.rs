@@ -314,12 +314,15 @@ impl World {
                 self.spring("attached", at, at);
                 super::client::attached(self, at, client, result.is_ok());
             }
-            // One that still waits to be attached has no session to lose.
-            Command::DropClients if self.clients[at].attached => {
+            Command::DropClients => {
+                // A reign has ended, perhaps after its last client has gone.
                 self.early_answers_lost();
-                super::client::dropped(self, at);
+                // One that still waits to be attached has no session to lose.
+                if self.clients[at].attached {
+                    super::client::dropped(self, at);
+                }
             }
-            Command::DropClients | Command::Configured => {}
+            Command::Configured => {}
             Command::Stopped { clean } => {
                 self.say(|| format!("n{at} stopped, clean {clean}"));
                 self.nodes[at].stopped = clean;
@@ -358,7 +361,7 @@ impl World {
     }
 
     /// Protocols A and B answer a write before it is everywhere: a reign that does not end by itself may take such writes with it.
-    fn early_answers_lost(&mut self) {
+    pub fn early_answers_lost(&mut self) {
         if self.manners.protocol != Protocol::C {
             self.oracle.unflushed_lost(self.now);
         }

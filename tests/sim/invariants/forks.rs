@@ -9,8 +9,12 @@ use super::super::world::World;
 /// Notes what a node goes by, so that it is known what follows what.
 pub fn note_record(world: &mut World, at: usize) {
     let record = world.nodes[at].engine.as_ref().and_then(|e| e.status().record);
-    if let Some(record) = record {
-        world.parents.insert(record.id, record.parent);
+    if let Some(record) = record
+        && world.parents.insert(record.id, record.parent).is_none()
+        && record.reign == record.number
+    {
+        // The primary before may be cut off, and have answered early what this one will never hear of.
+        world.early_answers_lost();
     }
 }
 
