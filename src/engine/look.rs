@@ -1,9 +1,11 @@
 //! What an engine shows, and when it wants to be woken.
 
-use crate::units::{BLOCK, Instant};
+use crate::units::{BLOCK, BlockRange, Instant};
 
 use super::core::Engine;
+use super::link::Links;
 use super::reign::Phase;
+use super::reshape::Room;
 use super::status::{PeerStatus, ResourceStatus, ResyncStatus, Suspension, VolumeStatus};
 
 impl Engine {
@@ -27,6 +29,14 @@ impl Engine {
             clients: self.clients.len(),
             volumes: self.settings.volumes.keys().filter_map(volume).collect(),
         }
+    }
+
+    /// Whether what is a hole in this node's replica may be told to clients as zeroes now, like a read that is answered now: no write of
+    /// these blocks is in flight (rule W4), they are equal everywhere (P3), and every lease is good (F2). If not they count as data.
+    pub fn may_tell_holes(&self, now: Instant, links: &Links, range: BlockRange) -> bool {
+        let Some(reign) = self.reign.as_ref().filter(|r| r.phase == Phase::Serving) else { return false };
+        let settled = !reign.order.is_changing(range) && !self.is_unequal(range) && self.room_for(range) == Room::Everywhere;
+        settled && self.has_disk() && self.am_member() && reign.ack.iter().all(|peer| self.has_lease_at(links, peer, now))
     }
 
     fn is_peer(&self, at: usize) -> bool {

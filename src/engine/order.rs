@@ -55,6 +55,11 @@ impl Order {
         }
     }
 
+    /// Whether a change of blocks of `range` is in flight or waits for its turn.
+    pub(super) fn is_changing(&self, range: BlockRange) -> bool {
+        self.entries.iter().any(|e| e.exclusive && e.range.overlaps(&range))
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.entries.clear();

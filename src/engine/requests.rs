@@ -1,6 +1,6 @@
 //! Clients' requests at the primary, from arrival to answer (rules W1, W2, W4, P3, F2).
 
-use crate::units::{BLOCK, BlockRange};
+use crate::units::{BLOCK, BlockRange, Instant};
 
 use super::core::Engine;
 use super::event::{ClientId, Command, DiskIo, DiskOutcome, Failure, Request, RequestId};
@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// Whether a member of the in-sync set lacks blocks of the range (rule P3).
-    fn is_unequal(&self, range: BlockRange) -> bool {
+    pub(super) fn is_unequal(&self, range: BlockRange) -> bool {
         let Some(reign) = self.reign.as_ref().filter(|_| !mutated(Mutant::ServeUnequal)) else { return false };
         let Some(record) = &self.record else { return false };
         !reign.equal && self.peers.iter().any(|p| record.in_sync.contains_key(&p.node) && p.dirty.meets(range))
@@ -264,10 +264,14 @@ impl Engine {
     }
 
     fn has_lease(&self, links: &Links, peer: usize) -> bool {
+        self.has_lease_at(links, peer, self.now)
+    }
+
+    pub(super) fn has_lease_at(&self, links: &Links, peer: usize, now: Instant) -> bool {
         let Session::Ready { since } = self.peers[peer].session else { return false };
         let asked = links.get(&self.peers[peer].node).and_then(super::link::Link::lease_from);
         let covers = |asked| asked >= since || mutated(Mutant::LeaseBeforeSession);
-        asked.is_some_and(|asked| covers(asked) && self.now < asked.after(self.settings.timeouts.lease))
+        asked.is_some_and(|asked| covers(asked) && now < asked.after(self.settings.timeouts.lease))
     }
 
     /// Answers a request that changed nothing, and forgets it.

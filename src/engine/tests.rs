@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::format::{Loaded, Loader, NewReplica, PeerSlot, SUPERBLOCK, Step, area_len, create, superblock_at};
 use crate::units::{
-    Authority, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role,
-    VolumeId,
+    Authority, BlockRange, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId,
+    Role, VolumeId,
 };
 use crate::wire::{Introduction, Message, RecordPoint, ReplicaStanding, Report, Standing};
 
@@ -383,4 +383,23 @@ fn a_replica_that_stopped_before_it_heard_of_its_admission_is_in_sync() {
     let standing = Standing { record: Some(admitted), ..rig.standing(B) };
     rig.meet_as(B, CLUSTER, standing);
     assert!(rig.engine.status().in_sync, "the life that was admitted ended cleanly, and this one continues it");
+}
+
+#[test]
+fn holes_are_told_only_where_a_read_could_be_answered() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    let block = BlockRange { volume: VolumeId(0), first: 0, count: 1 };
+    assert!(!rig.engine.may_tell_holes(rig.now, &rig.links, block), "another node may be primary by now");
+    let timeouts = Timeouts::default();
+    let mut link = Link::new(rig.now);
+    link.connected(rig.now);
+    let ping = link.ping(rig.now, &timeouts);
+    assert!(link.ponged(ping));
+    rig.links.insert(B, link);
+    assert!(rig.engine.may_tell_holes(rig.now, &rig.links, block));
+    assert!(!rig.engine.may_tell_holes(rig.now.after(timeouts.lease), &rig.links, block), "the lease is over");
+    rig.request(1, Request::Zero { range: block, unmap: true, fua: false });
+    assert!(!rig.engine.may_tell_holes(rig.now, &rig.links, block), "if this node dies now, these zeroes may never have been");
+    assert!(rig.engine.may_tell_holes(rig.now, &rig.links, BlockRange { first: 1, ..block }));
 }

@@ -1,7 +1,7 @@
 //! What is allocated, and what zeroing costs.
 
 use crate::nbd::{Errno, Tag, reply};
-use crate::units::DiskState;
+use crate::units::BlockRange;
 
 use crate::runtime::shard::Shard;
 use crate::runtime::slab::Key;
@@ -12,12 +12,14 @@ const RANGE: u64 = 256 << 20;
 const EXTENTS: usize = 512;
 
 impl Shard {
-    /// Answers BLOCK_STATUS from this node's replica if it is up to date; otherwise everything counts as data.
+    /// Answers BLOCK_STATUS from this node's replica, if a read of these blocks could be answered from it at this moment; otherwise
+    /// everything counts as data.
     pub(super) fn block_status(&mut self, key: Key, tag: Tag, offset: u64, length: u64, one: bool) -> bool {
         let Some(client) = self.clients.get(key) else { return true };
         let Some(resource) = self.resources.get(client.resource) else { return true };
-        let status = resource.engine.status();
-        let disks = resource.disks.as_ref().filter(|_| status.disk == DiskState::UpToDate);
+        let range = BlockRange::covering(client.volume, offset, length.min(RANGE));
+        let readable = resource.engine.may_tell_holes(self.io.now, self.peers.links(resource.lane), range);
+        let disks = resource.disks.as_ref().filter(|_| readable);
         let disk = disks.and_then(|disks| disks.volumes.get(&client.volume));
         let most = if one { 2 } else { EXTENTS };
         let extents = disk.map_or(Ok(Vec::new()), |disk| disk.extents(offset, length.min(RANGE), most));
