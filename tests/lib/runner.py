@@ -83,6 +83,7 @@ UNIT = [
 ARCHITECTURE = [cargo("test", "--release", "--locked", "--test", "architecture")]
 
 SIM = [cargo("test", "--release", "--locked", "--test", "sim", "--", "--seeds", "600", "--seconds", "120")]
+MODEL = [cargo("test", "--release", "--locked", "--test", "model")]
 MUTANTS = [cargo("test", "--release", "--locked", "--features", "mutants", "--test", "sim", "--", "--mutants")]
 POOLS = [cargo("test", "--release", "--locked", "-p", "drbdpool", "--tests", BLKREP_TEST_ROOT="1")]
 
@@ -91,6 +92,7 @@ SUITES = [
     Suite("lint", 12, CARGO_PACKAGES, LINT),
     Suite("architecture", 10, CARGO_PACKAGES, ARCHITECTURE),
     Suite("unit", 12, CARGO_PACKAGES, UNIT),
+    Suite("model", 8, CARGO_PACKAGES, MODEL),
     Suite("sim", 12, CARGO_PACKAGES, SIM),
     Suite("mutants", 12, CARGO_PACKAGES, MUTANTS),
     Suite("pools", 8, CLUSTER_PACKAGES, POOLS),
