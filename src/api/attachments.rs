@@ -29,6 +29,46 @@ pub struct Attach {
     /// Attached again when the daemon starts and it is not there.
     #[serde(default)]
     pub persistent: bool,
+    /// What makes the block device; the kernel's NBD client where there is one, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
+    /// How many sockets the kernel's NBD client has; one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u32>,
+}
+
+/// What makes a block device of a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// A process that serves a file by FUSE, and a loop device on that.
+    #[default]
+    Fuse,
+    /// The kernel's NBD client.
+    Nbd,
+}
+
+impl Via {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Fuse, Self::Nbd];
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fuse => "fuse",
+            Self::Nbd => "nbd",
+        })
+    }
+}
+
+impl FromStr for Via {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|via| via.to_string() == text);
+        found.ok_or_else(|| format!("'{text}' is no way to make a block device; there are nbd and fuse"))
+    }
 }
 
 /// Takes a volume's block device away.
@@ -68,6 +108,9 @@ pub struct Attachment {
     pub volume: VolumeId,
     /// The block device.
     pub device: PathBuf,
+    /// What makes it.
+    #[serde(default)]
+    pub via: Via,
     /// Whether it refuses writes.
     pub read_only: bool,
     /// Whether nobody else may attach the volume on this node.

@@ -34,7 +34,7 @@ pub use assignments::{
     AssignResource, Assignment, DeployResource, ListAssignments, Placement, Relative, Replicas, UnassignResource,
     UndeployResource,
 };
-pub use attachments::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Mounted, Unmount};
+pub use attachments::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Mounted, Unmount, Via};
 pub use client::{Client, Connecting, Connector, Stream};
 pub use docker::{AddDockerVolume, DockerSettings, DockerVolume, ListDockerVolumes, Spread};
 pub use error::{ApiError, Code};

@@ -220,6 +220,19 @@ pub struct HelperOptions {
     pub patience: Duration,
 }
 
+/// Runs in Docker's managed plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayOptions {
+    /// Where Docker asks.
+    pub listen: PathBuf,
+    /// The daemon's socket for Docker, as the plugin sees it.
+    pub socket: PathBuf,
+    /// A directory of the node that holds what the daemon has mounted, and where the plugin sees it.
+    pub node: (PathBuf, PathBuf),
+    /// Where the plugin shows volumes to Docker.
+    pub volumes: PathBuf,
+}
+
 /// What `init` and `join` made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Founded {
@@ -279,6 +292,9 @@ pub trait Setup: Send + Sync {
 
     /// Keeps an attachment alive until it is told to end, by SIGTERM.
     fn attach_helper(&self, options: HelperOptions) -> Promise<'_, ()>;
+
+    /// Passes Docker's questions on to the node's daemon until the process is ended.
+    fn docker_relay(&self, options: RelayOptions) -> Promise<'_, ()>;
 }
 
 #[cfg(test)]

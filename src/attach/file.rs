@@ -214,7 +214,8 @@ fn errno(error: nbd::Errno) -> Errno {
     Errno::from_i32(i32::try_from(error.code()).unwrap_or(libc::EIO))
 }
 
-const FILE: INodeNo = INodeNo(2);
+/// The file's number.
+pub const FILE: INodeNo = INodeNo(2);
 const BLOCK: u32 = 4096;
 /// Nothing of it changes while it is mounted.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);

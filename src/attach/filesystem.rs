@@ -138,6 +138,22 @@ pub fn mounts_of(device: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(all.into_iter().filter(|mount| mount.device == wanted || mount.source == source).map(|mount| mount.path).collect())
 }
 
+/// A file system that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountedFileSystem {
+    /// Where.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: FileSystem,
+}
+
+/// The writable file system of a device that is mounted, in this process's view, where it is one that blkrep knows.
+pub fn file_system_on(device: &Path) -> std::io::Result<Option<MountedFileSystem>> {
+    let source = device.to_string_lossy();
+    let here = all_mounts()?.into_iter().filter(|mount| mount.source == source && mount.writable);
+    Ok(here.filter_map(|mount| Some(MountedFileSystem { kind: mount.kind.parse().ok()?, path: mount.path })).next())
+}
+
 /// The device that is mounted at a directory, the topmost if there are several.
 pub fn mounted_at(path: &Path) -> std::io::Result<Option<PathBuf>> {
     Ok(all_mounts()?.into_iter().rev().find(|mount| mount.path == path).map(|mount| PathBuf::from(mount.source)))
@@ -146,7 +162,9 @@ pub fn mounted_at(path: &Path) -> std::io::Result<Option<PathBuf>> {
 struct Mounted {
     device: String,
     path: PathBuf,
+    kind: String,
     source: String,
+    writable: bool,
 }
 
 fn all_mounts() -> std::io::Result<Vec<Mounted>> {
@@ -157,8 +175,10 @@ fn all_mounts() -> std::io::Result<Vec<Mounted>> {
 fn parse_mount(line: &str) -> Option<Mounted> {
     let (before, after) = line.split_once(" - ")?;
     let fields: Vec<&str> = before.split(' ').collect();
-    let source = after.split(' ').nth(1)?;
-    Some(Mounted { device: (*fields.get(2)?).to_owned(), path: unescape(fields.get(4)?).into(), source: unescape(source) })
+    let mut after = after.split(' ');
+    let (kind, source, options) = (after.next()?.to_owned(), unescape(after.next()?), after.next().unwrap_or_default());
+    let writable = options.split(',').any(|option| option == "rw");
+    Some(Mounted { device: (*fields.get(2)?).to_owned(), path: unescape(fields.get(4)?).into(), kind, source, writable })
 }
 
 /// Spaces and the like are written as a backslash and three octal digits.
@@ -233,6 +253,7 @@ mod tests {
         let mount = parse_mount(line).unwrap();
         assert_eq!((mount.device.as_str(), mount.source.as_str()), ("7:3", "/dev/loop3"));
         assert_eq!(mount.path, Path::new(r"/mnt/a b\c"));
+        assert_eq!((mount.kind.as_str(), mount.writable), ("ext4", true));
         assert!(parse_mount("36 35 7:3 / /mnt").is_none());
     }
 

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
-use super::file::VolumeFile;
+use super::file::{FILE, VolumeFile};
 use super::link::{Link, Terms};
 use super::place::Place;
 use crate::api::setup::HelperOptions;
@@ -45,8 +46,7 @@ impl Helper {
         let lock = lock.ok_or("another process serves this attachment already")?;
         let mut state = place.state().map_err(in_words("the attachment's state"))?;
         stay_alive();
-        let export = format!("{}/{};attachment={}", state.resource, state.volume, state.token);
-        let link = Link::open(Terms { socket, export, patience }).map_err(|error| error.to_string())?;
+        let link = Link::open(Terms { socket, export: state.export(), patience }).map_err(|error| error.to_string())?;
         let mut config = Config::default();
         config.mount_options = vec![
             MountOption::FSName(format!("blkrep:{}/{}", state.resource, state.volume)),
@@ -69,6 +69,7 @@ impl Helper {
         };
         state.device = device.path().to_owned();
         state.pid = std::process::id();
+        state.resizable = true;
         place.store(&state).map_err(in_words("the attachment's state"))?;
         let _ = fs::remove_file(place.link());
         symlink(device.path(), place.link()).map_err(in_words("the link to the device"))?;
@@ -78,6 +79,17 @@ impl Helper {
     /// The block device.
     pub fn device(&self) -> PathBuf {
         self.device.path().to_owned()
+    }
+
+    /// Lets the device show how the volume has grown.
+    pub fn grow(&self) -> io::Result<()> {
+        let bytes = self.link.measure().map_err(io::Error::other)?;
+        // What the kernel knows of the file is forgotten and asked for again; then the device looks at the file.
+        self.session.notifier().inval_inode(FILE, ATTRIBUTES_ONLY, 0)?;
+        let seen = fs::metadata(self.place.file())?.len();
+        self.device.resize()?;
+        tracing::info!(bytes, seen, "the volume has grown");
+        Ok(())
     }
 
     /// Ends the attachment: what the device's cache holds is written, the device goes, the volume is closed.
@@ -98,12 +110,13 @@ impl Helper {
     }
 }
 
-/// Runs a helper until it is told to end, by SIGTERM. What it could not do, it tells on standard output.
+/// Runs a helper until it is told to end, by SIGTERM. SIGHUP tells it that the volume has grown. What it could not do, it tells on standard output.
 pub async fn run(options: HelperOptions) -> Result<(), ApiError> {
     let failed = |error: io::Error| ApiError::new(Code::Io, format_args!("the attachment: {error}"));
     // Fails only for the leader of a process group, who has nobody to be detached from.
     let _ = rustix::process::setsid();
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut grown = signal(SignalKind::hangup()).map_err(failed)?;
     let socket = options.root.nbd_socket();
     let start = move || Helper::start(Place::at(options.directory), socket, options.patience);
     let started = spawn_blocking(start).await.map_err(|error| failed(io::Error::other(error)))?;
@@ -112,7 +125,19 @@ pub async fn run(options: HelperOptions) -> Result<(), ApiError> {
         Err(why) => return tell(&Told::Failed(why)).map_err(failed),
     };
     tell(&Told::Device(helper.device())).map_err(failed)?;
-    terminate.recv().await;
+    let helper = Arc::new(helper);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = grown.recv() => {
+                let growing = helper.clone();
+                if let Err(error) = spawn_blocking(move || growing.grow()).await.map_err(io::Error::other).flatten() {
+                    tracing::warn!(%error, "the device does not show how the volume has grown");
+                }
+            }
+        }
+    }
+    let helper = Arc::into_inner(helper).expect("nobody else has it between two signals");
     spawn_blocking(move || helper.end()).await.map_err(io::Error::other).flatten().map_err(failed)
 }
 
@@ -147,5 +172,7 @@ fn stay_alive() {
     let _ = fs::write("/proc/self/oom_score_adj", "-900");
 }
 
+/// Of an inode that is to be forgotten: none of its contents.
+const ATTRIBUTES_ONLY: i64 = -1;
 const BLOCK: u32 = 4096;
 const FREE: Duration = Duration::from_secs(5);

@@ -10,12 +10,14 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::direct;
 use super::helper::Told;
 use super::place::{Place, State};
 use crate::api::setup::Root;
-use crate::api::{ApiError, Code};
+use crate::api::{ApiError, Code, Via};
 use crate::ring::loopback::is_claimed;
 
 /// Makes an attachment: starts its helper and waits until the block device is there.
@@ -27,11 +29,22 @@ pub async fn start(root: &Root, state: &State, patience: Duration) -> Result<Pat
     let place = Place::of(root, &state.resource, state.volume);
     clear(&place).map_err(|error| unusable(&place, &error))?;
     place.make().and_then(|()| place.store(state)).map_err(|error| unusable(&place, &error))?;
-    let started = run_helper(root, &place, patience).await;
+    let started = match state.via {
+        Via::Fuse => run_helper(root, &place, patience).await,
+        Via::Nbd => connect(root, &place, state, patience).await,
+    };
     if started.is_err() {
         let _ = clear(&place);
     }
     started
+}
+
+/// Has the kernel make the device.
+async fn connect(root: &Root, place: &Place, state: &State, patience: Duration) -> Result<PathBuf, ApiError> {
+    let (place, state, socket) = (place.clone(), state.clone(), root.nbd_socket());
+    let started = spawn_blocking(move || direct::start(&place, &state, &socket, patience)).await;
+    let started = started.unwrap_or_else(|error| Err(error.to_string()));
+    started.map_err(|why| ApiError::new(failure_code(&why), format_args!("the volume cannot be attached: {why}")))
 }
 
 async fn run_helper(root: &Root, place: &Place, patience: Duration) -> Result<PathBuf, ApiError> {
@@ -70,7 +83,8 @@ async fn run_helper(root: &Root, place: &Place, patience: Duration) -> Result<Pa
 pub fn living(root: &Root) -> io::Result<Vec<(Place, State)>> {
     let places = Place::all(root)?.into_iter().filter(Place::is_alive);
     // One that is going just now has no state any more.
-    Ok(places.filter_map(|place| place.state().ok().map(|state| (place, state))).filter(|(_, state)| state.pid != 0).collect())
+    let known = places.filter_map(|place| place.state().ok().map(|state| (place, state)));
+    Ok(known.filter(|(_, state)| !state.device.as_os_str().is_empty()).collect())
 }
 
 /// Ends an attachment.
@@ -87,6 +101,20 @@ pub async fn stop(place: &Place) -> Result<(), ApiError> {
         let message = format!("{} is in use: mounted, or part of another device", state.device.display());
         return Err(ApiError::new(Code::InUse, message).hint("unmount it first; `lsblk` shows what uses it"));
     }
+    if state.via == Via::Nbd {
+        let (device, stopping) = (state.device.display().to_string(), state.clone());
+        return match timeout(STOP, spawn_blocking(move || direct::stop(&stopping))).await {
+            Err(_) => {
+                let message = format!("what {device} holds in its cache cannot be written");
+                Err(ApiError::new(Code::TimedOut, message).hint("it waits for the volume: `blkrep status` tells for what"))
+            }
+            Ok(stopped) => {
+                // A volume that fails is given up all the same.
+                stopped.map_err(io::Error::other).flatten().unwrap_or_else(|error| tracing::warn!(%device, %error, "ended"));
+                clear(place).map_err(|error| unusable(place, &error))
+            }
+        };
+    }
     let pid = i32::try_from(state.pid).ok().and_then(Pid::from_raw);
     let Some(pid) = pid else { return Err(ApiError::new(Code::InUse, "the volume is just being attached")) };
     // The helper lives, so the number is its own.
@@ -102,6 +130,20 @@ pub async fn stop(place: &Place) -> Result<(), ApiError> {
     clear(place).map_err(|error| unusable(place, &error))
 }
 
+/// Tells an attachment's helper that the volume has grown.
+///
+/// # Errors
+///
+/// If the helper is of an older version, which does not know how to grow.
+pub fn tell_size(state: &State) -> Result<(), ApiError> {
+    let pid = i32::try_from(state.pid).ok().and_then(Pid::from_raw).filter(|_| state.resizable);
+    let pid = pid.ok_or_else(|| {
+        ApiError::new(Code::Io, format_args!("the helper of {} is too old to let it grow", state.device.display()))
+            .hint("detach the volume and attach it again")
+    })?;
+    kill_process(pid, Signal::HUP).map_err(|error| ApiError::new(Code::Io, error))
+}
+
 /// Takes away what a helper that was killed has left.
 pub fn clear_away(place: &Place) {
     if let Err(error) = clear(place) {
@@ -114,7 +156,13 @@ fn clear(place: &Place) -> io::Result<()> {
     if !place.directory().exists() {
         return Ok(());
     }
-    let Some(_lock) = place.lock()? else { return Err(io::ErrorKind::ResourceBusy.into()) };
+    let _lock = match place.lock() {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Err(io::ErrorKind::ResourceBusy.into()),
+        // Its helper has just removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
     // Nothing answers there any more: what still uses it gets errors already.
     while unmount(place.mount_point(), UnmountFlags::DETACH).is_ok() {}
     place.remove()

@@ -23,6 +23,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ pub struct Link(Arc<Shared>);
 struct Shared {
     terms: Terms,
     mode: Mode,
-    bytes: u64,
+    bytes: AtomicU64,
     state: Mutex<State>,
     /// Told when there may be something to send that nobody else sends.
     pump: Condvar,
@@ -102,7 +103,7 @@ impl Link {
     /// If it cannot be opened at once.
     pub fn open(terms: Terms) -> Result<Self, DialError> {
         let open = dial(&terms.socket, &terms.export, DIAL)?;
-        let (mode, bytes) = (open.agreed.mode.clone(), open.agreed.size);
+        let (mode, bytes) = (open.agreed.mode.clone(), AtomicU64::new(open.agreed.size));
         let writer = Mutex::new(None);
         let shared = Arc::new(Shared { terms, mode, bytes, state: Mutex::default(), pump: Condvar::new(), writer });
         let (keeper, pump) = (shared.clone(), shared.clone());
@@ -113,7 +114,20 @@ impl Link {
 
     /// The volume's size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.0.bytes
+        self.0.bytes.load(Ordering::Acquire)
+    }
+
+    /// Asks the daemon how large the volume is by now; that size.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened once more. The size stays what it was.
+    pub fn measure(&self) -> Result<u64, DialError> {
+        let Open { mut stream, agreed } = dial(&self.0.terms.socket, &self.0.terms.export, DIAL)?;
+        // Whether it hears this makes no difference.
+        let _ = stream.write_all(&request(&agreed.mode, 0, &Request::Disconnect));
+        let before = self.0.bytes.fetch_max(agreed.size, Ordering::AcqRel);
+        Ok(before.max(agreed.size))
     }
 
     /// Makes a request; `answer` is called once, on any thread.
@@ -211,7 +225,7 @@ impl Shared {
                 Standing::Good | Standing::Failing => {}
             }
             match dial(&self.terms.socket, &self.terms.export, DIAL) {
-                Ok(again) if again.agreed.size < self.bytes || again.agreed.mode != self.mode => {
+                Ok(again) if again.agreed.size < self.bytes.load(Ordering::Acquire) || again.agreed.mode != self.mode => {
                     tracing::error!(bytes = again.agreed.size, "the volume has changed: it is not used any more");
                     return self.fail_all(Standing::Fenced);
                 }

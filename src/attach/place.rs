@@ -1,7 +1,8 @@
 //! Where an attachment keeps its files: a directory of its own below `run/blkrep/attach`, gone after a restart of the machine as the
 //! attachment itself is.
 //!
-//! - `lock`: held by the helper for as long as it lives (flock). Whoever can take it knows that there is no helper.
+//! - `lock`: held by the helper for as long as it lives (flock). Whoever can take it knows that there is no helper. (An attachment by
+//!   the kernel's NBD client has none: it lives while the kernel has a device of its identifier.)
 //! - `state.json`: what it is an attachment of.
 //! - `seen.json`, `fenced`: what it knows of other nodes' uses of the volume.
 //! - `fuse/volume`: the volume as a file.
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::kernel;
+use crate::api::Via;
 use crate::api::setup::Root;
 use crate::units::{Name, NodeId, ResourceId, VolumeId};
 
@@ -36,14 +39,38 @@ pub struct State {
     /// Whether it was made for a mount, and goes with it.
     #[serde(default)]
     pub for_mount: bool,
+    /// What makes the block device.
+    #[serde(default)]
+    pub via: Via,
+    /// How many sockets the kernel's NBD client has.
+    #[serde(default)]
+    pub sockets: u32,
     /// Tells this attachment from every other.
     pub token: String,
-    /// The helper's process id, for people; whether it lives tells the lock.
+    /// The size of the device that a file system was last known to fill which blkrep has mounted; 0 when it has mounted none.
+    #[serde(default)]
+    pub filled: u64,
+    /// Whether the helper can be told that the volume has grown.
+    #[serde(default)]
+    pub resizable: bool,
+    /// The helper's process id, for people, 0 without one; whether it lives tells the lock.
     #[serde(default)]
     pub pid: u32,
     /// The block device; empty until there is one.
     #[serde(default)]
     pub device: PathBuf,
+}
+
+impl State {
+    /// The export's name for this attachment alone.
+    pub fn export(&self) -> String {
+        format!("{}/{};attachment={}", self.resource, self.volume, self.token)
+    }
+
+    /// What the kernel knows its NBD device by, so that it is found again whatever has become of the daemon.
+    pub fn backend(&self) -> String {
+        format!("blkrep:{}/{}:{}", self.resource, self.volume, self.token)
+    }
 }
 
 /// The directory of one attachment.
@@ -162,9 +189,15 @@ impl Place {
         }
     }
 
-    /// Whether a helper lives here.
+    /// Whether there is an attachment: a helper that lives, or a device of the kernel's.
     pub fn is_alive(&self) -> bool {
-        self.0.exists() && matches!(self.lock(), Ok(None))
+        if !self.0.exists() {
+            return false;
+        }
+        match self.state() {
+            Ok(state) if state.via == Via::Nbd => kernel::device_of(&state.backend(), &state.device).is_some(),
+            _ => matches!(self.lock(), Ok(None)),
+        }
     }
 }
 
@@ -184,6 +217,10 @@ mod tests {
             read_only: false,
             exclusive: true,
             for_mount: false,
+            via: Via::Fuse,
+            sockets: 1,
+            filled: 0,
+            resizable: false,
             token: "t".into(),
             pid: 1,
             device: "/dev/loop0".into(),

@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::daemon::serve_router;
 use super::node::{Node, PATIENCE};
 use super::{local, options, status};
+use crate::api::setup::RelayOptions;
 use crate::api::state::ResourceState;
 use crate::api::{
     AddDockerVolume, AddedVolume, ApiError, Code, DockerSettings, DockerVolume, ListDockerVolumes, Service, Spread,
 };
 use crate::cluster::{Cluster, Command, DeployCount, Placement, Resource};
 use crate::docker::plugin::Plugin;
+use crate::docker::relay::RelayPlaces;
 use crate::units::{BLOCK, Name, VolumeId};
 
 /// Serves Docker's questions at a socket until it is dropped; says why when it cannot.
@@ -33,6 +36,19 @@ pub async fn serve(path: PathBuf, node: Arc<Node>, service: Arc<dyn Service>) {
         }
         Err(error) => tracing::warn!(path = %path.display(), %error, "there is no Docker plugin"),
     }
+}
+
+/// Serves Docker's questions in its managed plugin, by passing them on, until the process is ended.
+pub async fn relay(options: RelayOptions) -> Result<(), ApiError> {
+    let RelayOptions { listen, socket, node, volumes } = options;
+    let bound = listen.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| super::nbd::bind_unix(&listen));
+    let listener = bound.map_err(|error| super::config::unusable(&listen, &error))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| ApiError::new(Code::Io, error))?;
+    tokio::select! {
+        () = serve_router(listener, crate::docker::relay::routes(RelayPlaces { socket, node, volumes })) => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 /// Takes the socket away: Docker looks for plugins that are there.

@@ -191,7 +191,10 @@ impl Door {
                     let Some(open) = attached.take() else { return Err(io::Error::other("nothing was attached")) };
                     tracing::info!(%client, export = %name, "an NBD client is served");
                     let socket = stream.into_socket(early)?;
-                    self.node.plane.serve(open, ClientSocket { socket, mode, name: client.to_owned() });
+                    self.node.plane.serve(
+                        open,
+                        ClientSocket { socket, mode, name: client.to_owned(), asks_again: name.contains(ATTACHMENT) },
+                    );
                     return Ok(());
                 }
                 Action::Close(reason) => {

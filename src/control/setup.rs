@@ -18,7 +18,7 @@ use super::token::Token;
 use crate::api::metadata::{MetadataOf, MetadataReport, RestoreMetadata};
 use crate::api::setup::{
     CreatePoolOptions, DaemonOptions, Founded, HelperOptions, InitOptions, JoinOptions, Listener, NodeOptions, RecoverOptions,
-    Root, Setup, ports,
+    RelayOptions, Root, Setup, ports,
 };
 use crate::api::{ApiError, Code, Done, Promise};
 use crate::cluster::{Command, NodeKind, Ports};
@@ -78,6 +78,10 @@ impl Setup for Control {
 
     fn attach_helper(&self, options: HelperOptions) -> Promise<'_, ()> {
         Box::pin(crate::attach::helper::run(options))
+    }
+
+    fn docker_relay(&self, options: RelayOptions) -> Promise<'_, ()> {
+        Box::pin(super::docker::relay(options))
     }
 }
 

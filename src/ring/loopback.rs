@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
+use super::os::make_block_node;
+
 /// How a file becomes a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopOptions {
@@ -97,19 +99,8 @@ fn open_node(path: &Path, number: i32) -> io::Result<File> {
     let open = || OpenOptions::new().read(true).write(true).open(path);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let minor = u32::try_from(number).map_err(io::Error::other)?;
-            let mode = rustix::fs::Mode::from(0o660);
-            let made = rustix::fs::mknodat(
-                rustix::fs::CWD,
-                path,
-                rustix::fs::FileType::BlockDevice,
-                mode,
-                rustix::fs::makedev(LOOP_MAJOR, minor),
-            );
-            match made {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => open(),
-                Err(error) => Err(error.into()),
-            }
+            make_block_node(path, LOOP_MAJOR, u32::try_from(number).map_err(io::Error::other)?)?;
+            open()
         }
         other => other,
     }

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -149,6 +150,39 @@ pub fn tune_tcp(socket: impl AsFd, options: &TcpOptions) -> io::Result<()> {
     let millis = u32::try_from(options.unacknowledged.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(socket, millis)?;
     Ok(())
+}
+
+/// Lets a netlink socket hear what is told to a group.
+///
+/// # Errors
+///
+/// ENOTSOCK and its like, if it is no netlink socket; EINVAL if there is no such group.
+pub fn join_netlink_group(socket: impl AsFd, group: u32) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<u32>()).map_err(io::Error::other)?;
+    // SAFETY: NETLINK_ADD_MEMBERSHIP reads one int of that length from the pointer; `group` outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_ADD_MEMBERSHIP,
+            (&raw const group).cast(),
+            length,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the file of a block device, where nobody else makes those of new devices; one that is there stays.
+///
+/// # Errors
+///
+/// EPERM without the right to.
+pub fn make_block_node(path: &Path, major: u32, minor: u32) -> io::Result<()> {
+    let (mode, number) = (rustix::fs::Mode::from(0o660), rustix::fs::makedev(major, minor));
+    match rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::BlockDevice, mode, number) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The size of a block device in bytes.

@@ -169,6 +169,9 @@ pub struct ClientSocket {
     pub mode: crate::nbd::Mode,
     /// Who it is, for status and logs (an address or `unix`).
     pub name: String,
+    /// Whether it connects again and asks again for what was not answered, and takes every answer for final, as this node's
+    /// attachments do: that the export ends is no answer to such a one.
+    pub asks_again: bool,
 }
 
 /// A connection to a peer after its handshake.

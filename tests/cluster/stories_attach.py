@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-import signal
+import shutil
 import subprocess
 import threading
 from pathlib import Path
 
+from attached import Writer, attachment, drop_caches
 from cluster import Cluster
 from processes import end_all
 from suite import check, story, wait_for
@@ -17,10 +18,6 @@ KERNEL = [path for path in ("/dev/fuse", "/dev/loop-control") if not Path(path).
 def needs_devices(scene):
     """Tells why, where this kernel has no FUSE or no loop devices; fails on a machine that should have them."""
     check(not KERNEL, "the kernel has FUSE and loop devices", KERNEL)
-
-
-def attachment(node, resource):
-    return [a for a in node.json("list-attachments", "--resources", resource) if a["node"] == node.name][0]
 
 
 def helper_of(node, resource):
@@ -39,44 +36,6 @@ def helper_of(node, resource):
 
 def digest(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def drop_caches():
-    subprocess.run(["sync"], check=True)
-    Path("/proc/sys/vm/drop_caches").write_text("3\n")
-
-
-class Writer:
-    """Writes blocks one after the other, each with fsync, and remembers the errors."""
-
-    def __init__(self, path):
-        self.path = path
-        self.written = 0
-        self.trouble = None
-        self.ending = threading.Event()
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self):
-        try:
-            with open(self.path, "wb", buffering=0) as file:
-                while not self.ending.is_set():
-                    file.write(self.written.to_bytes(8, "little") * 512)
-                    os.fsync(file.fileno())
-                    self.written += 1
-        except OSError as error:
-            self.trouble = error
-
-    def close(self):
-        self.ending.set()
-        self.thread.join()
-
-    def check(self, path):
-        data = Path(path).read_bytes()
-        check(len(data) >= self.written * 4096, "every block that was synced is there", len(data), self.written)
-        for at in range(self.written):
-            block = data[at * 4096 : (at + 1) * 4096]
-            check(block == at.to_bytes(8, "little") * 512, "a block is as it was written", at)
 
 
 @story(minutes=2)
@@ -239,3 +198,78 @@ def an_attachment_is_fenced_when_another_node_took_over(scene):
         check(there.read(4096) == b"3" * 4096, "the volume is as the other node left it")
     one.blkrep("detach", "web")
     cluster.check_identical("web")
+
+
+@story(minutes=2)
+def mounted_file_systems_grow_with_their_volumes(scene):
+    """A volume is resized while its file system is mounted and written: the device follows, and the file system, with no error; also
+    when the daemon is killed right after it has agreed. What was attached by hand grows, too."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one = cluster[1]
+    for kind, before, after in (("ext4", 64, 192), ("xfs", 320, 640)):
+        cluster.add_volume(kind, f"{before}MiB", 2)
+        mount = scene.folder / kind
+        mount.mkdir()
+        one.blkrep("mount", kind, mount, "--mkfs", "--fs", kind)
+        scene.callback(lambda mount=mount: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+        writer = scene.closes(Writer(mount / "log"))
+        wait_for("it writes", lambda: writer.written > 5, 20)
+        one.blkrep("resize-volume", kind, f"{after}MiB")
+        if kind == "ext4":
+            one.kill()
+            one.start()
+        free = lambda: os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
+        wait_for(f"{kind} has grown", lambda: free() > (after * 9 // 10 - 20) << 20, 30)
+        (mount / "big").write_bytes(os.urandom(before << 20))
+        writer.close()
+        check(writer.trouble is None, "no error reached the program", writer.trouble)
+        drop_caches()
+        writer.check(mount / "log")
+        one.blkrep("umount", mount)
+        cluster.check_identical(kind)
+    cluster.add_volume("raw", "16MiB", 2)
+    device = one.blkrep("attach", "raw").strip()
+    size = lambda: int(subprocess.check_output(["blockdev", "--getsize64", device]))
+    handle = os.open(device, os.O_RDWR)
+    one.blkrep("resize-volume", "raw", "32MiB")
+    wait_for("the device has grown", lambda: size() == 32 << 20, 20)
+    os.pwrite(handle, b"x" * 4096, (32 << 20) - 4096)
+    os.fsync(handle)
+    os.close(handle)
+    one.blkrep("detach", "raw")
+    cluster.check_identical("raw")
+
+
+@story(minutes=2)
+def what_is_persistent_is_attached_after_a_reboot(scene):
+    """All nodes go down with everything that ran on them, and what the running system had noted is gone. When they start, the volumes
+    that were attached for good are devices again, one of them read-only as it was; a volume that was only attached is not."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one = cluster[1]
+    for name in ("web", "db", "once"):
+        cluster.add_volume(name, "16MiB", 2)
+    device = one.blkrep("attach", "web", "--persistent").strip()
+    with open(device, "r+b", buffering=0) as there:
+        there.write(b"kept" * 1024)
+        os.fsync(there.fileno())
+    one.blkrep("attach", "db", "--persistent", "--read-only")
+    one.blkrep("attach", "once")
+    one.refuses("attach", "web", "--via", "nbd", naming=["another way"])
+    cluster[2].refuses("attach", "once", "--via", "nbd", naming=["NBD client"])
+    end_all([helper_of(one, name) for name in ("web", "db", "once")] + [node.pid for node in cluster.nodes])
+    for place in (one.root / "run/blkrep/attach").iterdir():
+        subprocess.run(["umount", "-l", str(place / "fuse")], stderr=subprocess.DEVNULL)
+    shutil.rmtree(one.root / "run/blkrep")
+    for node in cluster.nodes:
+        node.start()
+    back = lambda: {a["resource"]: a for a in one.json("list-attachments")}
+    wait_for("they are attached again", lambda: {"web", "db"} <= back().keys(), 60)
+    now = back()
+    check(now.keys() == {"web", "db"} and all(a["persistent"] and a["via"] == "fuse" for a in now.values()), "those alone", now)
+    check(now["db"]["read_only"] and not now["web"]["read_only"], "as they were asked for", now)
+    with open(one.root / "run/blkrep/attach/web@0/device", "rb") as there:
+        check(there.read(4096) == b"kept" * 1024, "it holds what it held, at the same link")
+    for name in ("web", "db"):
+        one.blkrep("detach", name)

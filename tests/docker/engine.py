@@ -38,7 +38,11 @@ class Space:
         # What is found in a process's arguments is ended by a later run, should this one be killed.
         mark = Path(folder) / "space"
         mark.touch()
-        command = f"mount -t tmpfs run /run && mkdir -p /run/docker/plugins /run/lock && echo ready && exec tail -f {mark}"
+        # What is mounted below the node's own run directory is seen by Docker's managed plugins, as it is on a machine of its own.
+        shared = Path(folder) / "root/run"
+        shared.mkdir(parents=True, exist_ok=True)
+        command = "mount -t tmpfs run /run && mkdir -p /run/docker/plugins /run/lock && "
+        command += f"mount --bind {shared} {shared} && mount --make-shared {shared} && echo ready && exec tail -f {mark}"
         arguments = ["unshare", "--mount", "--propagation", "private", "sh", "-c", command]
         self.holder = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=entering(netns))
         check(self.holder.stdout.readline() == b"ready\n", "a mount namespace can be made")

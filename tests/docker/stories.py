@@ -4,6 +4,8 @@ One kernel serves every node of a test: a `sync` that names no file would wait f
 
 import json
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from cluster import Cluster, Node
 from engine import IMAGE, SOCKET, Engine, Space
@@ -173,3 +175,83 @@ def a_lost_nodes_containers_start_on_the_other(scene):
     one.run("rm", "-f", "writer")
     check(wait_for("the first node has it again", lambda: one.box("web", "cat /data/owner"), 30) == "two", "with the other's data")
     two.docker("volume", "rm", "web")
+
+
+@story(minutes=3)
+def twenty_volumes_at_once(scene):
+    """Twenty volumes are created, used by a container each and removed, all at the same time and from both nodes."""
+    cluster = site(scene)
+
+    def life(number):
+        engine, other = cluster.engine(1 + number % 2), cluster.engine(2 - number % 2)
+        name = f"v{number}"
+        engine.docker("volume", "create", "-d", "blkrep", "-o", "size=16", name, seconds=120)
+        check(engine.box(name, f"echo {number} > /data/x; cat /data/x") == str(number), "a container uses its volume", name)
+        check(other.box(name, "cat /data/x") == str(number), "and one on the other node", name)
+        other.docker("volume", "rm", name, seconds=120)
+
+    with ThreadPoolExecutor(20) as pool:
+        for done in [pool.submit(life, number) for number in range(20)]:
+            done.result()
+    check(cluster[1].json("list-resources") == [], "nothing is left")
+    left = [list((node.root / "run/blkrep/attach").glob("*")) for node in cluster.nodes]
+    check(not any(left), "no attachment is left", left)
+
+
+@story(minutes=3)
+def a_cut_off_node_does_not_hang_docker(scene):
+    """A node is cut off with a volume mounted and not everything written. Its container is removed without Docker being held up; the
+    volume is used on the other side meanwhile. When the cut is healed, what the first node still had in its caches does not get on
+    the volume, and the node can use it again."""
+    cluster = site(scene, 3)
+    one, two = cluster.engine(1), cluster.engine(2)
+    one.docker("volume", "create", "-d", "blkrep", "-o", "nodes=node1,node2", "-o", "size=64", "web")
+    one.box("web", "echo old > /data/owner; sync /data/owner")
+    one.docker("run", "-d", "--name", "idle", "--network", "none", "-v", "web:/data", IMAGE, "sleep", "1000")
+    one.docker("exec", "idle", "sh", "-c", "echo stale > /data/stale")
+    cluster.network.cut(1)
+    wait_for("the other side has it", lambda: two.box("web", "cat /data/owner") == "old", 60)
+    began = time.monotonic()
+    one.docker("rm", "-f", "idle", seconds=50)
+    scene.note(f"the container was removed within {time.monotonic() - began:.1f} s")
+    check(time.monotonic() - began < 40, "Docker is not held up")
+    two.box("web", "echo new > /data/owner; sync /data/owner")
+    cluster.network.heal()
+    wait_for("the first node has let go", lambda: not list((cluster[1].root / "run/blkrep/attach").glob("*")), 60)
+    cluster.wait_up_to_date("web", 2)
+    check(wait_for("the first node can use it", lambda: one.box("web", "cat /data/owner"), 60) == "new", "nothing stale was written")
+    one.docker("volume", "rm", "web")
+
+
+@story(minutes=3)
+def a_managed_plugin_passes_questions_on(scene):
+    """`blkrep docker bundle` writes what `docker plugin create` takes. Through the managed plugin volumes are made, used by two
+    containers at once, and removed; the plugin is not disabled while they use it, and can be afterwards; another node has the data."""
+    cluster = site(scene)
+    one, two = cluster.engine(1), cluster.engine(2)
+    folder = scene.folder / "plugin"
+    cluster[1].blkrep("docker", "bundle", folder, "--socket", SOCKET)
+    cluster[1].refuses("docker", "bundle", folder, naming=["already"])
+    one.docker("plugin", "create", "managed", folder)
+    one.docker("plugin", "enable", "managed")
+    one.docker("volume", "create", "-d", "managed", "-o", "size=64", "web")
+    one.refuses("volume", "create", "-d", "managed", "-o", "sise=64", "wrong", naming=["sise"])
+    holder = ["run", "-d", "--network", "none", "-v", "web:/data", "--name"]
+    one.docker(*holder, "first", IMAGE, "sleep", "1000")
+    one.docker("exec", "first", "sh", "-c", "echo hello > /data/x; sync /data/x")
+    one.docker(*holder, "second", IMAGE, "sleep", "1000")
+    check(one.docker("exec", "second", "cat", "/data/x") == "hello", "two containers share the volume")
+    mounts = one.docker("exec", "second", "cat", "/proc/mounts")
+    check(any(" /data ext4 " in line for line in mounts.splitlines()), "it is the volume's own file system", mounts)
+    one.docker("rm", "-f", "first")
+    check(one.docker("exec", "second", "cat", "/data/x") == "hello", "it stays for the second")
+    one.refuses("plugin", "disable", "managed", naming=["in use"])
+    one.docker("rm", "-f", "second")
+    wait_for("nothing is attached", lambda: not cluster[1].json("list-attachments"), 20)
+    check(two.box("web", "cat /data/x") == "hello", "the other node has it")
+    one.docker("plugin", "disable", "-f", "managed")
+    one.docker("plugin", "enable", "managed")
+    check(one.box("web", "cat /data/x") == "hello", "a plugin that was started again serves it")
+    one.docker("volume", "rm", "web")
+    check(cluster[2].json("list-resources") == [], "it is gone")
+    one.docker("plugin", "rm", "-f", "managed")

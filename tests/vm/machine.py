@@ -50,15 +50,17 @@ class Unavailable(Exception):
     """This machine cannot run another."""
 
 
-def run(job, seconds, programs=()):
+def run(job, seconds, programs=(), folders=()):
     """Runs a shell script as root in a machine that is new. Returns its exit status and its output. The programs, paths by name, are
-    in the machine's /run: not every folder of this machine can be seen there."""
+    in the machine's /run, and the folders below its /mnt/tests: not every folder of this machine can be seen there."""
     prepare()
     with tempfile.TemporaryDirectory(prefix="blkrep-vm-") as folder:
         folder = Path(folder)
         fetch = "".join(f"cp '{name}' /run/ || exit 91\n" for name in programs)
         for name, path in dict(programs).items():
             shutil.copy(path, folder / name)
+        for path in folders:
+            shutil.copytree(path, folder / "tests" / path.name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "job").write_text(fetch + job)
         (folder / ".begin").write_text(BEGIN)
         console = boot(folder, seconds)

@@ -1,12 +1,14 @@
 #!/usr/bin/python3
-"""The machine suite: what needs a kernel with device-mapper, in a virtual machine of its own (see machine.py).
+"""The machine suite: what needs a kernel with device-mapper, or with an NBD client, in a virtual machine of its own (see machine.py).
 
-`tests/vm/run.py` runs all of it, in a few minutes, and skips itself with the reason where no such machine can be had.
+`tests/vm/run.py` runs all of it, in a few minutes, and skips itself with the reason where no such machine can be had. With parts of
+names it runs those of the stories in attached_stories.py that have them, and nothing else.
 """
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +20,11 @@ PROFILE = os.environ.get("VM_PROFILE", "release")
 SECONDS = int(os.environ.get("VM_SECONDS", "420"))
 # Tests of drbdpool that have something to do only here.
 PROGRAMS = ["mapper", "thin"]
-MODULES = ["loop", "dm-mod", "dm-thin-pool", "dm-snapshot", "dm-mirror", "dm-raid", "raid1"]
-COUNT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
+BINARY = Path(os.environ.get("BLKREP", ROOT / "target" / "release" / "blkrep"))
+# The stories' files lie on a disk in memory: on tmpfs there is no direct I/O.
+DISK = "modprobe brd rd_nr=1 rd_size=6000000 && mkfs.ext4 -q /dev/ram0 && mount /dev/ram0 /tmp || exit 92"
+MODULES = ["loop", "fuse", "dm-mod", "dm-thin-pool", "dm-snapshot", "dm-mirror", "dm-raid", "raid1"]
+COUNT = re.compile(r"^(?:test result: \w+\. )?(\d+) passed[;,] (\d+) failed", re.MULTILINE)
 
 
 def main():
@@ -28,17 +33,20 @@ def main():
     except machine.Unavailable as reason:
         print(f"skipped: no virtual machine can be had here: {reason}")
         return 0
+    stories = sys.argv[1:]
     lines = [f"modprobe {module} || exit 90" for module in MODULES]
     lines += ["worst=0"]
-    built = programs()
+    built = {} if stories else programs()
     for name in built:
         lines += [f"echo; echo '# {name}'", f"BLKREP_TEST_ROOT=1 /run/{name} --test-threads 1 || worst=1"]
-    status, output = machine.run("\n".join([*lines, "exit $worst", ""]), SECONDS, built)
+    lines += ["echo; echo '# attached'", DISK, f"BLKREP=/run/blkrep-under-test python3 -u /mnt/tests/vm/attached_stories.py {shlex.join(stories)} || worst=1"]
+    folders = [ROOT / "tests" / "lib", ROOT / "tests" / "vm"]
+    status, output = machine.run("\n".join([*lines, "exit $worst", ""]), SECONDS, built | {"blkrep-under-test": BINARY}, folders)
     print(output)
     counts = [(int(passed), int(failed)) for passed, failed in COUNT.findall(output)]
     passed, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
     # A program that told no count has not come to its end.
-    failed = max(failed, len(PROGRAMS) - len(counts), int(status != 0))
+    failed = max(failed, len(built) + 1 - len(counts), int(status != 0))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api::setup::HelperOptions;
-use crate::api::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Service, Unmount};
+use crate::api::{Attach, Attachment, Detach, FileSystem, ListAttachments, Mount, Service, Unmount, Via};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::lists::{LISTING, List};
@@ -28,20 +28,36 @@ pub(super) const VERBS: &[Verb] = &[
         aliases: &[],
         category: Category::Using,
         short: "Make a volume a block device",
-        long: "Prints the device. It goes through FUSE and a loop device, with direct I/O, flush and discard. A process of its own keeps \
-               it: when the daemon is restarted, or killed, whatever uses the device waits, for up to five minutes, and then gets errors \
-               until the daemon is back. It is admitted again only when no other node has used the volume meanwhile. One that is \
-               attached already stays as it is, and its device is printed. It ends with `blkrep detach`, or with the machine.",
+        long: "Prints the device. The kernel's NBD client makes it where there is one (--via nbd: Linux 5.14 or later with the module nbd), \
+               else a process of its own with FUSE and a loop device (--via fuse). When the daemon is restarted, or killed, whatever uses \
+               the device waits, for up to five minutes, and then gets errors until the daemon is back. It is admitted again only when no \
+               other node has used the volume meanwhile. When the volume grows, so does the device. One that is attached already stays as \
+               it is, and its device is printed. It ends with `blkrep detach`, or with the machine. With several sockets the kernel uses \
+               several queues; but then it takes a connection for broken whose requests are not answered for 30 seconds, where with one \
+               it waits for as long as I/O is suspended.",
         args: &[&[
             VOLUME,
             ON,
             Arg::flag("read-only", None, "Refuse writes to the device"),
             Arg::flag("exclusive", None, "Refuse to share the device with anybody on this node"),
             Arg::flag("persistent", None, "Attach it again whenever the daemon starts and it is not there"),
+            Arg::option(
+                "via",
+                None,
+                Takes::OneOf(&["nbd", "fuse"]),
+                "What makes the device; the kernel's NBD client if there is one",
+            ),
+            Arg::option(
+                "sockets",
+                None,
+                Takes::Number("N"),
+                "So many connections of the kernel's NBD client, 1 to 16; 1 is usual",
+            ),
         ]],
         examples: &[
             Example { line: "attach web", does: "Make the volume 0 of web a block device of this node" },
             Example { line: "attach web/1 --persistent", does: "Make the volume 1 one, now and after every boot" },
+            Example { line: "attach web --via fuse", does: "Do without the kernel's NBD client" },
         ],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(attach(session, given)),
@@ -64,7 +80,7 @@ pub(super) const VERBS: &[Verb] = &[
         category: Category::Using,
         short: "List the volumes that are block devices",
         long: "Those of every node that answers. With -m the fields of a line are: node, resource, volume number, device, flags joined \
-               by | (ro, exclusive, persistent).",
+               by | (ro, exclusive, persistent), what makes the device (nbd or fuse).",
         args: &[LISTING, &[Arg::options("resources", Some('R'), Takes::Resource, "These only"), ON]],
         examples: &[Example { line: "list-attachments", does: "List the block devices of all nodes" }],
         runtime: Runtime::Small,
@@ -78,7 +94,7 @@ pub(super) const VERBS: &[Verb] = &[
         long: "Attaches the volume on this node and mounts it at a directory, which must be there. With --mkfs a file system is made \
                first, when blkrep knows that the volume is new and nothing is found on it; one that is there is never made again, so that \
                the same command is right the second time. An ext4 is checked before. When the volume has grown, the file system grows \
-               with it. `blkrep umount` undoes both.",
+               with it, then and while it is mounted. `blkrep umount` undoes both.",
         args: &[&[
             VOLUME,
             Arg::place("path", Takes::Path, "The directory"),
@@ -136,6 +152,9 @@ async fn attach(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> 
         read_only: given.flag("read-only"),
         exclusive: given.flag("exclusive"),
         persistent: given.flag("persistent"),
+        via: given.maybe::<String>("via").map(|via| via.parse::<Via>().expect("the table's words are ways")),
+        // More than there may be is refused all the same.
+        sockets: given.maybe::<u64>("sockets").map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
     };
     let made = session.client.attach(attach).await?;
     match session.output.format {
@@ -203,9 +222,12 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
 
 const ATTACHMENTS: List<Attachment> = List {
     empty: "No volumes attached",
-    csv: |one| format!("{},{},{},{},{}", one.node, one.resource, one.volume, one.device.display(), flags(one).join("|")),
+    csv: |one| {
+        format!("{},{},{},{},{},{}", one.node, one.resource, one.volume, one.device.display(), flags(one).join("|"), one.via)
+    },
     table: |all| {
-        let columns = [left("Node"), left("Resource"), right("Vol ID"), left("Device"), left("Mounted at"), left("Flags")];
+        let columns =
+            [left("Node"), left("Resource"), right("Vol ID"), left("Device"), left("Via"), left("Mounted at"), left("Flags")];
         let mut table = Table::new(columns);
         for one in all {
             let mounts: Vec<String> = one.mounts.iter().map(|path| path.display().to_string()).collect();
@@ -214,6 +236,7 @@ const ATTACHMENTS: List<Attachment> = List {
                 (&one.resource).into(),
                 one.volume.into(),
                 one.device.display().into(),
+                one.via.into(),
                 mounts.join(" ").into(),
                 flags(one).join(" ").into(),
             ]);

@@ -4,6 +4,7 @@
 //! nowhere else.
 
 mod attachments;
+mod docker;
 mod found;
 mod metadata;
 mod nodes;
@@ -28,6 +29,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         metadata::VERBS,
         attachments::VERBS,
         watch::VERBS,
+        docker::VERBS,
         program::VERBS,
     ]
     .into_iter()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::tend::Tending;
 use super::{Role, attach_here, detach_here, uses};
 use crate::api::Detach;
 use crate::attach::launch;
@@ -19,9 +20,18 @@ pub async fn keep(node: Arc<Node>) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut later: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
+    let mut tending = Tending::default();
     loop {
-        look.tick().await;
+        tokio::select! {
+            _ = look.tick() => {}
+            () = node.attachments.links.broken() => {
+                tending.look(&node, &launch::living(&node.root).unwrap_or_default());
+                continue;
+            }
+            () = tending.done() => continue,
+        }
         let living = launch::living(&node.root).unwrap_or_default();
+        tending.look(&node, &living);
         uses::watch(&node, &living).await;
         clear_away(&node).await;
         drop_unmounted(&node, &living).await;

@@ -1,7 +1,9 @@
 //! Volumes as block devices of this node, and of others that are asked to.
 
 mod keep;
+mod links;
 mod mounts;
+mod tend;
 pub mod uses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,10 +20,11 @@ use super::net::Service;
 use super::node::Node;
 use super::tls::write_private;
 use crate::api::setup::Root;
-use crate::api::{ApiError, Attach, Attachment, Code, Detach, Done, ListAttachments};
+use crate::api::{ApiError, Attach, Attachment, Code, Detach, Done, ListAttachments, Via};
 use crate::attach::place::{Place, State};
 use crate::attach::{filesystem, launch};
 use crate::units::{Name, NodeId, VolumeId};
+use links::Links;
 use uses::Uses;
 
 pub use keep::keep;
@@ -34,6 +37,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 pub struct Book {
     /// How often clients have used the resources here.
     pub uses: Uses,
+    /// The kernel's devices that have their connections.
+    links: Arc<Links>,
     /// Volumes that are just being mounted, which have a device that nobody has taken yet.
     mounting: Mutex<BTreeSet<(Name, VolumeId)>>,
     /// One change of a volume's attachment at a time.
@@ -47,6 +52,7 @@ impl Book {
         let state = root.state();
         Self {
             uses: Uses::new(state.join("uses")),
+            links: Arc::default(),
             mounting: Mutex::default(),
             turns: Mutex::default(),
             persistent: state.join("attachments.json"),
@@ -211,6 +217,7 @@ async fn attach_here(node: &Arc<Node>, asked: &Attach, role: Role) -> Result<Att
     {
         return again(node, asked, &place, state);
     }
+    let via = way(node, asked).await?;
     let token = format!("{:032x}", u128::from_le_bytes(local::random_bytes()));
     let state = State {
         resource: asked.resource.clone(),
@@ -219,17 +226,48 @@ async fn attach_here(node: &Arc<Node>, asked: &Attach, role: Role) -> Result<Att
         read_only: asked.read_only,
         exclusive: asked.exclusive,
         for_mount: role == Role::ForMount,
+        via,
+        sockets: asked.sockets.unwrap_or(1),
+        filled: 0,
+        resizable: false,
         token,
         pid: 0,
         device: PathBuf::new(),
     };
-    let device = launch::start(&node.root, &state, HELPER_PATIENCE).await?;
+    node.attachments.links.expect(&state.backend());
+    let started = launch::start(&node.root, &state, HELPER_PATIENCE).await;
+    let device = started.inspect_err(|_| node.attachments.links.lost(&state.backend()))?;
     if asked.persistent {
         let persistent = Attach { volume: Some(volume), node: None, ..asked.clone() };
         node.attachments.set_persistent(&asked.resource, volume, Some(persistent))?;
     }
     tracing::info!(resource = %asked.resource, %volume, device = %device.display(), "attached");
     Ok(tell(node, &State { device, ..state }))
+}
+
+/// What is to make the device: what was asked for, or else the kernel where it can.
+async fn way(node: &Arc<Node>, asked: &Attach) -> Result<Via, ApiError> {
+    let bad = |why: String| Err(ApiError::new(Code::BadRequest, why));
+    match (asked.via, asked.sockets) {
+        (Some(Via::Fuse), Some(_)) => return bad("only the kernel's NBD client has several sockets".to_owned()),
+        (_, Some(count)) if !(1..=MAX_SOCKETS).contains(&count) => {
+            return bad(format!("{count} sockets are too few or too many: there may be 1 to {MAX_SOCKETS}"));
+        }
+        (Some(Via::Fuse), None) => return Ok(Via::Fuse),
+        _ => {}
+    }
+    let links = node.attachments.links.clone();
+    let found = tokio::task::spawn_blocking(move || links.listen()).await.map_err(std::io::Error::other).flatten();
+    let why = match found {
+        Ok(true) => return Ok(Via::Nbd),
+        Ok(false) => "this kernel, or this network namespace, has none".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    if asked.via.is_none() && asked.sockets.is_none() {
+        return Ok(Via::Fuse);
+    }
+    Err(ApiError::new(Code::BadRequest, format_args!("the kernel's NBD client cannot be used: {why}"))
+        .hint("`modprobe nbd` loads it, on Linux 5.14 or later; --via fuse does without"))
 }
 
 /// What is attached already is good enough, or in the way.
@@ -247,6 +285,9 @@ fn again(node: &Arc<Node>, asked: &Attach, place: &Place, state: State) -> Resul
     }
     if place.is_fenced() {
         return Err(in_use("and was used on another node since"));
+    }
+    if asked.via.is_some_and(|via| via != state.via) || asked.sockets.is_some_and(|count| count != state.sockets) {
+        return Err(in_use("in another way"));
     }
     if asked.persistent {
         let persistent = Attach { volume: Some(state.volume), node: None, ..asked.clone() };
@@ -285,6 +326,7 @@ fn tell(node: &Node, state: &State) -> Attachment {
         resource: state.resource.clone(),
         volume: state.volume,
         device: state.device.clone(),
+        via: state.via,
         read_only: state.read_only,
         exclusive: state.exclusive,
         persistent: node.attachments.persistent().contains_key(&key),
@@ -313,6 +355,8 @@ async fn find(node: &Node, resource: &Name, volume: VolumeId) -> Result<crate::u
 
 /// How long a device's users wait for a daemon that is away before they get errors.
 const HELPER_PATIENCE: Duration = Duration::from_secs(300);
+/// The most sockets that a device may have.
+const MAX_SOCKETS: u32 = 16;
 /// How long another node may take to attach.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long another node may take to tell.

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Mounting, Role, attach_here, detach_here};
+use super::{Mounting, Role, attach_here, detach_here, tend};
 use crate::api::{ApiError, Attach, Code, Detach, Done, FileSystem, Mount, Mounted, Unmount};
 use crate::attach::filesystem::{self, MountOptions};
 use crate::attach::launch;
-use crate::attach::place::State;
+use crate::attach::place::{Place, State};
 use crate::cluster::Command;
 use crate::control::node::{Node, PATIENCE};
 use crate::ring::loopback::is_claimed;
@@ -40,6 +40,8 @@ pub async fn mount(node: &Arc<Node>, asked: Mount) -> Result<Mounted, ApiError> 
         read_only: asked.read_only,
         exclusive: false,
         persistent: false,
+        via: None,
+        sockets: None,
     };
     let attachment = attach_here(node, &attach, Role::ForMount).await?;
     let mounted = mount_device(node, &asked, volume, &attachment.device).await;
@@ -62,6 +64,7 @@ pub async fn unmount(node: &Arc<Node>, asked: Unmount) -> Result<Done, ApiError>
         return Err(ApiError::new(Code::NotFound, message).hint("`blkrep list-attachments` shows where volumes are mounted"));
     };
     filesystem::unmount(&asked.path, asked.lazily).await?;
+    note_filled(node, &state.resource, state.volume, 0);
     if state.for_mount && filesystem::mounts_of(&state.device).unwrap_or_default().is_empty() {
         let released = until_released(&state.device).await;
         if !released {
@@ -113,7 +116,20 @@ async fn mount_device(node: &Arc<Node>, asked: &Mount, volume: VolumeId, device:
     {
         tracing::warn!(resource = %asked.resource, %error, "the file system does not fill its volume");
     }
+    if !asked.read_only {
+        // From now on it grows with its volume.
+        note_filled(node, &asked.resource, volume, tend::bytes(device));
+    }
     Ok(Mounted { device: device.to_owned(), fs: kind, made })
+}
+
+/// Notes which size of its device the mounted file system fills; 0 for no file system.
+fn note_filled(node: &Node, resource: &Name, volume: VolumeId, filled: u64) {
+    let place = Place::of(&node.root, resource, volume);
+    let noted = place.state().and_then(|state| place.store(&State { filled, ..state }));
+    if let Err(error) = noted {
+        tracing::warn!(%resource, %volume, %error, "the file system will not grow with its volume");
+    }
 }
 
 async fn make(node: &Arc<Node>, asked: &Mount, volume: VolumeId, device: &Path, note: &Note) -> Result<FileSystem, ApiError> {

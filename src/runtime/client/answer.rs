@@ -47,6 +47,10 @@ impl Shard {
         let Some(client) = self.clients.get_mut(job.client) else { return };
         client.jobs -= 1;
         match (job.error, &job.kind) {
+            (Some(Errno::Shutdown), _) if client.asks_again => {
+                self.drop_read_pieces(&job);
+                return self.close_client(job.client, &"the export ends");
+            }
             (Some(errno), _) => {
                 self.drop_read_pieces(&job);
                 self.reply_error(job.client, job.tag, errno, text(errno));

@@ -52,6 +52,8 @@ pub(super) struct Client {
     bytes: u64,
     mode: Mode,
     name: String,
+    /// It is cut rather than told that the export ends.
+    asks_again: bool,
     stream: Stream,
     intake: Intake,
     /// Whom its memory is charged to.
@@ -78,7 +80,7 @@ impl Shard {
         let granted = self.resources.get_mut(resource).and_then(|resource| resource.clients.get_mut(&id));
         // The engine may have dropped it meanwhile.
         let Some(attachment) = granted else { return };
-        let ClientSocket { socket, mode, name } = socket;
+        let ClientSocket { socket, mode, name, asks_again } = socket;
         let staging = self.io.memory.pool().try_allocate(STAGING.max(socket.early.len()));
         let stream = staging.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::OutOfMemory));
         let stream = match stream.and_then(|staging| Stream::new(socket, staging, self.io.memory.pool())) {
@@ -95,6 +97,7 @@ impl Shard {
             bytes,
             mode,
             name,
+            asks_again,
             stream,
             intake: Intake::Header,
             account: self.io.memory.open_account(),

@@ -189,6 +189,11 @@ impl Shard {
         match decoded.request {
             Ok(request) => self.begin(key, decoded, request),
             Err(refusal) => {
+                if self.learn_size(key) {
+                    // It is looked at again.
+                    return Step::Done;
+                }
+                let Some(client) = self.clients.get_mut(key) else { return Step::Hungry };
                 client.stream.skip(decoded.taken);
                 if refusal.payload > 0 {
                     client.intake = Intake::Refused { left: refusal.payload as usize };
@@ -197,6 +202,15 @@ impl Shard {
                 Step::Done
             }
         }
+    }
+
+    /// Whether the volume has grown since the client's session knew its size.
+    fn learn_size(&mut self, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let now = self.resources.get(client.resource).and_then(|resource| resource.engine.volume_bytes(client.volume));
+        let grown = now.filter(|bytes| *bytes > client.bytes);
+        client.bytes = grown.unwrap_or(client.bytes);
+        grown.is_some()
     }
 
     /// Begins a request, unless there is no memory for it: then it stays where it is, and is decoded again later.

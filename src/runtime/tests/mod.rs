@@ -136,7 +136,7 @@ impl Node {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let export = wait(self.plane.attach(RESOURCE, VOLUME, mode.read_only)).unwrap();
         let socket = Socket { fd: OwnedFd::from(theirs), tls: None, early: Vec::new() };
-        self.plane.serve(export, ClientSocket { socket, mode: mode.clone(), name: "test".to_owned() });
+        self.plane.serve(export, ClientSocket { socket, mode: mode.clone(), name: "test".to_owned(), asks_again: false });
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         ours.set_write_timeout(Some(PATIENCE)).unwrap();
         Client { socket: ours, mode, next: 1, inbox: Vec::new() }
@@ -190,7 +190,7 @@ fn negotiate(plane: &Plane, mut socket: UnixStream) {
             }
             Action::Done { mode, early, .. } => {
                 let socket = Socket { fd: OwnedFd::from(socket), tls: None, early };
-                let client = ClientSocket { socket, mode, name: "unix".to_owned() };
+                let client = ClientSocket { socket, mode, name: "unix".to_owned(), asks_again: false };
                 return plane.serve(attached.take().unwrap(), client);
             }
             Action::StartTls | Action::Close(_) => return,

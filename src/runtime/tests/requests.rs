@@ -144,6 +144,7 @@ fn bytes_that_came_with_the_handshake_are_served_first() {
             socket: Socket { fd: OwnedFd::from(theirs), tls: None, early },
             mode: mode.clone(),
             name: "test".to_owned(),
+            asks_again: false,
         },
     );
     ours.write_all(&all[1000..]).unwrap();
@@ -178,6 +179,22 @@ fn a_volume_without_storage_is_refused_and_the_others_are_served() {
     client.write(0, &pattern(4096, 1));
     client.flush();
     assert_eq!(client.read(0, 4096), pattern(4096, 1));
+}
+
+#[test]
+fn a_client_can_use_what_its_volume_has_grown_by() {
+    let node = Node::serving(1 << 20);
+    let mut client = node.client(Mode::default());
+    client.write(0, &pattern(4096, 1));
+    assert_eq!(client.ask(&write_of(1 << 20), &pattern(4096, 2), 0), Err(28), "ENOSPC");
+    let larger = node.spec(RESOURCE, 4 << 20);
+    OpenOptions::new().write(true).open(node.data()).unwrap().set_len(4 << 20).unwrap();
+    wait(node.plane.configure(RESOURCE, larger.settings, larger.storage)).unwrap();
+    until("the volume has grown", || node.status().volumes[0].bytes == 4 << 20);
+    // The client's session began when it was smaller.
+    client.write(1 << 20, &pattern(4096, 2));
+    assert_eq!(client.read((1 << 20) - 4096, 8192)[4096..], pattern(4096, 2));
+    assert_eq!(client.ask(&write_of(4 << 20), &pattern(4096, 2), 0), Err(28), "ENOSPC");
 }
 
 #[test]

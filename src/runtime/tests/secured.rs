@@ -47,7 +47,7 @@ fn a_client_within_tls_is_served_as_any_other() {
     let tls = Some(Box::new(rustls::Connection::Server(server)));
     let socket = Socket { fd: OwnedFd::from(theirs), tls, early: Vec::new() };
     let mode = Mode { structured: true, ..Mode::default() };
-    node.plane.serve(export, ClientSocket { socket, mode: mode.clone(), name: "secured".to_owned() });
+    node.plane.serve(export, ClientSocket { socket, mode: mode.clone(), name: "secured".to_owned(), asks_again: false });
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut talk = rustls::StreamOwned::new(client, ours);
     let bytes: Vec<u8> = (0..3_u32 << 20).map(|at| (at % 241) as u8).collect();

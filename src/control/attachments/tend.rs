@@ -1,0 +1,195 @@
+//! Tending to the attachments that live: connections that broke are made anew, and what has grown is shown its new size.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::api::{ApiError, Code, Via};
+use crate::attach::direct::{self, Reconnected};
+use crate::attach::filesystem::{self, MountedFileSystem};
+use crate::attach::launch;
+use crate::attach::place::{Place, State};
+use crate::control::node::Node;
+
+/// Whoever tends to an attachment does so alone; several are tended to at once.
+#[derive(Debug, Default)]
+pub(super) struct Tending {
+    tasks: JoinSet<(PathBuf, bool)>,
+    /// Those that are being tended to, and those that could not be and wait for the next time.
+    busy: BTreeMap<PathBuf, Option<(Instant, Duration)>>,
+}
+
+impl Tending {
+    /// Begins with what has to be done for these.
+    pub(super) fn look(&mut self, node: &Arc<Node>, living: &[(Place, State)]) {
+        while let Some(done) = self.tasks.try_join_next() {
+            if let Ok((place, well)) = done {
+                self.note(place, well);
+            }
+        }
+        let now = Instant::now();
+        self.busy.retain(|path, pause| pause.is_none() || living.iter().any(|(place, _)| place.directory() == path));
+        for (place, state) in living {
+            let path = place.directory();
+            let waits = match self.busy.get(path) {
+                None => false,
+                Some(None) => true,
+                Some(Some((until, _))) => *until > now,
+            };
+            if waits || !needs_something(node, place, state) {
+                continue;
+            }
+            self.busy.entry(path.to_owned()).and_modify(|pause| *pause = None).or_insert(None);
+            let (node, place, state) = (node.clone(), place.clone(), state.clone());
+            self.tasks.spawn(async move {
+                let well = tend(&node, &place, &state).await;
+                (place.directory().to_owned(), well)
+            });
+        }
+    }
+
+    /// Waits until one is done with; for ever when there is none.
+    pub(super) async fn done(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok((place, well))) => self.note(place, well),
+            Some(Err(error)) => tracing::error!(%error, "an attachment is not tended to"),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn note(&mut self, place: PathBuf, well: bool) {
+        match well {
+            true => drop(self.busy.remove(&place)),
+            false => drop(self.busy.insert(place, Some((Instant::now() + PAUSE, PAUSE)))),
+        }
+    }
+}
+
+fn needs_something(node: &Node, place: &Place, state: &State) -> bool {
+    let broken = state.via == Via::Nbd && !node.attachments.links.is_whole(&state.backend());
+    broken && !place.is_fenced() || has_grown(node, state).is_some() || (state.filled > 0 && bytes(&state.device) > state.filled)
+}
+
+/// Whether all went well; else it is tried again.
+async fn tend(node: &Arc<Node>, place: &Place, state: &State) -> bool {
+    if state.via == Via::Nbd && !node.attachments.links.is_whole(&state.backend()) && !reconnect(node, place, state).await {
+        return false;
+    }
+    let _turn = node.attachments.turn(&state.resource, state.volume).await;
+    // It may have been detached meanwhile.
+    let Ok(state) = place.state() else { return true };
+    if let Some(bytes) = has_grown(node, &state)
+        && let Err(error) = grow(place, &state, bytes).await
+    {
+        tracing::warn!(resource = %state.resource, volume = %state.volume, %error, "the device does not show how its volume has grown");
+        return false;
+    }
+    match fill(place, &state).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(resource = %state.resource, volume = %state.volume, %error, "the file system does not fill its volume yet");
+            false
+        }
+    }
+}
+
+/// Gives a device of the kernel's connections again, until it has them or nothing can be done.
+async fn reconnect(node: &Arc<Node>, place: &Place, state: &State) -> bool {
+    let links = node.attachments.links.clone();
+    if let Err(error) = spawn_blocking(move || links.listen()).await.map_err(io::Error::other).flatten() {
+        tracing::warn!(%error, "broken connections of NBD devices are not heard of");
+    }
+    let began = Instant::now();
+    let mut pause = RETRY;
+    while place.is_alive() && !place.is_fenced() {
+        let turn = node.attachments.turn(&state.resource, state.volume).await;
+        node.attachments.links.expect(&state.backend());
+        let (of, at, socket) = (state.clone(), place.clone(), node.root.nbd_socket());
+        let outcome = spawn_blocking(move || direct::reconnect(&at, &of, &socket)).await;
+        drop(turn);
+        match outcome.unwrap_or_else(|error| Reconnected::NotYet(error.to_string())) {
+            Reconnected::Yes => {
+                tracing::info!(resource = %state.resource, volume = %state.volume, waited = ?began.elapsed(), "connected again");
+                return true;
+            }
+            Reconnected::Fenced(why) => {
+                tracing::error!(resource = %state.resource, volume = %state.volume, %why, "the device is not used any more");
+                let _ = place.fence();
+                return true;
+            }
+            Reconnected::NotYet(why) => {
+                node.attachments.links.lost(&state.backend());
+                tracing::debug!(resource = %state.resource, %why, "no connection yet");
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE);
+    }
+    true
+}
+
+/// The volume's size, where its device shows less.
+fn has_grown(node: &Node, state: &State) -> Option<u64> {
+    let status = node.plane.status().into_iter().find(|status| status.resource == state.id)?;
+    // What is suspended would make the kernel wait, and everybody with it.
+    let flows = status.suspended.is_empty();
+    let volume = status.volumes.iter().find(|volume| volume.volume == state.volume)?;
+    let shown = bytes(&state.device);
+    (flows && shown > 0 && volume.bytes > shown).then_some(volume.bytes)
+}
+
+async fn grow(place: &Place, state: &State, bytes: u64) -> Result<(), ApiError> {
+    match state.via {
+        Via::Fuse => launch::tell_size(state)?,
+        Via::Nbd => {
+            let of = state.clone();
+            let grown = timeout(GROW, spawn_blocking(move || direct::grow(&of, bytes))).await;
+            grown.map_err(io::Error::other).map(|joined| joined.map_err(io::Error::other).flatten()).flatten().map_err(unable)?;
+        }
+    }
+    let deadline = Instant::now() + GROW;
+    while self::bytes(&state.device) < bytes {
+        if Instant::now() > deadline || !place.is_alive() {
+            return Err(ApiError::new(Code::TimedOut, "it did not take its new size in time"));
+        }
+        sleep(RETRY).await;
+    }
+    tracing::info!(resource = %state.resource, volume = %state.volume, bytes, "the device has grown");
+    Ok(())
+}
+
+/// Lets the file system that blkrep has mounted fill its device.
+async fn fill(place: &Place, state: &State) -> Result<(), ApiError> {
+    let bytes = bytes(&state.device);
+    if state.filled == 0 || bytes <= state.filled {
+        return Ok(());
+    }
+    let Some(MountedFileSystem { path, kind, .. }) = filesystem::file_system_on(&state.device).map_err(unable)? else {
+        return Ok(());
+    };
+    filesystem::grow(&state.device, kind, &path).await?;
+    tracing::info!(resource = %state.resource, volume = %state.volume, bytes, "the file system has grown");
+    place.store(&State { filled: bytes, ..state.clone() }).map_err(unable)
+}
+
+/// A block device's size in bytes; 0 when it cannot be told. Nothing is opened, and nothing waited for.
+pub(super) fn bytes(device: &Path) -> u64 {
+    let Some(name) = device.file_name() else { return 0 };
+    let sectors = std::fs::read_to_string(Path::new("/sys/block").join(name).join("size"));
+    sectors.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0).saturating_mul(512)
+}
+
+fn unable(error: io::Error) -> ApiError {
+    ApiError::new(Code::Io, error)
+}
+
+const RETRY: Duration = Duration::from_millis(20);
+/// Until what went wrong is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a device may take for its new size.
+const GROW: Duration = Duration::from_secs(10);
