@@ -170,6 +170,8 @@ fn wait_until_free(device: &std::path::Path) -> bool {
 fn stay_alive() {
     // Without the right to, the system's choice stands.
     let _ = fs::write("/proc/self/oom_score_adj", "-900");
+    // Nor may memory for serving the device be waited for until the device has taken what is to be written to it.
+    let _ = rustix::process::configure_io_flusher_behavior(true);
 }
 
 /// Of an inode that is to be forgotten: none of its contents.

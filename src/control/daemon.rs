@@ -102,6 +102,7 @@ impl Daemon {
         let control = SocketAddr::new(config.address, config.ports.control);
         let consensus = Consensus::open(setup, control).await?;
         let (events, inbox) = mpsc::unbounded_channel();
+        local::serve_own_machine();
         let Plane { plane, maker } = factory(PlaneSetup { cluster, me, events })?;
         let (pools, board, holds, attachments) = (Mutex::default(), Board::default(), Holds::default(), Book::new(&root));
         let node =

@@ -204,6 +204,14 @@ pub fn report(pool: &dyn Pool) -> Result<PoolReport, drbdpool::PoolError> {
     Ok(PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed, fill })
 }
 
+/// Lets the threads that the calling one starts serve block devices of this machine itself: their memory is never waited for until such
+/// a device has taken what is to be written to it.
+pub fn serve_own_machine() {
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!(%error, "where memory is short, devices of this machine that this daemon serves may have to wait for each other");
+    }
+}
+
 /// Random bits of the system's.
 pub fn random_seed() -> Seed {
     Seed(u128::from_le_bytes(random_bytes()))

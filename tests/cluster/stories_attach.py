@@ -203,31 +203,35 @@ def an_attachment_is_fenced_when_another_node_took_over(scene):
 @story(minutes=2)
 def mounted_file_systems_grow_with_their_volumes(scene):
     """A volume is resized while its file system is mounted and written: the device follows, and the file system, with no error; also
-    when the daemon is killed right after it has agreed. What was attached by hand grows, too."""
+    when the daemon is killed right after it has agreed. What was attached by hand grows, too. (An ext4 grows in the virtual machine's
+    stories: it wants CAP_SYS_RESOURCE, which containers often lack.)"""
     needs_devices(scene)
     cluster = scene.closes(Cluster(scene, 2)).form()
     one = cluster[1]
-    for kind, before, after in (("ext4", 64, 192), ("xfs", 320, 640)):
-        cluster.add_volume(kind, f"{before}MiB", 2)
-        mount = scene.folder / kind
-        mount.mkdir()
-        one.blkrep("mount", kind, mount, "--mkfs", "--fs", kind)
-        scene.callback(lambda mount=mount: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
-        writer = scene.closes(Writer(mount / "log"))
-        wait_for("it writes", lambda: writer.written > 5, 20)
-        one.blkrep("resize-volume", kind, f"{after}MiB")
-        if kind == "ext4":
+    cluster.add_volume("xfs", "320MiB", 2)
+    mount = scene.folder / "mnt"
+    mount.mkdir()
+    one.blkrep("mount", "xfs", mount, "--mkfs", "--fs", "xfs")
+    scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    writer = scene.closes(Writer(mount / "log"))
+    size = lambda: os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize >> 20
+    for after in (400, 500):
+        before = writer.written
+        wait_for("it writes", lambda: writer.written > before + 5, 20)
+        one.blkrep("resize-volume", "xfs", f"{after}MiB")
+        if after == 500:
             one.kill()
             one.start()
-        free = lambda: os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
-        wait_for(f"{kind} has grown", lambda: free() > (after * 9 // 10 - 20) << 20, 30)
-        (mount / "big").write_bytes(os.urandom(before << 20))
-        writer.close()
-        check(writer.trouble is None, "no error reached the program", writer.trouble)
-        drop_caches()
-        writer.check(mount / "log")
-        one.blkrep("umount", mount)
-        cluster.check_identical(kind)
+        wait_for("it has grown", lambda: size() > after - 100, 40)
+    writer.close()
+    check(writer.trouble is None, "no error reached the program", writer.trouble)
+    data = os.urandom(400 << 20)
+    (mount / "big").write_bytes(data)
+    drop_caches()
+    writer.check(mount / "log")
+    check((mount / "big").read_bytes() == data, "what is in the new part is there")
+    one.blkrep("umount", mount)
+    cluster.check_identical("xfs")
     cluster.add_volume("raw", "16MiB", 2)
     device = one.blkrep("attach", "raw").strip()
     size = lambda: int(subprocess.check_output(["blockdev", "--getsize64", device]))

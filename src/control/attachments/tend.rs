@@ -19,7 +19,8 @@ use crate::control::node::Node;
 /// Whoever tends to an attachment does so alone; several are tended to at once.
 #[derive(Debug, Default)]
 pub(super) struct Tending {
-    tasks: JoinSet<(PathBuf, bool)>,
+    /// Which place it was, and how long to wait until it is tried again when all was not well.
+    tasks: JoinSet<(PathBuf, Option<Duration>)>,
     /// Those that are being tended to, and those that could not be and wait for the next time.
     busy: BTreeMap<PathBuf, Option<(Instant, Duration)>>,
 }
@@ -28,8 +29,8 @@ impl Tending {
     /// Begins with what has to be done for these.
     pub(super) fn look(&mut self, node: &Arc<Node>, living: &[(Place, State)]) {
         while let Some(done) = self.tasks.try_join_next() {
-            if let Ok((place, well)) = done {
-                self.note(place, well);
+            if let Ok((place, pause)) = done {
+                self.note(place, pause);
             }
         }
         let now = Instant::now();
@@ -39,16 +40,17 @@ impl Tending {
             let waits = match self.busy.get(path) {
                 None => false,
                 Some(None) => true,
-                Some(Some((until, _))) => *until > now,
+                // Whoever waits for connections does not wait for a file system that cannot grow.
+                Some(Some((until, _))) => *until > now && !is_broken(node, place, state),
             };
             if waits || !needs_something(node, place, state) {
                 continue;
             }
-            self.busy.entry(path.to_owned()).and_modify(|pause| *pause = None).or_insert(None);
+            let paused = self.busy.insert(path.to_owned(), None).flatten().map_or(PAUSE / 2, |(_, pause)| pause);
             let (node, place, state) = (node.clone(), place.clone(), state.clone());
             self.tasks.spawn(async move {
                 let well = tend(&node, &place, &state).await;
-                (place.directory().to_owned(), well)
+                (place.directory().to_owned(), (!well).then(|| (paused * 2).min(LONGEST)))
             });
         }
     }
@@ -56,28 +58,31 @@ impl Tending {
     /// Waits until one is done with; for ever when there is none.
     pub(super) async fn done(&mut self) {
         match self.tasks.join_next().await {
-            Some(Ok((place, well))) => self.note(place, well),
+            Some(Ok((place, pause))) => self.note(place, pause),
             Some(Err(error)) => tracing::error!(%error, "an attachment is not tended to"),
             None => std::future::pending().await,
         }
     }
 
-    fn note(&mut self, place: PathBuf, well: bool) {
-        match well {
-            true => drop(self.busy.remove(&place)),
-            false => drop(self.busy.insert(place, Some((Instant::now() + PAUSE, PAUSE)))),
+    fn note(&mut self, place: PathBuf, pause: Option<Duration>) {
+        match pause {
+            None => drop(self.busy.remove(&place)),
+            Some(pause) => drop(self.busy.insert(place, Some((Instant::now() + pause, pause)))),
         }
     }
 }
 
 fn needs_something(node: &Node, place: &Place, state: &State) -> bool {
-    let broken = state.via == Via::Nbd && !node.attachments.links.is_whole(&state.backend());
-    broken && !place.is_fenced() || has_grown(node, state).is_some() || (state.filled > 0 && bytes(&state.device) > state.filled)
+    is_broken(node, place, state) || has_grown(node, state).is_some() || (state.filled > 0 && bytes(&state.device) > state.filled)
+}
+
+fn is_broken(node: &Node, place: &Place, state: &State) -> bool {
+    state.via == Via::Nbd && !node.attachments.links.is_whole(&state.backend()) && !place.is_fenced()
 }
 
 /// Whether all went well; else it is tried again.
 async fn tend(node: &Arc<Node>, place: &Place, state: &State) -> bool {
-    if state.via == Via::Nbd && !node.attachments.links.is_whole(&state.backend()) && !reconnect(node, place, state).await {
+    if is_broken(node, place, state) && !reconnect(node, place, state).await {
         return false;
     }
     let _turn = node.attachments.turn(&state.resource, state.volume).await;
@@ -189,7 +194,8 @@ fn unable(error: io::Error) -> ApiError {
 }
 
 const RETRY: Duration = Duration::from_millis(20);
-/// Until what went wrong is tried again.
+/// Until what went wrong is tried again, at first and at last.
 const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
 /// How long a device may take for its new size.
 const GROW: Duration = Duration::from_secs(10);
