@@ -29,7 +29,7 @@ pub fn start(place: &Place, state: &State, socket: &Path, patience: Duration) ->
     let (sockets, agreed) = open(socket, state).map_err(|error| error.to_string())?;
     let mut flags = agreed.flags;
     if state.read_only {
-        flags = flags | TransmissionFlags::READ_ONLY;
+        flags |= TransmissionFlags::READ_ONLY;
     }
     let terms = Terms { bytes: agreed.size, block_bytes: BLOCK, flags, patience, backend: state.backend() };
     let index = driver.connect(&sockets, &terms).map_err(in_words("the kernel's NBD client"))?;

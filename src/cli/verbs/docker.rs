@@ -130,8 +130,8 @@ fn link_loader(root: &Path) -> io::Result<()> {
 
 /// What Docker is told of the plugin.
 fn config(on_node: &Path, socket: &Path) -> Value {
-    let directory = socket.parent().unwrap_or(Path::new("/"));
-    let file = socket.file_name().map(Path::new).unwrap_or(Path::new("blkrep.sock"));
+    let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
+    let file = socket.file_name().map_or_else(|| Path::new("blkrep.sock"), Path::new);
     let bind = |name: &str, source: &Path, destination: &str| {
         json!({
             "name": name, "description": "", "source": source, "destination": destination, "type": "bind",

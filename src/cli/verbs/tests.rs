@@ -65,7 +65,19 @@ fn every_example_gets_as_far_as_the_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_str().unwrap();
     // These do not ask a daemon, or never end.
-    let other = ["init", "create-pool", "join", "recover", "daemon", "demo", "status --watch", "generate", "attach-helper", "metadata", "docker"];
+    let other = [
+        "init",
+        "create-pool",
+        "join",
+        "recover",
+        "daemon",
+        "demo",
+        "status --watch",
+        "generate",
+        "attach-helper",
+        "metadata",
+        "docker",
+    ];
     for example in all().flat_map(|verb| verb.examples).filter(|e| !other.iter().any(|o| e.line.starts_with(o))) {
         let line = ["blkrep", "--root", root, "-q"].into_iter().chain(words(example.line));
         let matches = parser::command().try_get_matches_from(line).unwrap();

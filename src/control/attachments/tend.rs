@@ -154,7 +154,7 @@ async fn grow(place: &Place, state: &State, bytes: u64) -> Result<(), ApiError> 
         Via::Nbd => {
             let of = state.clone();
             let grown = timeout(GROW, spawn_blocking(move || direct::grow(&of, bytes))).await;
-            grown.map_err(io::Error::other).map(|joined| joined.map_err(io::Error::other).flatten()).flatten().map_err(unable)?;
+            grown.map_err(io::Error::other).and_then(|joined| joined.map_err(io::Error::other).flatten()).map_err(unable)?;
         }
     }
     let deadline = Instant::now() + GROW;
