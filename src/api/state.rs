@@ -339,7 +339,7 @@ impl ResourceStatus {
 fn lasts(why: &Suspension) -> bool {
     match why {
         Suspension::Authority | Suspension::NoData { .. } | Suspension::Waiting { .. } => true,
-        Suspension::Lease { .. } | Suspension::TakingOver => false,
+        Suspension::Lease { .. } | Suspension::TakingOver | Suspension::Snapshot => false,
     }
 }
 

@@ -182,6 +182,8 @@ pub enum Suspension {
     },
     /// The new primary makes its peers equal.
     TakingOver,
+    /// Writes wait while a snapshot is taken.
+    Snapshot,
 }
 
 impl fmt::Display for Suspension {
@@ -196,6 +198,7 @@ impl fmt::Display for Suspension {
                 write!(f, "no up-to-date data is reachable; waiting for {}", names.join(" or "))
             }
             Self::TakingOver => f.write_str("taking over: making the peers equal"),
+            Self::Snapshot => f.write_str("a snapshot is being taken"),
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::api::{AddNode, ApiError, Client, JoinTicket, PoolKind, Service};
 use crate::cluster::{Certificate, Cluster, Command, NodeKind, Ports};
 use crate::engine::{Connection, PeerStatus, ResourceStatus, VolumeStatus};
 use crate::runtime::{
-    Answer, ClientSocket, DataPlane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply, ResourceSettings,
-    ResourceSpec, Ticket,
+    Answer, ClientSocket, DataPlane, Held, HoldId, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
+    ResourceSettings, ResourceSpec, Ticket,
 };
 use crate::units::{ClusterId, DiskState, ResourceId, Role, VolumeId};
 
@@ -135,6 +135,21 @@ impl DataPlane for FakePlane {
 
     fn answer(&self, resource: ResourceId, ticket: Ticket, answer: Answer) {
         self.state().answers.push((resource, ticket, answer));
+    }
+
+    fn hold(&self, resource: ResourceId, _: HoldId, _: Duration) -> Reply<Held> {
+        let open = self.state().open.get(&resource).map(|spec| spec.settings.peers.keys().copied().chain([spec.me]).collect());
+        reply(open.map(|in_sync| Held { reign: 0, in_sync }).ok_or(PlaneError::NotOpen(resource)))
+    }
+
+    fn renew_hold(&self, _: ResourceId, _: HoldId, _: Duration) {}
+
+    fn release_hold(&self, resource: ResourceId, _: HoldId) -> Reply<bool> {
+        reply(if self.state().open.contains_key(&resource) { Ok(true) } else { Err(PlaneError::NotOpen(resource)) })
+    }
+
+    fn look(&self, resource: ResourceId) -> Reply<ResourceStatus> {
+        reply(self.state().open.get(&resource).map(status_of).ok_or(PlaneError::NotOpen(resource)))
     }
 
     fn status(&self) -> Vec<ResourceStatus> {

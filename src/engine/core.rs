@@ -11,6 +11,7 @@ use super::change::{Change, Court};
 use super::configure::Bitmaps;
 use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
+use super::hold::Hold;
 use super::ids::Ids;
 use super::link::Links;
 use super::mutant::{Mutant, mutated};
@@ -62,6 +63,8 @@ pub struct Engine {
     pub(super) clients: BTreeSet<ClientId>,
     /// Clients that wait for the primary role, and until when.
     pub(super) wanting: BTreeMap<ClientId, Instant>,
+    /// Writes are held, or are to be.
+    pub(super) hold: Option<Hold>,
     /// The present record was learned from the cluster's authority in this life, or that is not needed.
     pub(super) record_read: bool,
     pub(super) read_again: Option<Instant>,
@@ -133,6 +136,7 @@ impl Engine {
             follow: Follow::default(),
             clients: BTreeSet::new(),
             wanting: BTreeMap::new(),
+            hold: None,
             record_read: false,
             read_again: None,
             own_grant_due: None,
@@ -208,6 +212,9 @@ impl Engine {
             Event::MetaDone { op, ok } => self.meta_done(links, op, ok),
             Event::Answer { ticket, answer } => self.answer(links, ticket, answer),
             Event::Configure(settings) => self.configure(settings),
+            Event::Hold { id, lease } => self.hold(id, lease),
+            Event::RenewHold { id, lease } => self.renew_hold(id, lease),
+            Event::ReleaseHold(id) => self.release_hold(id),
             Event::Stop => self.stop(),
             Event::Timeout | Event::LeaseRenewed => {}
         }
@@ -234,6 +241,7 @@ impl Engine {
         } else {
             self.consider_promotion();
         }
+        self.consider_hold();
         self.consider_change(links);
         self.consider_stop();
         self.write_activity(links);

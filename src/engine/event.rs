@@ -3,6 +3,9 @@
 //! Both are closed lists of plain values that can be printed and compared: a test feeds events and asserts commands, the
 //! simulator does the same with a whole cluster, and the runtime does it with sockets and disks.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use crate::units::{BlockRange, NodeId, Record, RecordId, VolumeId};
 use crate::wire::{BlockHash, Message};
 
@@ -30,6 +33,10 @@ pub struct OpId(pub u64);
 /// Names a question to the authority, chosen by the engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
+
+/// Names a hold of writes, chosen by whoever asks for it and never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HoldId(pub u64);
 
 /// Something that has happened.
 #[derive(Clone, Debug)]
@@ -91,6 +98,23 @@ pub enum Event {
     /// Peers, volumes or options have changed; answered by [`Command::Configured`]. Every volume's storage has its new size already, its
     /// new part reads as zeroes, and the metadata area is as long as [`grow`](crate::format::grow) says.
     Configure(Settings),
+    /// Let no write begin and those under way end, on every replica in sync, for a snapshot; answered by [`Command::Held`]. This node
+    /// becomes primary for it when nobody is. It ends by itself after this time unless it is renewed.
+    Hold {
+        /// Names the hold.
+        id: HoldId,
+        /// How long it lasts, the time that it takes to come about included.
+        lease: Duration,
+    },
+    /// A hold is to last as long as this from now on; nothing when it is over.
+    RenewHold {
+        /// Which.
+        id: HoldId,
+        /// How long.
+        lease: Duration,
+    },
+    /// Let writes begin again; answered by [`Command::Released`].
+    ReleaseHold(HoldId),
     /// End: give up the primary role, drain, flush, mark the metadata clean; answered by [`Command::Stopped`]. Clients that are
     /// still attached lose their sessions.
     Stop,
@@ -244,6 +268,21 @@ pub enum Command {
     },
     /// A read waits for this peer's lease: send a heartbeat now rather than when it is due.
     AskLease(NodeId),
+    /// Every replica in sync has exactly the writes that it names, durably, and gets no others until the hold is over; or why there is
+    /// no hold.
+    Held {
+        /// Which.
+        id: HoldId,
+        /// Who has the same, or why not.
+        result: Result<Held, HoldError>,
+    },
+    /// A hold is over.
+    Released {
+        /// Which.
+        id: HoldId,
+        /// Whether it has lasted from [`Held`](Self::Held) until now. Otherwise nothing that was read meanwhile is of one moment.
+        whole: bool,
+    },
     /// All that was configured is in force: what was removed is not asked for any more.
     Configured,
     /// The engine has stopped; its metadata says so durably when `clean`.
@@ -314,6 +353,30 @@ pub enum Failure {
     NoSpace,
     /// The resource stops here.
     ShuttingDown,
+}
+
+/// A moment at which several replicas have the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The reign that holds. A replica that goes by it, before and after it was read, was not written to by another.
+    pub reign: u64,
+    /// The nodes whose replicas are in sync.
+    pub in_sync: BTreeSet<NodeId>,
+}
+
+/// Why writes are not held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HoldError {
+    /// Another hold is in force.
+    Busy,
+    /// That node is primary: ask there.
+    Elsewhere(NodeId),
+    /// This node cannot be primary; what would help.
+    NoData(String),
+    /// What was under way did not end in time.
+    Slow,
+    /// This node ceased to be primary meanwhile.
+    Ended,
 }
 
 /// Why a client may not use the resource here.

@@ -69,6 +69,9 @@ impl Engine {
                 found.push(Suspension::Lease(left));
             }
         }
+        if self.holds_writes() {
+            found.push(Suspension::Snapshot);
+        }
         let awaited = reign.ack.iter().filter(|&at| !self.peers[at].data);
         found.extend(awaited.map(|at| Suspension::Waiting(self.peers[at].node)));
         found
@@ -81,6 +84,7 @@ impl Engine {
         let mut due = [
             self.read_again,
             later(self.stop_by),
+            later(self.hold_ends()),
             later(self.wanting.values().min().copied()),
             later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty()),
             self.change.as_ref().and_then(|c| c.again),

@@ -78,6 +78,7 @@
 //! | | `flights` | writes between their numbering and their last acknowledgement |
 //! | | `flush` | rounds of flushes, and what they settle |
 //! | | `cooling` | making extents cold, at the primary and at a replica |
+//! | | `hold` | a moment without writes, for snapshots |
 //! | | `remote` | reads that a peer does when the own disk has failed |
 //! | who counts | `membership` | the ack set; losing a peer; going on without it |
 //! | | `resync` | bringing a target up to date, making a member equal |
@@ -112,6 +113,7 @@ mod event;
 mod flights;
 mod flush;
 mod follow;
+mod hold;
 mod ids;
 mod latch;
 mod link;
@@ -142,7 +144,8 @@ mod unsettled;
 
 pub use self::core::Engine;
 pub use event::{
-    Answer, AttachError, BufferId, ClientId, Command, DiskIo, DiskOutcome, Event, Failure, OpId, Request, RequestId, Ticket,
+    Answer, AttachError, BufferId, ClientId, Command, DiskIo, DiskOutcome, Event, Failure, Held, HoldError, HoldId, OpId,
+    Request, RequestId, Ticket,
 };
 pub use link::{Link, Links};
 pub use mutant::Mutant;

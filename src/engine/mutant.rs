@@ -194,6 +194,18 @@ pub enum Mutant {
     BystanderStays,
     /// M1: a peer that says that it leaves is waited for.
     LeavingForgotten,
+    /// R6: a target gets blocks that members do not have yet.
+    TargetBeforeMembers,
+    /// H1: a hold does not wait for the writes that are under way.
+    HoldUndrained,
+    /// H1: a hold lets writes to the last volume begin.
+    HoldSkipsVolume,
+    /// H1: a hold does not wait until the members of a new reign are equal.
+    HoldUnequal,
+    /// H1: a hold that nobody releases does not end.
+    HoldNeverEnds,
+    /// H1: the release of a hold that is over says that it has lasted.
+    HoldAlwaysWhole,
     /// V1: a new range is written before every replica that counts has it.
     GrowAhead,
     /// V1: a replica that was asked to follow before its primary grew is given writes that it has no room for.

@@ -62,8 +62,9 @@ impl Engine {
             return;
         }
         let wanted = !self.wanting.is_empty();
+        let needed = wanted || self.has_hold();
         let idle = self.ops.disk_is_idle() || mutated(Mutant::PromoteUndrained);
-        if self.change.is_some() || !(wanted || self.has_sync_duty()) || !idle {
+        if self.change.is_some() || !(needed || self.has_sync_duty()) || !idle {
             // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
             return;
         }
@@ -84,7 +85,7 @@ impl Engine {
     }
 
     /// Whether this node may become primary, and with which in-sync set; else why not.
-    fn promotable(&self) -> Result<crate::units::Membership, AttachError> {
+    pub(super) fn promotable(&self) -> Result<crate::units::Membership, AttachError> {
         let no_data = |why: String| Err(AttachError::NoData(why));
         let (Some(record), Some(store)) = (&self.record, &self.store) else {
             return no_data("this node has no replica that was ever in sync".into());
@@ -232,7 +233,8 @@ impl Engine {
     }
 
     pub(super) fn asked_to_step_down(&mut self, at: usize) {
-        let Some(reign) = &mut self.reign else { return };
+        // A hold is over in a moment, and whoever asks for the role asks again.
+        let Some(reign) = self.reign.as_mut().filter(|_| self.hold.is_none()) else { return };
         if self.clients.is_empty() && self.wanting.is_empty() {
             // The linger is for clients of this node; another node's client has come.
             reign.yield_role = true;
@@ -264,7 +266,7 @@ impl Engine {
     /// A primary that nobody needs gives the role up (after a while, or at once when somebody else wants it).
     pub(super) fn consider_idleness(&mut self) {
         let syncing = self.peers.iter().any(|p| p.sync.is_some());
-        let used = !self.clients.is_empty() || !self.wanting.is_empty();
+        let used = !self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold();
         let stopping = self.stopping != Stopping::No;
         let now = self.now;
         let Some(reign) = &mut self.reign else { return };

@@ -45,7 +45,8 @@ impl Engine {
             self.fail(key, Failure::Io);
             return;
         }
-        if room == Room::Awaited || self.is_unequal(range) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::TakingOver) {
+        let withheld = self.is_withheld(exclusive, range.volume) || room == Room::Awaited;
+        if withheld || self.is_unequal(range) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::TakingOver) {
             self.reign.as_mut().expect("requests belong to a reign").held.push(key);
             return;
         }

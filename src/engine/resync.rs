@@ -163,8 +163,12 @@ impl Engine {
     fn next_chunk(&self, at: usize) -> Option<BlockRange> {
         let peer = &self.peers[at];
         let sync = peer.sync.as_ref().filter(|s| s.stage != Stage::Beginning && s.chunks < CHUNKS_MAX && s.paced <= self.now)?;
-        let range = peer.dirty.next_run(sync.cursor, CHUNK)?;
         let reign = self.reign.as_ref()?;
+        if sync.is_target() && !reign.equal && !mutated(Mutant::TargetBeforeMembers) {
+            // What a member lacks yet may never be there: the target would have it, and no map that says so (rule R6).
+            return None;
+        }
+        let range = peer.dirty.next_run(sync.cursor, CHUNK)?;
         let busy = reign.chunks.keys().filter_map(|key| reign.chunks.get(key)).any(|c| c.peer == at && c.range.overlaps(&range));
         (!busy).then_some(range)
     }

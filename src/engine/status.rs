@@ -90,4 +90,6 @@ pub enum Suspension {
     NoData(Vec<NodeId>),
     /// A new primary is making its peers equal.
     TakingOver,
+    /// Writes wait while a snapshot is taken.
+    Snapshot,
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -19,8 +20,8 @@ use super::inbox::{Mailbox, Opening, ReplyTo, Request};
 use super::io::Io;
 use super::memory::{LEAST, Memory};
 use super::plane::{
-    Answer, ClientSocket, DataPlane, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply, ResourceSettings,
-    ResourceSpec, Ticket, lane_of,
+    Answer, ClientSocket, DataPlane, Held, HoldId, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
+    ResourceSettings, ResourceSpec, Ticket, lane_of,
 };
 use super::shard::{Events, Granted, Shard};
 use super::storage;
@@ -172,6 +173,22 @@ impl DataPlane for Plane {
 
     fn answer(&self, resource: ResourceId, ticket: Ticket, answer: Answer) {
         self.of(resource).mailbox.post(Request::Answer { resource, ticket, answer });
+    }
+
+    fn hold(&self, resource: ResourceId, id: HoldId, lease: Duration) -> Reply<Held> {
+        self.ask(resource, |reply| Request::Hold { resource, id, lease, reply })
+    }
+
+    fn renew_hold(&self, resource: ResourceId, id: HoldId, lease: Duration) {
+        self.of(resource).mailbox.post(Request::RenewHold { resource, id, lease });
+    }
+
+    fn release_hold(&self, resource: ResourceId, id: HoldId) -> Reply<bool> {
+        self.ask(resource, |reply| Request::ReleaseHold { resource, id, reply })
+    }
+
+    fn look(&self, resource: ResourceId) -> Reply<ResourceStatus> {
+        self.ask(resource, |reply| Request::Look { resource, reply })
     }
 
     fn status(&self) -> Vec<ResourceStatus> {

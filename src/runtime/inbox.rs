@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::engine::{Answer, ClientId, Identity, Settings, Ticket};
+use crate::engine::{Answer, ClientId, Held, HoldId, Identity, ResourceStatus, Settings, Ticket};
 use crate::format::Loaded;
 use crate::ring::{OpenDisk, Waker};
 use crate::units::{Name, ResourceId, VolumeId};
@@ -33,6 +34,14 @@ pub(super) enum Request {
     Detach { resource: Key, client: ClientId },
     /// The client has come.
     Serve { resource: Key, client: ClientId, volume: VolumeId, bytes: u64, socket: Box<ClientSocket> },
+    /// Hold writes.
+    Hold { resource: ResourceId, id: HoldId, lease: Duration, reply: ReplyTo<Held> },
+    /// Hold them for longer.
+    RenewHold { resource: ResourceId, id: HoldId, lease: Duration },
+    /// Hold them no more.
+    ReleaseHold { resource: ResourceId, id: HoldId, reply: ReplyTo<bool> },
+    /// How a resource is at this moment.
+    Look { resource: ResourceId, reply: ReplyTo<ResourceStatus> },
     /// Count the clients of every resource that has any.
     Clients(ReplyTo<BTreeMap<ResourceId, usize>>),
     /// A connection to a peer.

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::time::Duration;
 
-pub use crate::engine::{Answer, OnNoQuorum, Peer, Settings as ResourceSettings, Ticket, Timeouts};
+pub use crate::engine::{Answer, Held, HoldId, OnNoQuorum, Peer, Settings as ResourceSettings, Ticket, Timeouts};
 pub use crate::ring::{Backing, Segment};
 
 use crate::engine::ResourceStatus;
@@ -59,6 +60,19 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Answers a [`PlaneEvent::Propose`] or [`PlaneEvent::ReadRecord`]. An answer to a ticket that is no longer waited for is
     /// ignored.
     fn answer(&self, resource: ResourceId, ticket: Ticket, answer: Answer);
+
+    /// Lets no write of a resource begin, for a snapshot, and answers when every replica in sync has exactly the same, durably. It
+    /// ends by itself after `lease` unless it is renewed.
+    fn hold(&self, resource: ResourceId, id: HoldId, lease: Duration) -> Reply<Held>;
+
+    /// A hold is to last as long as this from now on; nothing when it is over.
+    fn renew_hold(&self, resource: ResourceId, id: HoldId, lease: Duration);
+
+    /// Ends a hold; answers whether it has lasted until now.
+    fn release_hold(&self, resource: ResourceId, id: HoldId) -> Reply<bool>;
+
+    /// A resource as it is now: unlike [`status`](Self::status) this asks its shard.
+    fn look(&self, resource: ResourceId) -> Reply<ResourceStatus>;
 
     /// Every open resource as it was a moment ago (at most 100 ms). Never waits for a shard.
     fn status(&self) -> Vec<ResourceStatus>;
@@ -207,6 +221,9 @@ pub enum PlaneError {
     /// No authority answered in time.
     #[error("no quorum: {0}")]
     NoQuorum(String),
+    /// Its writes cannot be held.
+    #[error("{0}")]
+    NotHeld(String),
     /// The storage cannot be used; nothing was changed.
     #[error("storage: {0}")]
     Storage(String),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::{ClientId, Settings, Suspension};
+use crate::engine::{ClientId, Held, HoldId, Settings, Suspension};
 use crate::ring::Disk;
 use crate::units::{DiskState, Instant, Name, NodeId, ResourceId, Role, VolumeId};
 
@@ -29,6 +29,9 @@ pub(super) struct Resource {
     pub(super) next_client: u64,
     /// Who waits until its engine goes by what was configured.
     pub(super) configuring: Vec<ReplyTo<()>>,
+    /// Who waits until writes are held, and until they are not any more.
+    pub(super) holding: BTreeMap<HoldId, ReplyTo<Held>>,
+    pub(super) releasing: BTreeMap<HoldId, ReplyTo<bool>>,
     /// Who waits for the end.
     pub(super) closing: Vec<ReplyTo<()>>,
     /// Operations on its disks.

@@ -3,6 +3,7 @@
 //!
 //!     cargo test --release --test sim -- --seeds 2000 --from 1     # many seeds
 //!     cargo test --release --test sim -- --seed 17 --trace         # one, with a readable trace
+//!     cargo test --release --test sim -- --from 1000000            # seeds from a million on take snapshots
 
 #![expect(unreachable_pub, reason = "a test program has no users; pub says what its modules share")]
 
@@ -11,6 +12,7 @@ mod authority;
 mod chaos;
 mod client;
 mod disk;
+mod holds;
 mod invariants;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -54,7 +56,8 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let (mut passed, mut failed) = (0, 0);
     std::panic::set_hook(Box::new(|_| {}));
-    for seed in kept.chain(from..from + count) {
+    let held = (holds::FROM..).take(if value("--from").is_none() { usize::try_from(count / 4).unwrap_or(0) } else { 0 });
+    for seed in kept.chain(from..from + count).chain(held) {
         if began.elapsed().as_secs() >= seconds {
             break;
         }

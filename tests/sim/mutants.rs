@@ -14,6 +14,8 @@ use std::time::Instant;
 
 use blkrep::engine::{Mutant, choose};
 
+use super::holds::FROM;
+
 /// The mutants that have to be found, each with the seed that is tried first.
 const TABLE: &[(Mutant, u64)] = &[
     (Mutant::AckOwnWrite, 1),
@@ -64,6 +66,11 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::OwnWriteFailureIgnored, 21),
     (Mutant::FencedWithoutWindow, 100_325),
     (Mutant::UnheardIsUnclean, 201_144),
+    (Mutant::TargetBeforeMembers, FROM + 39),
+    (Mutant::HoldUndrained, FROM + 5),
+    (Mutant::HoldSkipsVolume, FROM),
+    (Mutant::HoldNeverEnds, FROM),
+    (Mutant::HoldAlwaysWhole, FROM + 2),
 ];
 
 /// Mutants for which no seed is known yet: `--mutants --all` looks for them, too. One that stays alive for long means that a fault or an
@@ -109,6 +116,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::AdmittedKnowsFirst,
     Mutant::BystanderStays,
     Mutant::NarrowSession,
+    Mutant::HoldUnequal,
 ];
 
 /// How many seeds a mutant may survive, from the first that is tried.
@@ -127,7 +135,8 @@ pub fn run_one(name: &str, from: Option<u64>, count: Option<u64>, seed: Option<u
     }
     std::panic::set_hook(Box::new(|_| {}));
     let (from, count) = (from.unwrap_or(first), count.unwrap_or(SEARCH));
-    for (tried, seed) in std::iter::once(from).chain(1..count).enumerate() {
+    let row = if from >= FROM { FROM } else { 1 };
+    for (tried, seed) in std::iter::once(from).chain(row..row + count - 1).enumerate() {
         let Err(why) = super::run(seed, false) else { continue };
         if !is_stall(&why) {
             let line: String = why.lines().next().unwrap_or_default().chars().take(150).collect();

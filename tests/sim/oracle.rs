@@ -112,7 +112,19 @@ impl Oracle {
     /// A read from `began` to `now` returned `value`.
     pub fn read(&mut self, began: u64, now: u64, sector: u64, value: u64) -> Result<(), String> {
         self.reads += 1;
+        let only = self.judge(began, now, sector, value)?;
         let writes = self.sectors.entry(sector).or_default();
+        if let Some(began) = only
+            && let Some(write) = writes.iter_mut().find(|w| w.value == value && w.began == began)
+        {
+            write.observed = write.observed.min(now);
+        }
+        Ok(())
+    }
+
+    /// Whether a read from `began` to `now` may return `value`; when the write began that alone can have put it there.
+    pub fn judge(&self, began: u64, now: u64, sector: u64, value: u64) -> Result<Option<u64>, String> {
+        let writes = self.sectors.get(&sector).map_or(&[][..], Vec::as_slice);
         let source = |w: &&Write| w.value == value && w.began <= now;
         // Zeroes are what a sector holds before any write, and what any zeroing leaves: the latest that fits is the witness.
         let from: Vec<&Write> = writes.iter().filter(source).collect();
@@ -133,12 +145,7 @@ impl Oracle {
             });
         }
         let only = from.len() == 1 && !initial;
-        if let (true, Some(began)) = (only, witness)
-            && let Some(write) = writes.iter_mut().find(|w| w.value == value && w.began == began)
-        {
-            write.observed = write.observed.min(now);
-        }
-        Ok(())
+        Ok(witness.filter(|_| only))
     }
 
     /// Sectors that were ever written.

@@ -40,6 +40,7 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
         world.at(1_000 * MS, Happening::Client { at });
     }
     super::owner::plan(&mut world, seed, chaos_until);
+    super::holds::plan(&mut world, seed, chaos_until);
     world.at(1_050 * MS, Happening::Chaos);
     world.at(1_010 * MS, Happening::Check);
     world.run(chaos_until, |world| chaos::strike(world, &kinds))?;

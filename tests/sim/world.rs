@@ -20,23 +20,83 @@ pub const MS: u64 = 1_000_000;
 /// Something that will happen.
 #[derive(Debug)]
 pub enum Happening {
-    Deliver { to: usize, from: usize, epoch: u64, item: Item },
-    LinkUp { at: usize, peer: usize, epoch: u64 },
-    LinkDown { at: usize, peer: usize, epoch: u64, silent: bool },
-    Connect { a: usize, b: usize },
-    Ping { at: usize, peer: usize, epoch: u64, life: u32 },
-    DiskDone { at: usize, life: u32, op: OpId, io: DiskIo },
-    MetaDone { at: usize, life: u32, op: OpId },
-    Propose { at: usize, life: u32, ticket: Ticket, proposal: Option<(RecordId, Record)> },
-    Answer { at: usize, life: u32, ticket: Ticket, answer: Answer },
-    Wake { at: usize, life: u32 },
-    Client { at: usize },
-    Restart { at: usize },
-    Kill { at: usize, power: bool },
-    Stop { at: usize },
+    Deliver {
+        to: usize,
+        from: usize,
+        epoch: u64,
+        item: Item,
+    },
+    LinkUp {
+        at: usize,
+        peer: usize,
+        epoch: u64,
+    },
+    LinkDown {
+        at: usize,
+        peer: usize,
+        epoch: u64,
+        silent: bool,
+    },
+    Connect {
+        a: usize,
+        b: usize,
+    },
+    Ping {
+        at: usize,
+        peer: usize,
+        epoch: u64,
+        life: u32,
+    },
+    DiskDone {
+        at: usize,
+        life: u32,
+        op: OpId,
+        io: DiskIo,
+    },
+    MetaDone {
+        at: usize,
+        life: u32,
+        op: OpId,
+    },
+    Propose {
+        at: usize,
+        life: u32,
+        ticket: Ticket,
+        proposal: Option<(RecordId, Record)>,
+    },
+    Answer {
+        at: usize,
+        life: u32,
+        ticket: Ticket,
+        answer: Answer,
+    },
+    Wake {
+        at: usize,
+        life: u32,
+    },
+    Client {
+        at: usize,
+    },
+    Restart {
+        at: usize,
+    },
+    Kill {
+        at: usize,
+        power: bool,
+    },
+    Stop {
+        at: usize,
+    },
     Check,
     Grow,
-    Configure { at: usize, life: u32 },
+    /// Somebody wants a snapshot.
+    Hold,
+    /// He does the next thing for it.
+    Snap,
+    Configure {
+        at: usize,
+        life: u32,
+    },
     Chaos,
 }
 
@@ -87,6 +147,7 @@ pub struct World {
     pub oracle: Oracle,
     pub clients: Vec<Client>,
     pub manners: Manners,
+    pub holds: super::holds::Holds,
     pub ambush: Option<Ambush>,
     pub resource: ResourceId,
     pub trace: bool,
@@ -123,6 +184,7 @@ impl World {
             register: Register::new(record),
             oracle: Oracle::default(),
             manners,
+            holds: super::holds::Holds::default(),
             ambush: None,
             resource: ResourceId(1),
             trace,
@@ -210,6 +272,8 @@ impl World {
                 super::owner::grow(self);
                 Ok(())
             }
+            Happening::Hold => super::holds::ask(self),
+            Happening::Snap => super::holds::step(self),
             Happening::Configure { at, life } if self.alive(at, life) => super::owner::configure(self, at),
             Happening::Configure { .. } => Ok(()),
             Happening::Chaos => Ok(()),
@@ -322,6 +386,8 @@ impl World {
                     super::client::dropped(self, at);
                 }
             }
+            Command::Held { id, result } => super::holds::held(self, at, id, result),
+            Command::Released { id, whole } => return super::holds::released(self, id, whole),
             Command::Configured => {}
             Command::Stopped { clean } => {
                 self.say(|| format!("n{at} stopped, clean {clean}"));

@@ -35,6 +35,10 @@ impl Shard {
             Request::Serve { resource, client, volume, bytes, socket } => {
                 self.welcome(resource, client, volume, bytes, *socket);
             }
+            Request::Hold { resource, id, lease, reply } => self.hold(resource, id, lease, reply),
+            Request::RenewHold { resource, id, lease } => self.renew_hold(resource, id, lease),
+            Request::ReleaseHold { resource, id, reply } => self.release_hold(resource, id, reply),
+            Request::Look { resource, reply } => answer(reply, self.look(resource)),
             Request::Clients(reply) => answer(reply, Ok(self.count_clients())),
             Request::Link(link) => self.link(*link),
             Request::Answer { resource, ticket, answer } => {
@@ -70,6 +74,8 @@ impl Shard {
             clients: BTreeMap::new(),
             next_client: 1,
             configuring: Vec::new(),
+            holding: BTreeMap::new(),
+            releasing: BTreeMap::new(),
             closing: Vec::new(),
             disk_jobs: 0,
             stopped: false,
@@ -182,6 +188,6 @@ impl Shard {
 }
 
 /// Answers; nobody may be waiting any more.
-fn answer<T>(reply: ReplyTo<T>, result: Result<T, PlaneError>) {
+pub(super) fn answer<T>(reply: ReplyTo<T>, result: Result<T, PlaneError>) {
     let _unheard = reply.send(result);
 }

@@ -50,6 +50,8 @@ impl Shard {
                 self.ask_control(key, |resource| PlaneEvent::Propose { resource, ticket, expect, record });
             }
             Command::ReadRecord { ticket } => self.ask_control(key, |resource| PlaneEvent::ReadRecord { resource, ticket }),
+            Command::Held { id, result } => self.held(key, id, result),
+            Command::Released { id, whole } => self.released(key, id, whole),
             Command::Configured => self.configured(key),
             Command::Stopped { clean } => self.stopped(key, clean),
         }

@@ -8,10 +8,12 @@
 //! |---|---|
 //! | [`asked`] | requests of the control plane |
 //! | [`commands`] | the engines' events and commands |
+//! | [`holds`] | writes that are held for a snapshot |
 //! | [`published`] | statuses, for other threads |
 
 mod asked;
 mod commands;
+mod holds;
 mod published;
 
 pub(super) use commands::Granted;

@@ -7,12 +7,14 @@
 //! | what may differ is known to differ | [`coverage`] | all the time, and at every death |
 //! | one writer a reign | [`writers`] | at every change of the record |
 //! | an older reign is refused in everything | [`stale`] | at every message |
+//! | snapshots are of one moment, and holds end | [`cut`] | at the end of each hold, and all the time |
 //! | memory is bounded | [`bounded`] | all the time |
 //! | replicas at rest are the same | [`identical`] | in the end |
 //! | a split brain is always found, and never made up | [`forks`] | in the end |
 
 pub mod bounded;
 pub mod coverage;
+pub mod cut;
 pub mod everywhere;
 pub mod forks;
 pub mod identical;
@@ -27,6 +29,7 @@ use super::world::World;
 /// Looked at again and again while faults happen.
 pub fn during(world: &mut World) -> Result<(), String> {
     bounded::check(world)?;
+    cut::ends(world)?;
     coverage::check(world)
 }
 
