@@ -26,6 +26,7 @@ mod resources;
 mod server;
 pub mod setup;
 pub mod size;
+mod snapshots;
 pub mod state;
 mod status;
 mod views;
@@ -47,6 +48,10 @@ pub use resources::{
     ResizeVolume, ResizedVolume, Resource, Volume,
 };
 pub use server::serve_connection;
+pub use snapshots::{
+    AddSnapshot, CloneResource, ListSchedules, ListSnapshots, RemoveSnapshot, RestoreSnapshot, RollbackSnapshot,
+    ScheduleSnapshots, Snapshot, SnapshotSchedule, SnapshotState, TakenSnapshot,
+};
 pub use status::{
     AskStatus, ClusterStatus, Connection, Done, PeerView, Pending, Ping, Pong, ReplicaStatus, ResourceStatus, Resync, Shutdown,
     Suspension, VolumeInfo,

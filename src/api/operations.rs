@@ -114,6 +114,23 @@ operation_table! {
     /// Removes a volume from every replica of its resource.
     POST "/v1/volumes/remove" remove_volume(RemoveVolume) -> Done;
 
+    /// The snapshots.
+    GET "/v1/snapshots" list_snapshots(ListSnapshots) -> Vec<Snapshot>;
+    /// Takes a snapshot of a resource, of all its volumes at one moment.
+    POST "/v1/snapshots/add" add_snapshot(AddSnapshot) -> TakenSnapshot;
+    /// Removes a snapshot, or a node's part of it.
+    POST "/v1/snapshots/remove" remove_snapshot(RemoveSnapshot) -> Done;
+    /// Makes a resource of a snapshot.
+    POST "/v1/snapshots/restore" restore_snapshot(RestoreSnapshot) -> Placement;
+    /// Puts what a snapshot has in the place of its resource's data.
+    POST "/v1/snapshots/rollback" rollback_snapshot(RollbackSnapshot) -> Done;
+    /// Makes a resource that has what another has at this moment.
+    POST "/v1/resources/clone" clone_resource(CloneResource) -> Placement;
+    /// When snapshots are taken by themselves.
+    GET "/v1/snapshots/schedules" list_schedules(ListSchedules) -> Vec<SnapshotSchedule>;
+    /// Has snapshots of a resource taken by themselves, or no more.
+    POST "/v1/snapshots/schedule" schedule_snapshots(ScheduleSnapshots) -> Done;
+
     /// Which resource is on which node.
     GET "/v1/assignments" list_assignments(ListAssignments) -> Vec<Assignment>;
     /// Puts a replica of a resource on a node.

@@ -166,6 +166,7 @@ fn argument(arg: &Arg) -> clap::Arg {
     built = match arg.form {
         Form::Place => built.required(true),
         Form::OptionalPlace => built,
+        Form::OptionalPlaces => built.num_args(0..).action(ArgAction::Append),
         Form::Places => built.required(true).num_args(1..).action(ArgAction::Append),
         Form::Flag(short) => return lettered(built, arg.id, short).action(ArgAction::SetTrue),
         Form::Option(short) => lettered(built, arg.id, short),

@@ -28,6 +28,13 @@ impl FromStr for Span {
     }
 }
 
+/// A length of time in seconds as [`Span`] reads it, in the largest unit that it is a multiple of.
+pub(super) fn written(seconds: u64) -> String {
+    let units = [(86400, 'd'), (3600, 'h'), (60, 'm')];
+    let unit = units.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
+    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

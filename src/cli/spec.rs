@@ -50,6 +50,8 @@ pub(super) enum Category {
     Cluster,
     /// What is stored.
     Volumes,
+    /// As it was.
+    Snapshots,
     /// Where it is stored.
     Replicas,
     /// Using volumes as block devices and file systems.
@@ -64,13 +66,15 @@ pub(super) enum Category {
 
 impl Category {
     /// Those that are shown.
-    pub(super) const ALL: [Self; 6] = [Self::Cluster, Self::Volumes, Self::Replicas, Self::Using, Self::Watching, Self::Program];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Cluster, Self::Volumes, Self::Snapshots, Self::Replicas, Self::Using, Self::Watching, Self::Program];
 
     /// The heading.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Cluster => "Cluster and nodes",
             Self::Volumes => "Resources and volumes",
+            Self::Snapshots => "Snapshots",
             Self::Replicas => "Replicas",
             Self::Using => "Devices and file systems",
             Self::Watching => "How things are",
@@ -106,6 +110,8 @@ pub(super) enum Form {
     OptionalPlace,
     /// In its place, once or more.
     Places,
+    /// In its place, any number of times.
+    OptionalPlaces,
     /// `--id`, and by a letter.
     Flag(Option<char>),
     /// `--id VALUE`, and by a letter.
@@ -177,6 +183,11 @@ impl Arg {
     /// One or more arguments in their place.
     pub(super) const fn places(id: &'static str, takes: Takes, help: &'static str) -> Self {
         Self::new(id, Form::Places, takes, help)
+    }
+
+    /// Any number of arguments in their place.
+    pub(super) const fn optional_places(id: &'static str, takes: Takes, help: &'static str) -> Self {
+        Self::new(id, Form::OptionalPlaces, takes, help)
     }
 
     /// A flag.

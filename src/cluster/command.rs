@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Certificate, LeftoverId, NodeKind, PoolReport, Ports, Seed, TokenHash};
+use super::{Certificate, LeftoverId, NodeKind, PoolReport, Ports, Purpose, Schedule, Seed, SnapshotId, TokenHash};
 use crate::units::{ClusterId, Name, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
 
 /// A change of the model. Users' commands name things by their names, machines' by ids.
@@ -98,6 +98,23 @@ pub enum Command {
     /// Takes a resource from all nodes; its definition stays, its data does not.
     Undeploy { resource: Name, force: bool },
 
+    /// Begins a snapshot of a resource, on these nodes or, when there are none, on all that have a replica in sync. `now` in seconds since
+    /// 1970.
+    AddSnapshot { resource: Name, snapshot: Name, nodes: Vec<Name>, purpose: Purpose, taker: NodeId, now: u64 },
+    /// A snapshot was taken: these nodes have a part of it.
+    CompleteSnapshot { resource: ResourceId, snapshot: SnapshotId, nodes: BTreeSet<NodeId> },
+    /// A snapshot that was begun comes to nothing.
+    AbandonSnapshot { resource: ResourceId, snapshot: SnapshotId },
+    /// Removes a snapshot, or the part of it that a node has.
+    RemoveSnapshot { resource: Name, snapshot: Name, node: Option<Name> },
+    /// Creates a resource that has what a snapshot has, on these nodes or, when there are none, on all that have a part of it.
+    RestoreSnapshot { resource: Name, source: Name, snapshot: Name, nodes: Vec<Name>, seed: Seed, now: u64 },
+    /// Puts what a snapshot has in the place of a resource's data, under another identity. Only together with
+    /// [`EndRound`](Self::EndRound): nobody may use it.
+    RollBack { resource: Name, snapshot: Name, seed: Seed },
+    /// Has snapshots of a resource taken by themselves, or, with `None`, no more.
+    ScheduleSnapshots { resource: Name, schedule: Option<Schedule> },
+
     /// A node has what the model assigned it: its replica exists with volumes of these sizes in bytes.
     ConfirmReplica { node: NodeId, resource: ResourceId, replica: ReplicaId, volumes: BTreeMap<VolumeId, u64> },
     /// A node has deleted what was left over.
@@ -143,6 +160,8 @@ pub enum Applied {
     Resource(ResourceId),
     /// This volume was added.
     Volume(VolumeId),
+    /// This snapshot was begun.
+    Snapshot(SnapshotId),
     /// The resource is on these nodes now, or will be once they have created it.
     Deployed(Vec<NodeId>),
 }

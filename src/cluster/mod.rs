@@ -25,6 +25,7 @@ mod pools;
 mod refusal;
 mod seed;
 mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -39,3 +40,4 @@ pub use pools::{FIRST_POOL, NodePool, Places};
 pub use refusal::{Refusal, RefusalKind};
 pub use seed::Seed;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+pub use snapshots::{Purpose, Schedule, Snapshot, SnapshotId, SnapshotState, Source, StoredSnapshot};

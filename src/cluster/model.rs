@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodePool, OptionSet, Options, Places, Refusal};
+use super::{NodePool, OptionSet, Options, Places, Refusal, Schedule, Snapshot, Source, StoredSnapshot};
 use crate::units::{Authority, ClusterId, Incarnation, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
 
 /// The whole model. Readers hold it behind an `Arc`; resources are behind one of their own, so that a change copies pointers
@@ -22,6 +22,9 @@ pub struct Cluster {
     pub next_node: u32,
     /// The id that the next resource gets.
     pub next_resource: u64,
+    /// The id that the next snapshot gets.
+    #[serde(default)]
+    pub next_snapshot: u64,
     /// The id that the next leftover gets.
     pub next_leftover: u64,
     /// Every node that was invited and not removed.
@@ -255,12 +258,23 @@ pub struct Resource {
     /// The pool that metadata goes to, where that was said.
     #[serde(default)]
     pub metadata_pool: Option<Name>,
+    /// Its snapshots.
+    #[serde(default)]
+    pub snapshots: BTreeMap<Name, Snapshot>,
+    /// When snapshots of it are taken by themselves.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
 }
 
 impl Resource {
     /// The nodes with a replica that stays.
     pub fn replicas(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.assignments.iter().filter(|(_, a)| a.replica.is_some() && !a.leaving).map(|(&node, _)| node)
+    }
+
+    /// Its volumes with their sizes in bytes, as they are meant to be.
+    pub fn targets(&self) -> BTreeMap<VolumeId, u64> {
+        self.volumes.iter().map(|(&id, volume)| (id, volume.target)).collect()
     }
 
     /// The bytes of all its volumes, as they are meant to be.
@@ -301,6 +315,9 @@ pub struct Assignment {
     /// Where the parts of the replica are.
     #[serde(default)]
     pub places: Places,
+    /// The snapshot that the replica is made of, until it is.
+    #[serde(default)]
+    pub source: Option<Source>,
 }
 
 impl Assignment {
@@ -333,6 +350,9 @@ pub struct Leftover {
     /// Where they are.
     #[serde(default)]
     pub places: Places,
+    /// The parts of snapshots, which go first.
+    #[serde(default)]
+    pub snapshots: Vec<StoredSnapshot>,
 }
 
 /// The limits that commands are held to.
@@ -346,6 +366,8 @@ impl Limits {
     pub const REPLICAS: usize = 32;
     /// Volumes of one resource.
     pub const VOLUMES: usize = 256;
+    /// Snapshots of one resource.
+    pub const SNAPSHOTS: usize = 512;
     /// Nodes of a cluster.
     pub const NODES: usize = 1024;
     /// Bytes of one property's key and value together.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cluster, FIRST_POOL, Node, Places, Refusal, Resource};
-use crate::units::{Name, NodeId};
+use crate::units::{Name, NodeId, VolumeId};
 
 /// The room that metadata of a replica with `bytes` of volumes is reckoned to take: a bit per 4 KiB and peer for seven peers,
 /// and 8 MiB for everything else.
@@ -11,11 +11,13 @@ pub const fn metadata_reserve(bytes: u64) -> u64 {
     (8 << 20) + bytes / 32768 * 7
 }
 
-/// What a replica of a resource takes in each pool of its node, in bytes.
-pub(super) fn needs(resource: &Resource, places: &Places) -> BTreeMap<Name, u64> {
-    let volumes = resource.volumes.iter().map(|(id, volume)| (places.of(*id), volume.target));
+/// What volumes of these sizes take in each pool of a node, and the metadata of a replica of them if that is asked for, in bytes.
+pub(super) fn needs(volumes: &BTreeMap<VolumeId, u64>, places: &Places, replica: bool) -> BTreeMap<Name, u64> {
+    let total = volumes.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+    let metadata = replica.then(|| (places.metadata(), metadata_reserve(total)));
+    let volumes = volumes.iter().map(|(id, bytes)| (places.of(*id), *bytes));
     let mut needs = BTreeMap::new();
-    for (pool, bytes) in volumes.chain([(places.metadata(), metadata_reserve(resource.bytes()))]) {
+    for (pool, bytes) in volumes.chain(metadata) {
         let sum: &mut u64 = needs.entry(pool.clone()).or_default();
         *sum = sum.saturating_add(bytes);
     }
@@ -73,7 +75,7 @@ pub(super) fn choose(
         .nodes
         .values()
         .filter(|node| node.takes_replicas() && !has_replica(node.id))
-        .map(|node| (node, needs(resource, &resource.places_on(node, pool))))
+        .map(|node| (node, needs(&resource.targets(), &resource.places_on(node, pool), true)))
         .filter(|(node, needs)| needs.keys().all(|pool| node.pool_report(pool).is_some()))
         .collect();
     let present = resource.replicas().count();

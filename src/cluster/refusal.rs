@@ -98,6 +98,31 @@ pub enum Refusal {
     #[error("{0} fewer replicas than now would leave resource '{1}' with none")]
     NoneWouldRemain(usize, String),
 
+    #[error("resource '{0}' has no snapshot '{1}'")]
+    NoSuchSnapshot(String, String),
+    #[error("resource '{0}' has a snapshot '{1}' already")]
+    SnapshotExists(String, String),
+    #[error("resource '{0}' has {1} snapshots, and may not have more")]
+    TooManySnapshots(String, usize),
+    #[error("snapshot '{1}' of resource '{0}' is still being taken")]
+    SnapshotUnfinished(String, String),
+    #[error("resource '{2}' is still being made of snapshot '{1}' of resource '{0}'")]
+    SnapshotInUse(String, String, String),
+    #[error("snapshot '{0}' is not on node '{1}'")]
+    SnapshotNotThere(String, String),
+    #[error("resource '{0}' has {1} snapshot(s)")]
+    HasSnapshots(String, usize),
+    #[error("resource '{0}' is still being made")]
+    NotMadeYet(String),
+    #[error("the replica of resource '{0}' on node '{1}' is not UpToDate")]
+    NotUpToDate(String, String),
+    #[error("volume {1} of resource '{0}' is newer than snapshot '{2}'")]
+    VolumeIsNewer(String, VolumeId, String),
+    #[error("snapshot '{0}' cannot be without its volume on node '{1}', where it is a classic LVM snapshot")]
+    NeedsItsVolume(String, String),
+    #[error("snapshots cannot be taken more often than every {shortest} seconds, and 1 to {most} of them can be kept")]
+    BadSchedule { shortest: u64, most: u32 },
+
     #[error("the record is another one")]
     RecordIs(Box<Record>),
     #[error("the proposed record does not follow the present one: {0}")]
@@ -131,6 +156,8 @@ impl Refusal {
             | Self::NoSuchPool(..)
             | Self::NoSuchResource(_)
             | Self::NoSuchVolume(..)
+            | Self::NoSuchSnapshot(..)
+            | Self::SnapshotNotThere(..)
             | Self::NotAssigned(..) => RefusalKind::NotFound,
             Self::AlreadyInitialised
             | Self::NodeExists(_)
@@ -138,6 +165,7 @@ impl Refusal {
             | Self::AddressInUse(..)
             | Self::ResourceExists(_)
             | Self::VolumeExists(..)
+            | Self::SnapshotExists(..)
             | Self::Assigned(..) => RefusalKind::Exists,
             Self::BadAddress(_)
             | Self::TooManyNodes(_)
@@ -148,6 +176,8 @@ impl Refusal {
             | Self::BadOption(_)
             | Self::BadProperty(_)
             | Self::TooManyReplicas(_)
+            | Self::TooManySnapshots(..)
+            | Self::BadSchedule { .. }
             | Self::NoneWouldRemain(..) => RefusalKind::Invalid,
             Self::TooFewNodes { .. } | Self::NoSpace { .. } | Self::NoSpaceOn { .. } | Self::NoPool(_) => RefusalKind::NoSpace,
             Self::TokenUsed(_) | Self::WrongToken(_) | Self::TokenExpired(_) | Self::WrongAddress { .. } => RefusalKind::Denied,
@@ -163,6 +193,13 @@ impl Refusal {
             | Self::FirstPool(_)
             | Self::Overtaken(_)
             | Self::QuorumIsSettled(_)
+            | Self::SnapshotUnfinished(..)
+            | Self::SnapshotInUse(..)
+            | Self::HasSnapshots(..)
+            | Self::NotMadeYet(_)
+            | Self::NotUpToDate(..)
+            | Self::VolumeIsNewer(..)
+            | Self::NeedsItsVolume(..)
             | Self::RecordIs(_)
             | Self::BadRecord(_)
             | Self::Stale => RefusalKind::Conflict,
@@ -235,6 +272,26 @@ impl Refusal {
             Self::InUse(_, node) => format!("unmount it and disconnect its clients on '{node}' first"),
             Self::Overtaken(resource) => format!("look at it (`blkrep list-assignments {resource}`) and try again"),
             Self::NoneWouldRemain(_, resource) => format!("to remove its data, use `blkrep undeploy-resource {resource}`"),
+            Self::NoSuchSnapshot(resource, _) | Self::SnapshotNotThere(resource, _) => {
+                format!("`blkrep list-snapshots {}` shows the snapshots", resource.split('@').next().unwrap_or_default())
+            }
+            Self::SnapshotExists(..) => "choose another name".into(),
+            Self::TooManySnapshots(resource, _) => format!("remove some: `blkrep remove-snapshot {resource} SNAPSHOT`"),
+            Self::SnapshotUnfinished(..) => "try again in a moment; what was broken off goes by itself".into(),
+            Self::SnapshotInUse(_, _, user) => {
+                format!("wait until all its replicas are there (`blkrep list-assignments {user}`), or remove it")
+            }
+            Self::HasSnapshots(resource, _) => {
+                format!("remove them first (`blkrep list-snapshots {resource}`, `blkrep remove-snapshot {resource} SNAPSHOT`)")
+            }
+            Self::NotMadeYet(resource) | Self::NotUpToDate(resource, _) => {
+                format!("wait until it is (`blkrep list-assignments {resource}`)")
+            }
+            Self::VolumeIsNewer(resource, _, snapshot) => {
+                format!("remove the volume, or restore elsewhere: `blkrep restore-snapshot NEW {resource} {snapshot}`")
+            }
+            Self::NeedsItsVolume(..) => "restore it as another resource: `blkrep restore-snapshot NEW RESOURCE SNAPSHOT`".into(),
+            Self::BadSchedule { .. } => String::new(),
             Self::RecordIs(_) | Self::BadRecord(_) | Self::Stale => String::new(),
         }
     }

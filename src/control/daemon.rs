@@ -23,9 +23,10 @@ use super::node::{Board, Node};
 use super::replica::ReplicaMaker;
 use super::service::Operations;
 use super::setup::no_member;
+use super::snapshots::part::{self, Taking};
 use super::status::{Question, Report};
 use super::tls::{Credentials, Tls};
-use super::{attachments, authority, docker, local, nbd, reconciler};
+use super::{attachments, authority, docker, local, nbd, reconciler, snapshots};
 use crate::api::setup::{Listener, Root};
 use crate::api::{ApiError, Code, routes, serve_connection};
 use crate::cluster::Cluster;
@@ -105,8 +106,10 @@ impl Daemon {
         local::serve_own_machine();
         let Plane { plane, maker } = factory(PlaneSetup { cluster, me, events })?;
         let (pools, board, holds, attachments) = (Mutex::default(), Board::default(), Holds::default(), Book::new(&root));
+        let taking = Taking::default();
         let node =
-            Arc::new(Node { root, config, cluster, me, consensus, gate, peers, plane, pools, maker, board, holds, attachments });
+            Node { root, config, cluster, me, consensus, gate, peers, plane, pools, maker, board, holds, attachments, taking };
+        let node = Arc::new(node);
         let doorkeeper = Arc::new(Doorkeeper::new(node.consensus.clone(), cluster, credentials, control));
         let (stop, _) = watch::channel(false);
         let own_files = sockets.own_files.clone();
@@ -185,6 +188,7 @@ impl Daemon {
         }
         self.doors.spawn(reconciler::run(node.clone()));
         self.doors.spawn(attachments::keep(node.clone()));
+        self.doors.spawn(snapshots::keep::keep(node.clone()));
         Ok(())
     }
 }
@@ -267,6 +271,7 @@ impl Answers for PeersAnswers {
                     let clients = holds::answer(&self.node, request).await?;
                     serde_json::to_vec(&clients).map_err(|error| error.to_string())
                 }
+                net::Service::Snapshots => part::run_errand(&self.node, &request).await,
                 net::Service::Attachments => attachments::run_errand(&self.node, &request).await,
             }
         })

@@ -15,6 +15,7 @@
 //! | [`docker`] | Docker volumes in the model, and their plugin's socket |
 //! | [`status`], [`service`] | the API's operations |
 //! | [`replica`], `area`, `metadata` | metadata made, and looked at while a node is stopped |
+//! | [`snapshots`] | snapshots: taken on all nodes at one moment, restored, read, scheduled |
 //! | [`removal`], [`unused`], [`holds`] | nothing is taken from under a client |
 //!
 //! Stopping all of this on every node stops no I/O.
@@ -48,6 +49,7 @@ mod removal_tests;
 pub mod replica;
 pub mod service;
 pub mod setup;
+pub mod snapshots;
 pub mod status;
 #[cfg(test)]
 mod testing;

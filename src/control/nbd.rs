@@ -1,6 +1,7 @@
 //! NBD clients: listening, negotiating, and handing over to the data plane.
 //!
-//! Exports are `RESOURCE` (its volume 0) and `RESOURCE/VOLUME`; this node's attachments add which of them they are. What a client is *told* comes from the model alone; only when it goes
+//! Exports are `RESOURCE` (its volume 0) and `RESOURCE/VOLUME`, and of snapshots, read-only, `RESOURCE@SNAPSHOT` and
+//! `RESOURCE/VOLUME@SNAPSHOT`; this node's attachments add which of them they are. What a client is *told* comes from the model alone; only when it goes
 //! on to use an export is that attached. Clients come over the node's unix socket or a loopback address, where TLS is offered; on
 //! any other address it is required, with a certificate of the cluster's authority.
 
@@ -8,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use super::attachments::uses;
 use super::consensus::ProposeError;
 use super::node::{Node, PATIENCE};
+use super::snapshots::reader;
 use super::tls::TlsError;
 use crate::cluster::{Command, Refusal as ModelRefusal, Resource};
 use crate::nbd::{Action, BlockSizes, Export, Listed, Negotiation, Purpose, Refusal, TlsPolicy};
@@ -72,13 +74,15 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 struct Door {
     node: Arc<Node>,
+    /// Clients that read snapshots.
+    readers: Mutex<JoinSet<()>>,
     policy: TlsPolicy,
     acceptor: TlsAcceptor,
     handshakes: Arc<Semaphore>,
 }
 
 /// A client's stream: a socket that can be handed over.
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn hand_over(self) -> io::Result<OwnedFd>;
 }
 
@@ -95,13 +99,13 @@ impl Wire for TcpStream {
 }
 
 /// A stream before and after STARTTLS.
-enum Stream<S> {
+pub(super) enum Stream<S> {
     Plain(S),
     Secured(Box<TlsStream<S>>),
 }
 
 impl<S: Wire> Stream<S> {
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(stream) => stream.write_all(bytes).await,
             Self::Secured(stream) => {
@@ -111,7 +115,7 @@ impl<S: Wire> Stream<S> {
         }
     }
 
-    async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer).await,
             Self::Secured(stream) => stream.read(buffer).await,
@@ -132,7 +136,13 @@ impl<S: Wire> Stream<S> {
 impl Door {
     fn new(node: Arc<Node>, policy: TlsPolicy, with_certificate: bool) -> Result<Self, TlsError> {
         let tls = node.gate.tls.nbd_server(with_certificate)?;
-        Ok(Self { node, policy, acceptor: TlsAcceptor::from(tls), handshakes: Arc::new(Semaphore::new(HANDSHAKES)) })
+        Ok(Self {
+            node,
+            readers: Mutex::default(),
+            policy,
+            acceptor: TlsAcceptor::from(tls),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        })
     }
 
     async fn permit(&self) -> tokio::sync::OwnedSemaphorePermit {
@@ -160,6 +170,7 @@ impl Door {
         let mut stream = Stream::Plain(stream);
         let mut buffer = vec![0; 4096];
         let mut attached: Option<OpenExport> = None;
+        let mut reading: Option<reader::Open> = None;
         loop {
             match talk.poll() {
                 Action::Send(bytes) => stream.send(&bytes).await?,
@@ -169,7 +180,16 @@ impl Door {
                 },
                 Action::List => talk.listed(Ok(&self.list())),
                 Action::Open { name, purpose } => {
+                    let snapshot = reader::Wanted::of(&name);
                     let answer = match purpose {
+                        Purpose::Inspect if let Some(wanted) = &snapshot => {
+                            wanted.bytes(&self.node, &self.node.model()).map(|bytes| export(&name, bytes, true))
+                        }
+                        Purpose::Serve if let Some(wanted) = snapshot => wanted.open(&self.node).await.map(|open| {
+                            let export = export(&name, open.bytes, true);
+                            reading = Some(open);
+                            export
+                        }),
                         Purpose::Inspect => self.find(&name).await.map(|(_, _, bytes)| export(&name, bytes, false)),
                         Purpose::Serve => self.attach(&name).await.map(|open| {
                             let export = export(&name, open.bytes, open.read_only);
@@ -188,6 +208,11 @@ impl Door {
                     talk.secured();
                 }
                 Action::Done { mode, name, early } => {
+                    if let Some(open) = reading.take() {
+                        tracing::info!(%client, export = %name, "an NBD client reads a snapshot");
+                        self.read(stream, mode, early, open);
+                        return Ok(());
+                    }
                     let Some(open) = attached.take() else { return Err(io::Error::other("nothing was attached")) };
                     tracing::info!(%client, export = %name, "an NBD client is served");
                     let socket = stream.into_socket(early)?;
@@ -205,15 +230,28 @@ impl Door {
         }
     }
 
+    /// Serves a client that reads a snapshot, as long as this door is there.
+    fn read<S: Wire>(&self, stream: Stream<S>, mode: crate::nbd::Mode, early: Vec<u8>, open: reader::Open) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        while readers.try_join_next().is_some() {}
+        readers.spawn(async move {
+            if let Err(error) = reader::serve(stream, mode, early, open).await {
+                tracing::debug!(%error, "a reader of a snapshot broke off");
+            }
+        });
+    }
+
     fn list(&self) -> Vec<Listed> {
         let model = self.node.model();
+        let snapshots = reader::exports(&self.node, &model).into_iter();
+        let snapshots = snapshots.map(|name| Listed { name, description: "a snapshot, read-only".to_owned() });
         let exports = model.resources.values().flat_map(|resource| {
             resource.volumes.iter().filter(|(_, volume)| volume.bytes > 0).map(|(id, _)| {
                 let name = if id.0 == 0 { resource.name.to_string() } else { format!("{}/{id}", resource.name) };
                 Listed { name, description: String::new() }
             })
         });
-        exports.collect()
+        exports.chain(snapshots).collect()
     }
 
     /// The volume of an export's name, and its size. What this node has not heard of yet, or not again since it started, it asks

@@ -13,6 +13,7 @@ use super::consensus::Consensus;
 use super::holds::Holds;
 use super::net::{Gate, Peers};
 use super::replica::ReplicaMaker;
+use super::snapshots::part::Taking;
 use crate::api::setup::Root;
 use crate::cluster::Cluster;
 use crate::runtime::DataPlane;
@@ -46,6 +47,8 @@ pub struct Node {
     pub holds: Holds,
     /// Volumes as block devices.
     pub attachments: Book,
+    /// Parts of snapshots that are being taken.
+    pub taking: Taking,
 }
 
 impl Node {

@@ -25,6 +25,7 @@ pub async fn take(node: &Arc<Node>, name: &Name, at: Option<NodeId>, force: bool
             node.consensus.propose(command, PATIENCE).await?;
             return Ok(told(&model, away));
         }
+        refuse_snapshots(resource, at, &command)?;
         let unused = Unused::verify(node, &model, resource, at).await?;
         let away = unused.away.clone();
         attempts += 1;
@@ -77,6 +78,16 @@ pub async fn remove_node(node: &Arc<Node>, asked: RemoveNode) -> Result<Done, Ap
     let only = Some(held.iter().map(|resource| resource.id).collect());
     Unused::settle(&unused, node, Command::RemoveNode { name, force, only, seed }).await?;
     Ok(done)
+}
+
+/// Refuses to take snapshots away together with their resource, or the only part of one with a replica.
+fn refuse_snapshots(resource: &Resource, at: Option<NodeId>, command: &Command) -> Result<(), Refusal> {
+    let gone = match (command, at) {
+        (Command::RollBack { .. }, _) => 0,
+        (_, None) => resource.snapshots.len(),
+        (_, Some(at)) => resource.snapshots.values().filter(|one| one.parts.keys().all(|node| *node == at)).count(),
+    };
+    if gone > 0 { Err(Refusal::HasSnapshots(resource.name.to_string(), gone)) } else { Ok(()) }
 }
 
 /// Refuses to take away what may be the last up-to-date data. Where a majority decides the model knows; else the replicas do.

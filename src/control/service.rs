@@ -9,14 +9,15 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::Unused;
-use super::{attachments, docker, local, options, removal};
+use super::{attachments, docker, local, options, removal, snapshots};
 use crate::api::{
-    AddDockerVolume, AddNode, AddPool, AddResource, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource, Assignment,
-    Attach, Attachment, ClusterStatus, Code, DefaultPool, DeployResource, Detach, DockerVolume, Done, FreeSpace, HowtoJoin,
-    JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools,
-    ListResources, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative,
-    RemoveNode, RemovePool, RemoveResource, RemoveVolume, ResizeVolume, ResizedVolume, Resource, ResourceStatus, Service,
-    SetOptions, Shutdown, UnassignResource, UndeployResource, Unmount, Volume, state,
+    AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource,
+    Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, DefaultPool, DeployResource, Detach, DockerVolume, Done,
+    FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions,
+    ListPools, ListResources, ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping,
+    Placement, Pong, Promise, Relative, RemoveNode, RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ResizeVolume,
+    ResizedVolume, Resource, ResourceStatus, RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, Service, SetOptions, Shutdown,
+    Snapshot, SnapshotSchedule, TakenSnapshot, UnassignResource, UndeployResource, Unmount, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -316,6 +317,38 @@ impl Service for Operations {
             let command = Command::RemoveVolume { resource: resource.clone(), volume, force: true };
             removal::take(&self.node, &resource, None, asked.force, command).await
         })
+    }
+
+    fn list_snapshots(&self, asked: ListSnapshots) -> Promise<'_, Vec<Snapshot>> {
+        Box::pin(async move { snapshots::list(&self.node, &asked) })
+    }
+
+    fn add_snapshot(&self, asked: AddSnapshot) -> Promise<'_, TakenSnapshot> {
+        Box::pin(snapshots::add(&self.node, asked))
+    }
+
+    fn remove_snapshot(&self, asked: RemoveSnapshot) -> Promise<'_, Done> {
+        Box::pin(snapshots::remove(&self.node, asked))
+    }
+
+    fn restore_snapshot(&self, asked: RestoreSnapshot) -> Promise<'_, Placement> {
+        Box::pin(snapshots::restore(&self.node, asked))
+    }
+
+    fn rollback_snapshot(&self, asked: RollbackSnapshot) -> Promise<'_, Done> {
+        Box::pin(snapshots::roll_back(&self.node, asked))
+    }
+
+    fn clone_resource(&self, asked: CloneResource) -> Promise<'_, Placement> {
+        Box::pin(snapshots::clone(&self.node, asked))
+    }
+
+    fn list_schedules(&self, _: ListSchedules) -> Promise<'_, Vec<SnapshotSchedule>> {
+        Box::pin(async move { Ok(snapshots::schedules(&self.node)) })
+    }
+
+    fn schedule_snapshots(&self, asked: ScheduleSnapshots) -> Promise<'_, Done> {
+        Box::pin(snapshots::schedule(&self.node, asked))
     }
 
     fn list_assignments(&self, asked: ListAssignments) -> Promise<'_, Vec<Assignment>> {

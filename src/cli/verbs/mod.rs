@@ -13,6 +13,7 @@ mod pools;
 mod program;
 mod replicas;
 mod resources;
+mod snapshots;
 mod watch;
 
 use super::spec::Verb;
@@ -25,6 +26,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         pools::VERBS,
         resources::VERBS,
         options::VERBS,
+        snapshots::VERBS,
         replicas::VERBS,
         metadata::VERBS,
         attachments::VERBS,

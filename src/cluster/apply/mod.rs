@@ -5,8 +5,10 @@ mod pools;
 mod record;
 mod replicas;
 mod resources;
+mod snapshots;
 
 use replicas::Choice;
+use snapshots::Wanted;
 
 use super::{Applied, Cluster, Command, Invitation, Refusal};
 
@@ -64,6 +66,17 @@ impl Cluster {
             }
             Command::Unassign { resource, node, force, seed } => self.unassign(&resource, &node, force, seed),
             Command::Undeploy { resource, force } => self.undeploy(&resource, force),
+            Command::AddSnapshot { resource, snapshot: name, nodes, purpose, taker, now } => {
+                self.add_snapshot(&resource, Wanted { name, nodes: &nodes, purpose, taker, now })
+            }
+            Command::CompleteSnapshot { resource, snapshot, nodes } => self.complete_snapshot(resource, snapshot, &nodes),
+            Command::AbandonSnapshot { resource, snapshot } => self.abandon_snapshot(resource, snapshot),
+            Command::RemoveSnapshot { resource, snapshot, node } => self.remove_snapshot(&resource, &snapshot, node.as_ref()),
+            Command::RestoreSnapshot { resource, source, snapshot, nodes, seed, now } => {
+                self.restore_snapshot(resource, &source, &snapshot, &nodes, seed, now)
+            }
+            Command::RollBack { resource, snapshot, seed } => self.roll_back(&resource, &snapshot, seed),
+            Command::ScheduleSnapshots { resource, schedule } => self.schedule_snapshots(&resource, schedule),
             Command::ConfirmReplica { node, resource, replica, volumes } => {
                 self.confirm_replica(node, resource, replica, volumes)
             }

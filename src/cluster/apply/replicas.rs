@@ -95,6 +95,7 @@ impl Cluster {
 
     pub(super) fn undeploy(&mut self, name: &Name, force: bool) -> Result<Applied, Refusal> {
         let id = self.check_unused(name, force)?;
+        self.check_parts_unused(id, None)?;
         self.leave_all(id);
         let resource = self.resource_mut(id);
         resource.assignments.clear();
@@ -114,12 +115,17 @@ impl Cluster {
         if assignment.replica != Some(replica) {
             return Err(Refusal::Stale);
         }
+        let made_of = assignment.source.clone();
         let resource = self.resource_mut(resource);
         let known: BTreeMap<VolumeId, u64> = volumes.into_iter().filter(|(id, _)| resource.volumes.contains_key(id)).collect();
         let assignment = resource.assignments.get_mut(&node).expect("it was just looked up");
         assignment.created = true;
         assignment.volumes = known;
+        assignment.source = None;
         settle_sizes(resource);
+        if let Some(source) = made_of {
+            self.made_of(&source);
+        }
         Ok(Applied::Done)
     }
 
@@ -143,6 +149,7 @@ impl Cluster {
         if force {
             return Ok(());
         }
+        self.check_parts_unused(id, Some(node))?;
         let (name, node_name) = names();
         if resource.known_primary() == Some(node) {
             return Err(Refusal::InUse(name, node_name));
@@ -189,6 +196,7 @@ impl Cluster {
     pub(super) fn drop_assignment(&mut self, id: ResourceId, node: NodeId) {
         let volumes = self.resources[&id].volumes.keys().copied().collect();
         self.leave(id, node, volumes, true);
+        self.leave_parts(id, node);
         let resource = self.resource_mut(id);
         resource.assignments.remove(&node);
         if resource.replicas().next().is_none() {
@@ -204,6 +212,15 @@ impl Cluster {
         let nodes: Vec<NodeId> = resource.assignments.keys().copied().collect();
         for node in nodes {
             self.leave(id, node, volumes.clone(), true);
+            self.leave_parts(id, node);
+        }
+    }
+
+    /// Leaves a node's parts of snapshots with the replica that was just left.
+    fn leave_parts(&mut self, id: ResourceId, node: NodeId) {
+        let parts = self.take_parts(id, node);
+        if let Some(leftover) = self.leftovers.values_mut().next_back().filter(|last| (last.resource, last.node) == (id, node)) {
+            leftover.snapshots = parts;
         }
     }
 
@@ -212,8 +229,8 @@ impl Cluster {
         let resource = &self.resources[&id];
         let Some(assignment) = resource.assignments.get(&node) else { return };
         let Some(replica) = assignment.replica else { return };
-        let places = assignment.places.clone();
-        let leftover = Leftover { node, resource: id, name: resource.name.clone(), replica, volumes, metadata, places };
+        let (places, name, snapshots) = (assignment.places.clone(), resource.name.clone(), Vec::new());
+        let leftover = Leftover { node, resource: id, name, replica, volumes, metadata, places, snapshots };
         self.leftovers.insert(LeftoverId(self.next_leftover), leftover);
         self.next_leftover += 1;
     }
@@ -279,7 +296,7 @@ impl Cluster {
             NodeState::Member if !node.takes_replicas() => return Err(Refusal::NoPool(node.name.to_string())),
             NodeState::Member => {}
         }
-        for (pool, needed) in needs(resource, &resource.places_on(node, pool)) {
+        for (pool, needed) in needs(&resource.targets(), &resource.places_on(node, pool), true) {
             if !node.has_pool(&pool) {
                 return Err(Refusal::NoSuchPool(node.name.to_string(), pool.to_string()));
             }
@@ -328,7 +345,7 @@ enum Move {
     Drop(Vec<NodeId>),
 }
 
-fn new_assignment(replica: Option<ReplicaId>, incarnation: Incarnation, initially_in_sync: bool) -> Assignment {
+pub(super) fn new_assignment(replica: Option<ReplicaId>, incarnation: Incarnation, initially_in_sync: bool) -> Assignment {
     let (created, volumes, leaving) = (false, BTreeMap::new(), false);
-    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving, places: Places::default() }
+    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving, places: Places::default(), source: None }
 }

@@ -42,6 +42,8 @@ impl Cluster {
             properties,
             pools: BTreeMap::new(),
             metadata_pool: None,
+            snapshots: BTreeMap::new(),
+            schedule: None,
         };
         self.resources.insert(id, Arc::new(resource));
         Ok(Applied::Resource(id))
@@ -100,6 +102,7 @@ impl Cluster {
 
     pub(super) fn remove_resource(&mut self, name: &Name, force: bool) -> Result<Applied, Refusal> {
         let id = self.check_unused(name, force)?;
+        self.check_parts_unused(id, None)?;
         self.leave_all(id);
         self.resources.remove(&id);
         Arc::make_mut(&mut self.names).remove(name);
@@ -171,6 +174,9 @@ impl Cluster {
         let resource = self.resource_named(name)?;
         if !resource.volumes.contains_key(&volume) {
             return Err(Refusal::NoSuchVolume(name.to_string(), volume));
+        }
+        if !resource.snapshots.is_empty() {
+            return Err(Refusal::HasSnapshots(name.to_string(), resource.snapshots.len()));
         }
         let id = self.check_unused(name, force)?;
         if self.resources[&id].volumes.len() == 1 {

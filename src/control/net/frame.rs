@@ -15,6 +15,8 @@ pub enum Service {
     Holds,
     /// Volumes as block devices of that node.
     Attachments,
+    /// Snapshots: what that node has to do for one.
+    Snapshots,
 }
 
 impl Service {
@@ -24,11 +26,14 @@ impl Service {
             Self::Node => 2,
             Self::Holds => 3,
             Self::Attachments => 4,
+            Self::Snapshots => 5,
         }
     }
 
     pub(super) fn of_code(code: u8) -> Option<Self> {
-        [Self::Consensus, Self::Node, Self::Holds, Self::Attachments].into_iter().find(|service| service.code() == code)
+        [Self::Consensus, Self::Node, Self::Holds, Self::Attachments, Self::Snapshots]
+            .into_iter()
+            .find(|service| service.code() == code)
     }
 }
 

@@ -66,8 +66,8 @@ impl Step<'_> {
             // Where several are in sync from the start, or none was ever written, they have to be equal from the first byte.
             let zero = plan.up_to_date && fresh.record.as_ref().is_some_and(|record| record.in_sync.len() > 1);
             self.storage_changed = true;
-            let places = fresh.assignments[&self.node.me].places.clone();
-            blocking(move || storage::create(&node, &name, &plan, &places, zero)).await?;
+            let Assignment { places, source, .. } = fresh.assignments[&self.node.me].clone();
+            blocking(move || storage::create(&node, &name, &plan, &places, zero, source.as_ref())).await?;
         } else if wanted.iter().any(|(volume, bytes)| assignment.volumes.get(volume).is_none_or(|has| has < bytes)) {
             let fresh = self.confirmed(resource.id, |present| present.replica == Some(replica)).await?;
             let Assignment { volumes: present, places, .. } = fresh.assignments[&self.node.me].clone();
@@ -189,7 +189,7 @@ impl Step<'_> {
         }
         let (node, gone) = (self.node.clone(), leftover.clone());
         self.storage_changed = true;
-        blocking(move || storage::remove(&node, &gone.name, &gone.volumes, gone.metadata, &gone.places)).await?;
+        blocking(move || storage::remove(&node, &gone)).await?;
         self.propose(Command::ConfirmLeftover { node: self.node.me, leftover: id }).await
     }
 

@@ -1,26 +1,41 @@
 //! A replica's volumes in the pool.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use drbdpool::{Device, Pool, PoolError, VolumeName};
+use drbdpool::{Condition, Device, Pool, PoolError, SnapshotMethod, SnapshotName, VolumeName};
 
-use crate::cluster::Places;
+use crate::cluster::{Leftover, Places, Source, StoredSnapshot};
 use crate::control::node::Node;
 use crate::control::replica::ReplicaPlan;
 use crate::runtime::{Backing, ReplicaStorage, Segment};
 use crate::units::{Name, VolumeId};
 
 /// Runs what blocks where it may.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+pub(in crate::control) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("it was broken off: {error}"))?
 }
 
-/// Creates the volumes and the metadata of a replica that never was.
-pub(super) fn create(node: &Node, name: &Name, plan: &ReplicaPlan, places: &Places, zero: bool) -> Result<(), String> {
+/// Creates the volumes and the metadata of a replica that never was: of a snapshot, if there is a source.
+pub(super) fn create(
+    node: &Node,
+    name: &Name,
+    plan: &ReplicaPlan,
+    places: &Places,
+    zero: bool,
+    source: Option<&Source>,
+) -> Result<(), String> {
     for (&volume, &bytes) in &plan.volumes {
-        create_volume(&*pool(node, places.of(volume))?, &data(name, volume)?, bytes, zero)?;
+        let pool = pool(node, places.of(volume))?;
+        match source {
+            Some(Source { of, stored, .. }) => {
+                pool.restore(&snapshot_name(of, volume, stored)?, &data(name, volume)?).map_err(told)?;
+            }
+            None => create_volume(&*pool, &data(name, volume)?, bytes, zero)?,
+        }
     }
     let metadata =
         pool(node, places.metadata())?.create(&metadata(name)?, node.maker.metadata_bytes(&plan.volumes)).map_err(told)?;
@@ -95,18 +110,60 @@ pub(super) fn room_for_maps(node: &Node, name: &Name, volumes: &BTreeMap<VolumeI
     Ok(())
 }
 
-/// Removes volumes, and the metadata.
-pub(super) fn remove(
-    node: &Node,
-    name: &Name,
-    volumes: &BTreeSet<VolumeId>,
-    with_metadata: bool,
-    places: &Places,
-) -> Result<(), String> {
-    if with_metadata {
+/// Removes what is left over: parts of snapshots, which may hang on their volumes, then the metadata, then volumes.
+pub(super) fn remove(node: &Node, leftover: &Leftover) -> Result<(), String> {
+    let (name, places) = (&leftover.name, &leftover.places);
+    for StoredSnapshot { stored, volumes, places } in &leftover.snapshots {
+        if node.taking.is_busy(name, stored) {
+            return Err(format!("snapshot '{stored}' is still being taken"));
+        }
+        for &volume in volumes {
+            pool(node, places.of(volume))?.remove_snapshot(&snapshot_name(name, volume, stored)?).map_err(told)?;
+        }
+    }
+    if leftover.metadata {
         pool(node, places.metadata())?.remove(&metadata(name)?).map_err(told)?;
     }
-    volumes.iter().try_for_each(|&volume| pool(node, places.of(volume))?.remove(&data(name, volume)?).map_err(told))
+    leftover.volumes.iter().try_for_each(|&volume| pool(node, places.of(volume))?.remove(&data(name, volume)?).map_err(told))
+}
+
+/// Takes snapshots of a replica's volumes, while nobody writes to them; how many bytes had to be copied for it.
+pub(in crate::control) fn snapshot(
+    node: &Node,
+    name: &Name,
+    stored: &str,
+    volumes: &BTreeMap<VolumeId, u64>,
+    places: &Places,
+) -> Result<u64, String> {
+    let mut copied = 0;
+    for (&volume, &bytes) in volumes {
+        let pool = pool(node, places.of(volume))?;
+        // Where the volume's old blocks are put aside there is room for all of them: the snapshot is never lost.
+        pool.snapshot(&snapshot_name(name, volume, stored)?, bytes).map_err(told)?;
+        if pool.snapshot_method().map_err(told)? == SnapshotMethod::Copy {
+            copied += bytes;
+        }
+    }
+    Ok(copied)
+}
+
+/// Where a volume of a snapshot is.
+pub(in crate::control) fn snapshot_device(
+    node: &Node,
+    name: &Name,
+    volume: VolumeId,
+    stored: &str,
+    places: &Places,
+) -> Result<Device, String> {
+    let wanted = snapshot_name(name, volume, stored)?;
+    let all = pool(node, places.of(volume))?.snapshots().map_err(told)?;
+    match all.into_iter().find(|one| one.name == wanted).map(|one| one.condition) {
+        Some(Condition::Ready(device)) => Ok(device),
+        // One that is there is answered as it is, and activated.
+        Some(Condition::Inactive) => pool(node, places.of(volume))?.snapshot(&wanted, 0).map_err(told),
+        Some(Condition::Unusable(why)) => Err(why),
+        None => Err(format!("'{wanted}' is not there")),
+    }
 }
 
 fn create_volume(pool: &dyn Pool, volume: &VolumeName, bytes: u64, zero: bool) -> Result<(), String> {
@@ -133,6 +190,10 @@ pub(in crate::control) fn backing(device: &Device) -> Backing {
 
 fn data(name: &Name, volume: VolumeId) -> Result<VolumeName, String> {
     VolumeName::data(name.as_str(), volume.0).map_err(told)
+}
+
+fn snapshot_name(name: &Name, volume: VolumeId, stored: &str) -> Result<SnapshotName, String> {
+    SnapshotName::new(data(name, volume)?, stored).map_err(told)
 }
 
 fn metadata(name: &Name) -> Result<VolumeName, String> {
