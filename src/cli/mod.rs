@@ -21,6 +21,7 @@ mod picture;
 mod remote;
 mod session;
 mod size;
+mod snapshot_lists;
 mod span;
 mod spec;
 mod start;

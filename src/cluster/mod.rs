@@ -18,6 +18,7 @@
 
 mod apply;
 mod command;
+mod leftovers;
 mod model;
 mod options;
 mod placement;
@@ -30,9 +31,10 @@ mod snapshots;
 mod tests;
 
 pub use command::{Applied, Command, DeployCount, Placement};
+pub use leftovers::{Leftover, LeftoverId};
 pub use model::{
-    Assignment, Certificate, Cluster, Invitation, Leftover, LeftoverId, Limits, Node, NodeKind, NodeState, PoolFill, PoolKind,
-    PoolReport, Ports, Resource, TokenHash, Volume,
+    Assignment, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, PoolFill, PoolKind, PoolReport, Ports,
+    Resource, TokenHash, Volume,
 };
 pub use options::{OPTIONS, OptionSet, OptionSpec, Options};
 pub use placement::{largest_volume, metadata_reserve, promised, room};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodePool, OptionSet, Options, Places, Refusal, Schedule, Snapshot, Source, StoredSnapshot};
+use super::{Leftover, LeftoverId, NodePool, OptionSet, Options, Places, Refusal, Schedule, Snapshot, Source};
 use crate::units::{Authority, ClusterId, Incarnation, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
 
 /// The whole model. Readers hold it behind an `Arc`; resources are behind one of their own, so that a change copies pointers
@@ -325,34 +325,6 @@ impl Assignment {
     pub fn is_diskless(&self) -> bool {
         self.replica.is_none()
     }
-}
-
-/// Names a [`Leftover`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LeftoverId(pub u64);
-
-/// Storage that a node has to delete. While one with a resource's name is open, the node creates no storage of that name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leftover {
-    /// The node.
-    pub node: NodeId,
-    /// The resource it belonged to.
-    pub resource: ResourceId,
-    /// That resource's name, which the storage is named after.
-    pub name: Name,
-    /// The replica it belonged to.
-    pub replica: ReplicaId,
-    /// The volumes.
-    pub volumes: BTreeSet<VolumeId>,
-    /// Whether the metadata goes, too: always, but when single volumes of a resource were removed.
-    pub metadata: bool,
-    /// Where they are.
-    #[serde(default)]
-    pub places: Places,
-    /// The parts of snapshots, which go first.
-    #[serde(default)]
-    pub snapshots: Vec<StoredSnapshot>,
 }
 
 /// The limits that commands are held to.

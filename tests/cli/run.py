@@ -32,6 +32,12 @@ ALIASES = {
     "unassign-resource": ["unassign"],
     "deploy-resource": ["deploy"],
     "undeploy-resource": ["undeploy"],
+    "add-snapshot": ["ns", "create-snapshot", "cs", "new-snapshot", "as"],
+    "remove-snapshot": ["delete-snapshot", "ds"],
+    "remove-snapshot-assignment": ["rsa", "delete-snapshot-assignment", "dsa"],
+    "restore-snapshot": ["rs"],
+    "list-snapshots": ["s", "snapshots"],
+    "list-snapshot-assignments": ["sa", "snapshot-assignments"],
     "join": ["join-cluster"],
 }
 

@@ -14,6 +14,7 @@ import stories_use
 import stories_refusals
 import stories_attach
 import stories_pools
+import stories_snapshots
 import stories_failures
 import stories_metadata
 from suite import run_stories

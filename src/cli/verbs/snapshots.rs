@@ -8,9 +8,10 @@ use crate::api::{
 };
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
-use crate::cli::lists::{LISTING, SCHEDULES, SNAPSHOT_PARTS, SNAPSHOTS};
+use crate::cli::lists::LISTING;
 use crate::cli::output::Format;
 use crate::cli::session::Session;
+use crate::cli::snapshot_lists::{SCHEDULES, SNAPSHOT_PARTS, SNAPSHOTS};
 use crate::cli::span::Span;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::units::Name;

@@ -4,6 +4,7 @@ mod nodes;
 mod placement;
 mod random;
 mod removal;
+mod snapshots;
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::{BTreeMap, BTreeSet};
