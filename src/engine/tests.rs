@@ -4,6 +4,7 @@
 //! waited for, that a question is put to another one, that a stranger is refused.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::format::{Loaded, Loader, NewReplica, PeerSlot, SUPERBLOCK, Step, area_len, create, superblock_at};
@@ -305,7 +306,7 @@ fn a_record_that_could_not_be_stored_is_not_waited_for() {
     let mut rig = Rig::new(Authority::Off, &[B]);
     rig.metadata_fails = true;
     rig.tell(Event::Attach(ClientId(1)));
-    rig.now = rig.now.after(std::time::Duration::from_secs(3));
+    rig.now = rig.now.after(Duration::from_secs(3));
     rig.tell(Event::Timeout);
     let primary = rig.engine.status().record.and_then(|r| r.primary);
     assert!(rig.engine.change.is_none() || primary == Some(ME), "the change is not stuck behind a disk that is gone");
@@ -402,4 +403,89 @@ fn holes_are_told_only_where_a_read_could_be_answered() {
     rig.request(1, Request::Zero { range: block, unmap: true, fua: false });
     assert!(!rig.engine.may_tell_holes(rig.now, &rig.links, block), "if this node dies now, these zeroes may never have been");
     assert!(rig.engine.may_tell_holes(rig.now, &rig.links, BlockRange { first: 1, ..block }));
+}
+
+const HOLD: HoldId = HoldId(9);
+
+impl Rig {
+    fn holds(&mut self) -> Option<Result<Held, HoldError>> {
+        let told = self.done.iter().find_map(|c| match c {
+            Command::Held { id, result } if *id == HOLD => Some(result.clone()),
+            _ => None,
+        });
+        self.done.retain(|c| !matches!(c, Command::Held { .. }));
+        told
+    }
+
+    fn released_whole(&mut self) -> bool {
+        self.tell(Event::ReleaseHold(HOLD));
+        self.done.contains(&Command::Released { id: HOLD, whole: true })
+    }
+
+    /// The peer answers the flushes that it was asked for.
+    fn flushed_by(&mut self, node: NodeId, durable: u64) {
+        let asked = |(to, m): &(NodeId, Message)| match m {
+            Message::Flush { id } if *to == node => Some(*id),
+            _ => None,
+        };
+        let ids: Vec<u64> = self.sent.iter().filter_map(asked).collect();
+        self.sent.clear();
+        ids.into_iter().for_each(|id| self.hear(node, Message::Flushed { id, durable }));
+    }
+}
+
+fn write(block: u64, buffer: u32) -> Request {
+    Request::Write { volume: VolumeId(0), offset: block * 4096, len: 4096, buffer: BufferId(buffer), fua: false }
+}
+
+#[test]
+fn a_hold_waits_for_what_is_under_way_and_lets_nothing_begin() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.flushed_by(B, 0);
+    rig.request(1, write(0, 1));
+    rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
+    rig.request(2, write(8, 2));
+    assert_eq!(rig.holds(), None, "B has not written the first");
+    rig.hear(B, Message::Written { seqs: vec![1] });
+    assert_eq!((rig.answer_to(1), rig.holds()), (Some(Ok(())), None), "nor flushed it");
+    (0..3).for_each(|_| rig.flushed_by(B, 1));
+    let held = rig.holds().expect("all is there").unwrap();
+    assert_eq!((held.reign, held.in_sync), (rig.record.reign, [ME, B].into()));
+    assert!(rig.engine.status().suspended.contains(&Suspension::Snapshot));
+    assert!(!rig.sent.iter().any(|(_, m)| matches!(m, Message::Write(w) if w.seq == 2)));
+    assert!(rig.released_whole());
+    assert!(rig.sent.iter().any(|(_, m)| matches!(m, Message::Write(w) if w.seq == 2)), "what waited begins");
+}
+
+#[test]
+fn a_hold_that_nobody_releases_ends_and_says_so_later() {
+    let mut rig = Rig::new(Authority::Majority, &[]);
+    rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
+    rig.holds().expect("it becomes primary for it").unwrap();
+    rig.now = rig.now.after(Duration::from_secs(4));
+    rig.tell(Event::RenewHold { id: HOLD, lease: Duration::from_secs(5) });
+    rig.now = rig.now.after(Duration::from_secs(4));
+    rig.tell(Event::Timeout);
+    assert!(rig.engine.status().suspended.contains(&Suspension::Snapshot), "it was renewed");
+    rig.now = rig.now.after(Duration::from_secs(1));
+    rig.tell(Event::Timeout);
+    assert!(rig.engine.status().suspended.is_empty());
+    rig.tell(Event::RenewHold { id: HOLD, lease: Duration::from_secs(5) });
+    assert!(!rig.released_whole(), "what is over is not begun again");
+}
+
+#[test]
+fn a_second_hold_is_refused_and_a_replica_names_the_primary() {
+    let mut rig = Rig::new(Authority::Majority, &[]);
+    rig.tell(Event::Hold { id: HoldId(1), lease: Duration::from_secs(5) });
+    rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
+    assert_eq!(rig.holds(), Some(Err(HoldError::Busy)));
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.record.primary = Some(B);
+    rig.meet(B, CLUSTER);
+    let standing = Standing { role: Role::Primary, ..rig.standing(B) };
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
+    assert_eq!(rig.holds(), Some(Err(HoldError::Elsewhere(B))));
 }

@@ -127,7 +127,7 @@ pub(super) const VERBS: &[Verb] = &[
         name: "rollback-snapshot",
         aliases: &["rollback"],
         category: Category::Snapshots,
-        short: "Put what a snapshot has in the place of its resource's data",
+        short: "Make a resource what it was at a snapshot",
         long: "Nobody may use the resource, on any node. What was written since the snapshot is lost; the snapshot stays. A replica on a \
                node that has no part of it gets everything by a resync, and so does one whose node is away and comes back. Not for \
                classic LVM volumes: restore theirs as another resource.",

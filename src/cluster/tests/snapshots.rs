@@ -85,7 +85,7 @@ fn what_cannot_be_had_is_refused_by_name() {
     let exists = Refusal::SnapshotExists("web".into(), "monday".into());
     assert_eq!(take(&mut cluster, "monday", &[], Purpose::Asked), Err(exists));
     assert_eq!(take(&mut cluster, "x", &["n9"], Purpose::Asked), Err(Refusal::NoSuchNode("n9".into())));
-    change(&mut cluster, "web", |record| drop(record.in_sync.remove(&NodeId(2)))).unwrap();
+    change(&mut cluster, "web", |record| record.in_sync.retain(|node, _| *node != NodeId(2))).unwrap();
     let behind = Refusal::NotUpToDate("web".into(), "n2".into());
     assert_eq!(take(&mut cluster, "x", &["n2"], Purpose::Asked), Err(behind));
     let others = take(&mut cluster, "x", &[], Purpose::Asked).unwrap();
@@ -93,7 +93,7 @@ fn what_cannot_be_had_is_refused_by_name() {
     assert_eq!(web.snapshots[&name("x")].parts.len(), 2, "one that is behind is left out when nobody asks for it");
     cluster.apply(Command::AbandonSnapshot { resource: web.id, snapshot: others }).unwrap();
     assert_eq!(restore(&mut cluster, "web", &[]), Err(Refusal::ResourceExists("web".into())));
-    cluster.apply(create("big", 9 * GIB - (64 << 20), 3)).unwrap();
+    cluster.apply(create("big", 9 * GIB + (512 << 20), 3)).unwrap();
     assert!(matches!(take(&mut cluster, "y", &[], Purpose::Asked), Err(Refusal::NoSpaceOn { .. })));
     assert!(matches!(restore(&mut cluster, "copy", &[]), Err(Refusal::NoSpaceOn { .. })));
     let volume = Command::RemoveVolume { resource: name("web"), volume: VolumeId(0), force: true };
