@@ -334,7 +334,8 @@ impl Cluster {
 
 /// Replicas that are made of a snapshot's parts, all of them in sync in a first record.
 fn begin_anew(resource: &mut Resource, snapshot: &Snapshot, parts: BTreeMap<NodeId, Places>, source: &Source, draws: &mut Draws) {
-    let authority = resource.options.quorum.or(resource.record.as_ref().map(|record| record.authority));
+    // Who decides was settled when the resource was made.
+    let authority = resource.options.quorum.unwrap_or(Authority::Off);
     resource.volumes = snapshot.volumes.iter().map(|(&id, &target)| (id, Volume { bytes: 0, target })).collect();
     resource.pools.retain(|volume, _| snapshot.volumes.contains_key(volume));
     resource.assignments = BTreeMap::new();
@@ -346,6 +347,6 @@ fn begin_anew(resource: &mut Resource, snapshot: &Snapshot, parts: BTreeMap<Node
         let assignment = Assignment { places, source, ..new_assignment(Some(replica), incarnation, true) };
         resource.assignments.insert(node, assignment);
     }
-    resource.record = Some(Record::first(draws.record(), in_sync, authority.unwrap_or(Authority::Off)));
+    resource.record = Some(Record::first(draws.record(), in_sync, authority));
     settle_sizes(resource);
 }
