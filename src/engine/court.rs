@@ -140,6 +140,11 @@ impl Engine {
     /// moment and has the lower id (rule Q5).
     pub(super) fn proposed(&mut self, links: &Links, peer: usize, expect: RecordId, record: Record) {
         let mine = self.record.as_ref();
+        if mine.is_some_and(|r| r.id == record.id) && self.has_disk() && !mutated(Mutant::RefuseKnown) {
+            // Another peer, that was asked as well and has stored it, was quicker to say so.
+            self.store_record(Then::Accept { peer, id: record.id });
+            return;
+        }
         let same = mine.is_some_and(|r| r.id == expect && r.authority == Authority::Off);
         let own = self.change.as_ref().is_some_and(|_| self.id.node < self.peers[peer].node) && !mutated(Mutant::GrantEachOther);
         let reigning = self.reign.is_some();

@@ -172,6 +172,8 @@ pub enum Mutant {
     NeverInconsistent,
     /// R4: a target gets blocks before it is durably inconsistent.
     ReadyEarly,
+    /// R4: a replica is promoted before its disk says that it is consistent.
+    PromoteUnstored,
     /// R5: a replica does not report its own bits.
     BitsNotReported,
     /// Q1: a node goes on under the reign that it finds.
@@ -184,6 +186,8 @@ pub enum Mutant {
     LatchUnstored,
     /// Q5: two that propose at the same moment grant each other.
     GrantEachOther,
+    /// Q5: a proposal is refused by a peer that has heard of it from another one.
+    RefuseKnown,
     /// Q5: a proposal that was refused elsewhere is not withdrawn.
     NeverWithdrawn,
     /// Q7: a replica that stops while another goes on stays up to date.

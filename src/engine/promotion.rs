@@ -68,6 +68,10 @@ impl Engine {
             // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
             return;
         }
+        if self.store.as_ref().is_some_and(|s| !s.superblock_is_stored()) && !mutated(Mutant::PromoteUnstored) {
+            // It may be Inconsistent on disk as yet (rule R4): if it were the only member then and crashed, nobody could be promoted.
+            return;
+        }
         match self.promotable() {
             Ok(in_sync) => {
                 let Some(record) = &self.record else { return };

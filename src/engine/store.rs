@@ -150,6 +150,11 @@ impl Store {
         self.next_slot ^= 1;
     }
 
+    /// Whether the superblock on disk says what it is to say.
+    pub(super) fn superblock_is_stored(&self) -> bool {
+        self.superblocks.running.is_none() && self.superblocks.waiting.is_empty()
+    }
+
     /// A superblock is durable; what was waiting for it.
     pub(super) fn superblock_written(&mut self, ops: &mut Ops, out: &mut Vec<Command>) -> Vec<Then> {
         let then = self.superblocks.running.take().unwrap_or_default();

@@ -489,3 +489,16 @@ fn a_second_hold_is_refused_and_a_replica_names_the_primary() {
     rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
     assert_eq!(rig.holds(), Some(Err(HoldError::Elsewhere(B))));
 }
+
+#[test]
+fn a_proposal_that_another_peer_has_told_of_is_granted() {
+    let mut rig = Rig::new(Authority::Off, &[B, C]);
+    rig.meet(B, CLUSTER);
+    let (expect, record) = (rig.record.id, Record { primary: Some(B), ..rig.record.next(RecordId(78)) });
+    let line = vec![expect];
+    let standing = Standing { record: Some(record.clone()), lineage: line, ..rig.standing(C) };
+    rig.meet_as(C, CLUSTER, standing);
+    assert_eq!(rig.engine.status().record, Some(record.clone()), "C was asked first");
+    rig.hear(B, Message::Propose { expect, record: record.clone() });
+    assert!(rig.sent.contains(&(B, Message::Accepted { id: record.id })), "{:?}", rig.sent);
+}

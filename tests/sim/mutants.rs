@@ -64,8 +64,6 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::CoolWithoutWindows, 70),
     (Mutant::UnknownIsNo, 53),
     (Mutant::OwnWriteFailureIgnored, 21),
-    (Mutant::FencedWithoutWindow, 100_325),
-    (Mutant::UnheardIsUnclean, 201_144),
     (Mutant::TargetBeforeMembers, FROM + 39),
     (Mutant::HoldUndrained, FROM + 5),
     (Mutant::HoldSkipsVolume, FROM),
@@ -117,6 +115,10 @@ const SOUGHT: &[Mutant] = &[
     Mutant::BystanderStays,
     Mutant::NarrowSession,
     Mutant::HoldUnequal,
+    Mutant::FencedWithoutWindow,
+    Mutant::UnheardIsUnclean,
+    Mutant::RefuseKnown,
+    Mutant::PromoteUnstored,
 ];
 
 /// How many seeds a mutant may survive, from the first that is tried.

@@ -15,6 +15,8 @@ const CODEC: Codec = Codec::new(1, true);
 /// What travels between nodes: a frame's bytes, with its payload.
 #[derive(Debug)]
 pub struct Item {
+    /// Its place among all that was sent this way over this connection.
+    place: u64,
     frame: Vec<u8>,
     payload: Vec<u8>,
     /// What was sent is not what will arrive.
@@ -29,6 +31,9 @@ pub struct Connection {
     /// Which ends have noticed, by node.
     noticed: [bool; 2],
     last_delivery: [u64; 2],
+    /// How much was sent and has arrived, each way.
+    sent: [u64; 2],
+    arrived: [u64; 2],
     /// Cut off without either end being told.
     pub stalled: bool,
     held: VecDeque<(usize, usize, Item)>,
@@ -90,8 +95,9 @@ impl World {
         let way = usize::from(at > to);
         let when = (now + latency).max(connection.last_delivery[way] + 1);
         connection.last_delivery[way] = when;
-        let epoch = connection.epoch;
-        self.at(when, Happening::Deliver { to, from: at, epoch, item: Item { frame, payload, damaged } });
+        connection.sent[way] += 1;
+        let (epoch, place) = (connection.epoch, connection.sent[way]);
+        self.at(when, Happening::Deliver { to, from: at, epoch, item: Item { place, frame, payload, damaged } });
     }
 
     pub fn deliver(&mut self, to: usize, from: usize, epoch: u64, item: Item) -> Result<(), String> {
@@ -103,6 +109,13 @@ impl World {
             connection.held.push_back((to, from, item));
             return Ok(());
         }
+        let way = usize::from(from > to);
+        if item.place != connection.arrived[way] + 1 {
+            // What a stall held back for a process that gets no time comes after what was sent later: a connection keeps its order.
+            self.at(self.now + 10_000, Happening::Deliver { to, from, epoch, item });
+            return Ok(());
+        }
+        connection.arrived[way] = item.place;
         let now = self.now;
         let from_id = self.nodes[from].id;
         let node = &mut self.nodes[to];
@@ -164,6 +177,7 @@ impl World {
         connection.held.clear();
         let epoch = connection.epoch;
         connection.last_delivery = [now + 3 * MS; 2];
+        (connection.sent, connection.arrived) = ([0; 2], [0; 2]);
         self.soon((100_000, 2 * MS), Happening::LinkUp { at: a, peer: b, epoch });
         self.soon((100_000, 2 * MS), Happening::LinkUp { at: b, peer: a, epoch });
         Ok(())

@@ -507,7 +507,8 @@ impl World {
     pub fn check_total_loss(&mut self) {
         let record = self.newest_record();
         let members = || self.nodes.iter().filter(|n| record.in_sync.contains_key(&n.id));
-        let survives = |node: &Node| (node.engine.is_some() || node.stopped) && !node.lost;
+        // A life that began uncleanly does not know whether its disk has everything, even where it has.
+        let survives = |node: &Node| !node.lost && invariants::names(&record, node);
         if !members().any(survives) && members().any(|n| n.lost) {
             self.say(|| "no replica in sync is left that did not lose its power".into());
             self.oracle.unflushed_lost(self.now);
