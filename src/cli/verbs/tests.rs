@@ -26,7 +26,9 @@ fn every_drbdmanage_name_of_a_verb_is_known() {
                   add-resource nr new-resource ar remove-resource rr delete-resource dr add-volume nv new-volume av \
                   resize-volume resize remove-volume rv delete-volume dv deploy-resource deploy undeploy-resource undeploy assign-resource assign \
                   unassign-resource unassign list-resources r resources list-volumes v volumes list-assignments a assignments \
-                  list-free-space free-space list-options show-options resource-options net-options shutdown ping server-version";
+                  add-snapshot ns create-snapshot cs new-snapshot as remove-snapshot delete-snapshot ds remove-snapshot-assignment rsa \
+                  delete-snapshot-assignment dsa restore-snapshot rs list-snapshots s snapshots list-snapshot-assignments sa \
+                  snapshot-assignments list-free-space free-space list-options show-options resource-options net-options shutdown ping server-version";
     for name in theirs.split_whitespace() {
         assert!(known.contains(name), "{name} is missing");
     }
