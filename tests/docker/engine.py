@@ -41,7 +41,9 @@ class Space:
         # What is mounted below the node's own run directory is seen by Docker's managed plugins, as it is on a machine of its own.
         shared = Path(folder) / "root/run"
         shared.mkdir(parents=True, exist_ok=True)
-        command = "mount -t tmpfs run /run && mkdir -p /run/docker/plugins /run/lock && "
+        # The copies of what others have mounted would keep their devices in use.
+        command = "grep -o ' /tmp/brt[^ ]*' /proc/mounts | tac | xargs -r umount -l 2>/dev/null; "
+        command += "mount -t tmpfs run /run && mkdir -p /run/docker/plugins /run/lock && "
         command += f"mount --bind {shared} {shared} && mount --make-shared {shared} && echo ready && exec tail -f {mark}"
         arguments = ["unshare", "--mount", "--propagation", "private", "sh", "-c", command]
         self.holder = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=entering(netns))

@@ -17,7 +17,7 @@ import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = os.environ.get("VM_PROFILE", "release")
-SECONDS = int(os.environ.get("VM_SECONDS", "420"))
+SECONDS = int(os.environ.get("VM_SECONDS", "500"))
 # Tests of drbdpool that have something to do only here.
 PROGRAMS = ["mapper", "thin"]
 BINARY = Path(os.environ.get("BLKREP", ROOT / "target" / "release" / "blkrep"))

@@ -44,6 +44,8 @@ pub async fn mount(node: &Arc<Node>, asked: Mount) -> Result<Mounted, ApiError> 
         sockets: None,
     };
     let attachment = attach_here(node, &attach, Role::ForMount).await?;
+    // After a mount that has just ended, whoever was being started at that moment may have a copy of it still.
+    until_released(&attachment.device).await;
     let mounted = mount_device(node, &asked, volume, &attachment.device).await;
     if mounted.is_err() && attached(node, &asked.resource, volume).is_some_and(|state| state.for_mount) {
         let detach = Detach { resource: asked.resource.clone(), volume: Some(volume), node: None };
