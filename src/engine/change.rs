@@ -15,6 +15,8 @@ pub(super) struct Change {
     pub(super) again: Option<Instant>,
     /// The authority has not been reachable: shown as suspended.
     pub(super) unanswered: bool,
+    /// It was granted: a reign, which waits for what was submitted under an older one (rule F4).
+    pub(super) draining: bool,
 }
 
 /// What a change is for.

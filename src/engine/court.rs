@@ -33,7 +33,7 @@ impl Engine {
                 Court::Own { asked, accepted: PeerSet::default(), storing: false, own_first }
             }
         };
-        self.change = Some(Change { record, purpose, at, again: None, unanswered: false });
+        self.change = Some(Change { record, purpose, at, again: None, unanswered: false, draining: false });
         self.refresh_ack_set();
         self.consider_own_court();
     }
@@ -210,6 +210,9 @@ impl Engine {
         if let Some(id) = self.own_grant_due.take() {
             self.own_grant(links, id);
         }
+        if self.change.as_ref().is_some_and(|c| c.draining) {
+            self.granted(links);
+        }
         let now = self.now;
         if self.read_again.is_some_and(|again| again <= now) {
             self.read_again = None;
@@ -228,6 +231,9 @@ impl Engine {
 
     /// The change is made.
     fn granted(&mut self, links: &Links) {
+        if self.drains_first() {
+            return;
+        }
         let Some(change) = self.change.take() else { return };
         // A record that nobody else has heard of is left out of the line, which would otherwise grow by two with every attach and detach of
         // a node that is alone, and push out the ancestors that others go by.
@@ -262,6 +268,17 @@ impl Engine {
             self.resume(peer);
         }
         self.recheck_all();
+    }
+
+    /// A reign begins when nothing of an older one is under way to the disk (rule F4): the old primary may have connected again, and been
+    /// followed, since this one was asked for.
+    fn drains_first(&mut self) -> bool {
+        let idle = self.ops.disk_is_idle() || mutated(Mutant::BeginUndrained);
+        let Some(change) = self.change.as_mut().filter(|c| c.purpose == Purpose::Reign && !idle) else { return false };
+        change.draining = true;
+        change.again = None;
+        self.stop_following();
+        true
     }
 
     /// Tells every replica that follows.

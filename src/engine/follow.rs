@@ -156,7 +156,8 @@ impl Engine {
             }
             super::connect::Relation::Fork => return,
         }
-        if self.left || self.record.as_ref().and_then(|r| r.primary) != Some(self.peers[at].node) {
+        let begins = self.change.as_ref().is_some_and(|c| c.draining);
+        if self.left || begins || self.record.as_ref().and_then(|r| r.primary) != Some(self.peers[at].node) {
             return;
         }
         self.stop_following();

@@ -82,6 +82,8 @@ pub enum Mutant {
     ReportUndrained,
     /// F4: a node is promoted before its disk is idle.
     PromoteUndrained,
+    /// F4: a reign begins before the disk is idle.
+    BeginUndrained,
     /// M1: a member that is away is not waited for, although the record names it.
     CompleteBeforeEvicted,
     /// M1: an evicted replica's bits are set when the eviction is asked for.
@@ -98,6 +100,8 @@ pub enum Mutant {
     UnheardIsUnclean,
     /// M3: membership is of a node, whatever its incarnation.
     MemberByName,
+    /// M3: whom a proposal names in one life answers in another.
+    OtherLifeAnswers,
     /// M3: the last of all does not wait for the other members.
     LastOfSome,
     /// M3: the last of all is the last primary, whatever disk it has now.

@@ -115,7 +115,10 @@ impl Engine {
         let Some(record) = &self.record else { return };
         let peer = &self.peers[at];
         let member = peer.is_member_of(record);
-        let named = record.in_sync.contains_key(&peer.node);
+        // What a proposal names is one life: until it is answered, another one neither counts nor is resynced (rule M3).
+        let proposed = self.change.as_ref().and_then(|c| c.record.in_sync.get(&peer.node));
+        let another = proposed.is_some_and(|life| Some(*life) != peer.incarnation()) && !mutated(Mutant::OtherLifeAnswers);
+        let named = record.in_sync.contains_key(&peer.node) || another;
         let stage = match (member, named) {
             (true, _) if peer.data && !peer.dirty.is_clear() => Stage::Member,
             (true, _) => return,

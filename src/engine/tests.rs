@@ -36,6 +36,9 @@ struct Rig {
     /// Whether flushes stay under way.
     holds_flushes: bool,
     flushing: Vec<OpId>,
+    /// Whether the authority keeps its answers back.
+    holds_answers: bool,
+    unanswered: Vec<Ticket>,
 }
 
 impl Rig {
@@ -87,6 +90,8 @@ impl Rig {
             metadata_fails: false,
             holds_flushes: false,
             flushing: Vec::new(),
+            holds_answers: false,
+            unanswered: Vec::new(),
         };
         rig.carry_out();
         rig
@@ -126,6 +131,11 @@ impl Rig {
             }
             Command::Disk { op, .. } if self.disk_fails => Some(Event::DiskDone { op, outcome: DiskOutcome::Failed }),
             Command::Disk { op, .. } => Some(Event::DiskDone { op, outcome: DiskOutcome::Done(None) }),
+            Command::Propose { ticket, record, .. } if self.holds_answers => {
+                self.proposed.push(record);
+                self.unanswered.push(ticket);
+                None
+            }
             Command::Propose { ticket, record, .. } => {
                 self.proposed.push(record.clone());
                 self.record = record;
@@ -221,6 +231,24 @@ impl Rig {
             _ => None,
         });
         session.expect("who goes by the record is asked to follow")
+    }
+
+    /// A replica connects in a certain life and follows.
+    fn follow_of(&mut self, node: NodeId, life: u64) {
+        let mut standing = self.standing(node);
+        if let Some(replica) = &mut standing.replica {
+            (replica.incarnation, replica.continues) = (Incarnation(life), Incarnation(life));
+        }
+        self.sent.clear();
+        self.tell(Event::LinkUp(node));
+        let token = self.sent.iter().find_map(|(_, m)| if let Message::Hello(hello) = m { Some(hello.token) } else { None });
+        let answers = token.expect("whoever connects is greeted");
+        let hello = Introduction { cluster: CLUSTER, resource: RESOURCE, token: 8 + life, answers, standing };
+        self.hear(node, Message::Hello(Box::new(hello)));
+        let session =
+            self.sent.iter().find_map(|(_, m)| if let Message::Open { session, .. } = m { Some(*session) } else { None });
+        let (session, record) = (session.expect("it is asked to follow"), self.record.id);
+        self.hear(node, Message::Report(Report { session, record, seen: 0, lease_left: 0 }));
     }
 
     fn request(&mut self, id: u64, request: Request) {
@@ -489,6 +517,53 @@ fn a_second_hold_is_refused_and_a_replica_names_the_primary() {
     rig.hear(B, Message::Standing(Box::new(standing)));
     rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
     assert_eq!(rig.holds(), Some(Err(HoldError::Elsewhere(B))));
+
+#[test]
+fn a_reign_begins_when_what_the_old_one_submitted_is_on_the_disk() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.record = Record { primary: Some(B), reign: 2, ..rig.record.next(RecordId(78)) };
+    rig.meet(B, CLUSTER);
+    rig.tell(Event::LinkDown { peer: B, silent: true });
+    rig.holds_answers = true;
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.now = rig.now.after(std::time::Duration::from_secs(3));
+    rig.tell(Event::Timeout);
+    assert_eq!(rig.unanswered.len(), 1, "it asks for a reign: {:?}", rig.engine.status());
+    // The old primary is there again before the answer, and gives it something to do.
+    rig.meet(B, CLUSTER);
+    let record = rig.record.clone();
+    rig.hear(B, Message::Open { session: 5, record });
+    rig.holds_flushes = true;
+    rig.hear(B, Message::Flush { id: 9 });
+    assert_eq!(rig.flushing.len(), 1, "it follows: {:?}", rig.sent);
+    let ticket = rig.unanswered[0];
+    rig.tell(Event::Answer { ticket, answer: Answer::Granted });
+    assert!(rig.engine.reign.is_none(), "something of the old reign is under way to the disk");
+    let op = rig.flushing[0];
+    rig.tell(Event::DiskDone { op, outcome: DiskOutcome::Done(None) });
+    assert!(rig.engine.reign.is_some(), "and now nothing is");
+}
+
+#[test]
+fn whom_a_proposal_names_in_one_life_is_not_resynced_in_another() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.hear(B, Message::Leaving);
+    assert!(!rig.record.in_sync.contains_key(&B));
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.holds_answers = true;
+    rig.proposed.clear();
+    rig.follow_of(B, 101);
+    rig.hear(B, Message::SyncReady);
+    let flush = rig.sent.iter().find_map(|(_, m)| if let Message::Flush { id } = m { Some(*id) } else { None });
+    rig.hear(B, Message::Flushed { id: flush.expect("what it was given is flushed"), durable: 0 });
+    let admit = rig.sent.iter().find_map(|(_, m)| if let Message::Admit { id, .. } = m { Some(*id) } else { None });
+    rig.hear(B, Message::AdmitStored { id: admit.expect("it is given what its promotion would need") });
+    assert!(rig.proposed.last().is_some_and(|r| r.in_sync.contains_key(&B)), "{:?}", rig.proposed);
+    // Before the answer it loses its power.
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.follow_of(B, 999);
+    assert!(!rig.sent.iter().any(|(_, m)| *m == Message::SyncBegin), "{:?}", rig.sent);
 }
 
 #[test]

@@ -87,6 +87,8 @@ const SOUGHT: &[Mutant] = &[
     Mutant::CloseEndsLease,
     Mutant::ReportUndrained,
     Mutant::ForgetWindow,
+    Mutant::BeginUndrained,
+    Mutant::OtherLifeAnswers,
     Mutant::ProposedNotAwaited,
     Mutant::LastPrimaryWhatever,
     Mutant::RestartNotRenewed,
