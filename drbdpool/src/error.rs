@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::size::{human, human_up};
+
 /// Why a pool refused or failed. After any error the pool is as before, or the same call may simply be made again.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
@@ -132,7 +134,7 @@ pub enum PoolError {
         what: String,
     },
     /// The pool is too full.
-    #[error("{pool} has {free} bytes free, {wanted} are needed; remove volumes or add storage to it")]
+    #[error("{pool} has {} free, {} are needed; remove volumes or add storage to it", human(*free), human_up(*wanted))]
     NoSpace {
         /// The pool.
         pool: String,
@@ -142,7 +144,7 @@ pub enum PoolError {
         free: u64,
     },
     /// The volume is larger already.
-    #[error("volume '{volume}' has {size} bytes and cannot shrink to {wanted}")]
+    #[error("volume '{volume}' has {} and cannot shrink to {}", human_up(*size), human(*wanted))]
     Shrink {
         /// The volume.
         volume: String,

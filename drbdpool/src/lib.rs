@@ -32,6 +32,9 @@ mod lvm;
 mod name;
 mod patience;
 mod pool;
+/// The words for sizes are the whole program's.
+#[path = "../../src/units/size.rs"]
+mod size;
 mod snapshot;
 mod spec;
 mod zero;
@@ -43,6 +46,7 @@ pub use identity::Identity;
 pub use lvm::{LvmOptions, LvmPool};
 pub use name::{Part, VolumeName};
 pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Segment, Volume};
+pub use size::{human, human_up};
 pub use snapshot::{Snapshot, SnapshotMethod, SnapshotName};
 pub use spec::PoolSpec;
 

@@ -42,7 +42,7 @@ pub use error::{ApiError, Code};
 pub use nodes::{AddNode, HowtoJoin, JoinTicket, ListNodes, Membership, Node, RemoveNode};
 pub use operations::{OPERATIONS, Operation, Promise, Service, routes};
 pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionValues, Options, Quorum, SetOptions};
-pub use pools::{AddPool, DefaultPool, Fill, ListPools, NodePool, Pool, PoolKind, RemovePool};
+pub use pools::{AddPool, DefaultPool, Fill, ListPools, NodePool, Pool, RemovePool};
 pub use resources::{
     AddResource, AddVolume, AddedVolume, FreeSpace, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
     ResizeVolume, ResizedVolume, Resource, Volume,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::setup::PoolChoice;
 use super::state::Level;
-use crate::units::Name;
+use crate::units::{Name, PoolKind};
 
 /// A node's storage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,31 +73,6 @@ impl fmt::Display for Fill {
             }
             _ => write!(f, "{} full", percent(self.data)),
         }
-    }
-}
-
-/// How a pool stores volumes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PoolKind {
-    /// Logical volumes of an LVM volume group.
-    Lvm,
-    /// Thin volumes of an LVM thin pool.
-    LvmThin,
-    /// Files in a directory, allocated in full.
-    File,
-    /// Sparse files in a directory.
-    FileThin,
-}
-
-impl fmt::Display for PoolKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Lvm => "lvm",
-            Self::LvmThin => "lvm-thin",
-            Self::File => "file",
-            Self::FileThin => "file-thin",
-        })
     }
 }
 

@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::error::ApiError;
 use super::metadata::{MetadataOf, MetadataReport, RestoreMetadata};
 use super::operations::Promise;
-use super::pools::PoolKind;
 use super::status::Done;
-use crate::units::Name;
+use crate::units::{Name, PoolKind};
 
 /// The folder that everything a node owns hangs below: `etc/blkrep.toml`, `var/lib/blkrep`, `run/blkrep` and `var/log`. It is `/` for
 /// the machine's one ordinary node, and a folder of its own for each of several nodes on one machine.

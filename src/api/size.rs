@@ -82,20 +82,6 @@ fn unit_of(unit: &str) -> Option<u64> {
     }
 }
 
-/// A size for people: `500 GiB`, `9.31 GiB`, in the largest unit that leaves at least 1.
-pub fn human(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let Some(power) = bytes.checked_ilog2().map(|bits| bits / 10).filter(|power| *power > 0) else {
-        return format!("{bytes} B");
-    };
-    let hundredths = (u128::from(bytes) * 100) >> (10 * power);
-    let unit = UNITS[power as usize - 1];
-    match hundredths % 100 {
-        0 => format!("{} {unit}", hundredths / 100),
-        rest => format!("{}.{rest:02} {unit}", hundredths / 100),
-    }
-}
-
 /// A size in whole KiB, rounded up, as the machine readable lists have it.
 pub const fn kib(bytes: u64) -> u64 {
     bytes.div_ceil(1024)
@@ -138,14 +124,5 @@ mod tests {
         }
         assert_eq!("0".parse(), Ok(Bytes(0)));
         assert_eq!("100".parse(), Ok(Bytes(100)));
-    }
-
-    #[test]
-    fn people_read_three_digits_or_so() {
-        let shown = [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (500 << 30, "500 GiB"), (10_000_000_000, "9.31 GiB")];
-        for (bytes, text) in shown {
-            assert_eq!(human(bytes), text);
-        }
-        assert_eq!(human(u64::MAX), "15.99 EiB");
     }
 }

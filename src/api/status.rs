@@ -62,6 +62,9 @@ pub struct VolumeInfo {
     pub volume: VolumeId,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Whether it is still being made: nobody can use it yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub making: bool,
     /// The minor number of the local block device that it is attached as, on the node that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minor: Option<u32>,

@@ -12,16 +12,17 @@ impl ResourceStatus {
         Resource { name: self.name.clone(), id: self.id, port: self.port, state, detail, volumes: self.volumes.clone() }
     }
 
-    /// Its volumes. They share its state: the resource is what replicates.
+    /// Its volumes. They share its state, for the resource is what replicates, once they are made.
     pub fn to_volumes(&self) -> Vec<Volume> {
-        let (state, detail) = self.state();
-        let volume = |info: &super::VolumeInfo| Volume {
-            resource: self.name.clone(),
-            port: self.port,
-            resource_state: state,
-            volume: info.clone(),
-            state,
-            detail: detail.clone(),
+        use super::state::ResourceState as S;
+        let (all, why) = self.state();
+        let volume = |info: &super::VolumeInfo| {
+            let (state, detail) = match all {
+                S::Ok | S::Syncing | S::Degraded if info.making => (S::Deploying, "being made".to_owned()),
+                _ => (all, why.clone()),
+            };
+            let (resource, port) = (self.name.clone(), self.port);
+            Volume { resource, port, resource_state: all, volume: info.clone(), state, detail }
         };
         self.volumes.iter().map(volume).collect()
     }

@@ -21,10 +21,11 @@ use serde::Serialize;
 use super::exit::Failure;
 use super::given::Given;
 use super::output::{Format, Output};
-use super::size::{human, kib};
+use super::size::kib;
 use super::spec::{Arg, Takes};
-use super::table::{Cell, Table, left, right, same_title};
+use super::table::{Cell, Natural, Table, left, right, same_title};
 use crate::api::{Assignment, Membership, Node, NodePool, Pool, Replicas, Resource, Volume};
+use crate::units::human;
 
 /// Arguments of every list.
 pub(super) const LISTING: &[Arg] = &[
@@ -39,6 +40,8 @@ pub(super) const LISTING: &[Arg] = &[
 pub(super) struct List<T> {
     /// What is printed when there are none.
     pub(super) empty: &'static str,
+    /// What it is sorted by, in the natural order, the first being the most important.
+    pub(super) order: fn(&T) -> Vec<String>,
     /// One as a line for programs.
     pub(super) csv: fn(&T) -> String,
     /// All as a table, with every column.
@@ -49,12 +52,13 @@ pub(super) struct List<T> {
 
 impl<T: Serialize> List<T> {
     /// Prints `all`, as the arguments of [`LISTING`] want it.
-    pub(super) fn print(&self, output: &Output, given: Given<'_>, all: &[T]) -> Result<(), Failure> {
+    pub(super) fn print(&self, output: &Output, given: Given<'_>, mut all: Vec<T>) -> Result<(), Failure> {
+        all.sort_by_cached_key(|one| (self.order)(one).into_iter().map(Natural).collect::<Vec<_>>());
         match output.format {
             Format::Json => output.json(&all),
             Format::Csv => output.text(all.iter().map(|one| (self.csv)(one) + "\n").collect::<String>()),
             Format::Table if all.is_empty() => output.line(self.empty),
-            Format::Table => output.text(self.arranged(given, all)?.render(output.colours)),
+            Format::Table => output.text(self.arranged(given, &all)?.render(output.colours)),
         }
     }
 
@@ -78,6 +82,7 @@ impl<T: Serialize> List<T> {
 /// The list of nodes.
 pub(super) const NODES: List<Node> = List {
     empty: "No nodes defined",
+    order: |node| vec![node.name.to_string()],
     csv: |node| {
         let (size, free) = match &node.pool {
             Some(pool) => (kib(pool.size).to_string(), (pool.free / 1024).to_string()),
@@ -127,6 +132,7 @@ pub(super) const NODES: List<Node> = List {
 /// The list of pools.
 pub(super) const POOLS: List<NodePool> = List {
     empty: "No pools defined",
+    order: |one| vec![one.node.to_string(), one.name.to_string()],
     csv: |one| {
         let pool = one.pool.as_ref();
         let number = |part: fn(&Pool) -> u64| pool.map_or_else(|| "-1".to_owned(), |pool| (part(pool) / 1024).to_string());
@@ -174,6 +180,7 @@ pub(super) const POOLS: List<NodePool> = List {
 /// The list of resources.
 pub(super) const RESOURCES: List<Resource> = List {
     empty: "No resources defined",
+    order: |resource| vec![resource.name.to_string()],
     csv: |resource| format!("{},{},{}", resource.name, resource.port, resource.state),
     table: |resources| {
         let mut table = Table::new([left("Name"), right("Port"), right("State")]);
@@ -189,6 +196,7 @@ pub(super) const RESOURCES: List<Resource> = List {
 /// The list of volumes.
 pub(super) const VOLUMES: List<Volume> = List {
     empty: "No volumes defined",
+    order: |one| vec![one.resource.to_string(), one.volume.volume.to_string()],
     csv: |volume| {
         let info = &volume.volume;
         let minor = info.minor.map_or_else(String::new, |minor| minor.to_string());
@@ -217,6 +225,7 @@ pub(super) const VOLUMES: List<Volume> = List {
 /// The list of assignments.
 pub(super) const ASSIGNMENTS: List<Assignment> = List {
     empty: "No assignments defined",
+    order: |one| vec![one.node.to_string(), one.resource.to_string()],
     csv: |assignment| {
         let flags = |replicas| assignment_flags(replicas, assignment.diskless);
         let (current, target) = (flags(assignment.current), flags(assignment.target));
@@ -266,8 +275,8 @@ fn joined(flags: &[(bool, &str)]) -> String {
 mod tests {
     use super::*;
     use crate::api::state::{AssignmentState, ResourceState};
-    use crate::api::{Fill, PoolKind, VolumeInfo};
-    use crate::units::{NodeId, ResourceId, VolumeId};
+    use crate::api::{Fill, VolumeInfo};
+    use crate::units::{NodeId, PoolKind, ResourceId, VolumeId};
 
     fn node(name: &str, online: bool) -> Node {
         Node {
@@ -332,7 +341,7 @@ mod tests {
 
     #[test]
     fn resources_and_volumes() {
-        let info = VolumeInfo { volume: VolumeId(0), bytes: 10_000_003_072, minor: None };
+        let info = VolumeInfo { volume: VolumeId(0), bytes: 10_000_003_072, making: false, minor: None };
         let resource = Resource {
             name: "resource01".parse().unwrap(),
             id: ResourceId(1),

@@ -41,9 +41,10 @@ use session::Session;
 /// Runs one command line, the program's name first, and returns what to exit with. Everything that went wrong has been told on
 /// standard error.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, setup: &dyn Setup) -> Exit {
-    let matches = match parser::command().try_get_matches_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let matches = match parser::command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return parser::explain(&error),
+        Err(error) => return parser::explain(&error, &arguments),
     };
     let (verb, matches) = parser::verb_of(&matches);
     let given = Given::new(matches);

@@ -1,5 +1,6 @@
 //! The table of verbs as clap's parser.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -72,8 +73,8 @@ pub(super) fn verb_of(matches: &ArgMatches) -> (&'static Verb, &ArgMatches) {
     (verb, matches)
 }
 
-/// Tells what is wrong with a command line, or the help that it asked for.
-pub(super) fn explain(error: &clap::Error) -> Exit {
+/// Tells what is wrong with a command line, the program's name first, or the help that it asked for.
+pub(super) fn explain(error: &clap::Error, arguments: &[OsString]) -> Exit {
     let text = error.render();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match output::to_stdout(&styled(&text)) {
@@ -85,7 +86,7 @@ pub(super) fn explain(error: &clap::Error) -> Exit {
             Exit::Usage
         }
         _ => {
-            output::to_stderr(&output::failure_text(&complaint(&text.to_string())));
+            output::to_stderr(&output::failure_text(&complaint(&text.to_string(), arguments)));
             Exit::Usage
         }
     }
@@ -97,7 +98,7 @@ fn styled(text: &clap::builder::StyledStr) -> String {
 }
 
 /// Clap's complaint in the house's form: what is wrong in one line, how it is right in the next.
-fn complaint(text: &str) -> Failure {
+fn complaint(text: &str, arguments: &[OsString]) -> Failure {
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
         let words: Vec<&str> = paragraph.split_whitespace().collect();
         words.join(" ")
@@ -111,8 +112,21 @@ fn complaint(text: &str) -> Failure {
             _ => None,
         })
         .collect();
-    let hint = if hints.is_empty() { "`blkrep --help` lists the verbs".to_owned() } else { hints.join("; ") };
+    let hint = if hints.is_empty() { where_to_look(arguments) } else { hints.join("; ") };
     Failure::usage(what, hint)
+}
+
+/// The help of the verb that was typed.
+fn where_to_look(arguments: &[OsString]) -> String {
+    let typed = |words: &[OsString]| words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let is = |verb: &&Verb, words: &[OsString]| {
+        verb.name == typed(words) || words.len() == 1 && verb.aliases.contains(&&*typed(words))
+    };
+    let mut places = (1..arguments.len()).flat_map(|at| [2, 1].map(|words| arguments.get(at..at + words)));
+    match places.find_map(|words| words.and_then(|words| verbs::all().find(|verb| is(verb, words)))) {
+        Some(verb) => format!("`blkrep help {}` tells its arguments", verb.name),
+        None => "`blkrep --help` lists the verbs".to_owned(),
+    }
 }
 
 fn within(command: Command, group: &'static str, subcommand: Command) -> Command {
@@ -131,7 +145,14 @@ fn subcommand(verb: &'static Verb, name: &'static str) -> Command {
         .aliases(verb.aliases)
         .hide(verb.category == Category::Internal)
         .args(verb.args.iter().copied().flatten().map(argument))
+        .allow_missing_positional(has_gap(verb))
         .after_long_help(aliases(verb) + &examples(verb))
+}
+
+/// Whether one argument may be left out before the last: `resize-volume RES [VOL] SIZE`.
+fn has_gap(verb: &Verb) -> bool {
+    let mut places = verb.args.iter().copied().flatten().filter(|arg| matches!(arg.form, Form::Place | Form::OptionalPlace));
+    places.any(|arg| arg.form == Form::OptionalPlace) && places.next().is_some()
 }
 
 /// The other names of a verb, for its help.
@@ -233,10 +254,22 @@ mod tests {
     }
 
     #[test]
+    fn the_volume_may_stand_between_resource_and_size() {
+        let parsed = |line: &str| {
+            let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+            let (_, matches) = verb_of(&matches);
+            (matches.get_one::<VolumeId>("volume").copied(), matches.get_one::<Size>("size").copied())
+        };
+        assert_eq!(parsed("blkrep resize web 5g"), (None, Some(Size(5 << 30))));
+        assert_eq!(parsed("blkrep resize web 1 5g --by"), (Some(VolumeId(1)), Some(Size(5 << 30))));
+    }
+
+    #[test]
     fn a_wrong_command_line_is_told_in_the_houses_form() {
         let told = |line: &str| {
-            let error = command().try_get_matches_from(line.split(' ')).unwrap_err();
-            output::failure_text(&complaint(&error.render().to_string()))
+            let arguments: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            let error = command().try_get_matches_from(&arguments).unwrap_err();
+            output::failure_text(&complaint(&error.render().to_string(), &arguments))
         };
         assert_eq!(
             told("blkrep add-volume web"),
@@ -244,6 +277,8 @@ mod tests {
         );
         assert!(told("blkrep ad-volume").starts_with("blkrep: unrecognized subcommand 'ad-volume'\n  hint: "));
         assert!(told("blkrep add-volume web 1q").contains("'1q' is no size"));
+        assert!(told("blkrep --root /x av web 1q").ends_with("hint: `blkrep help add-volume` tells its arguments\n"));
+        assert!(told("blkrep generate completions tcsh").contains("`blkrep help generate completions`"));
         assert!(told("blkrep add-volume -web 1").starts_with("blkrep: unexpected argument"));
     }
 }

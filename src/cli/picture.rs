@@ -12,11 +12,10 @@
 use std::time::Duration;
 
 use super::pace::Pace;
-use super::size::human;
 use super::table::paint;
 use crate::api::state::{AssignmentState, Level, NodeState};
 use crate::api::{ClusterStatus, Fill, Node, Pool, Quorum, ReplicaStatus, ResourceStatus, Resync};
-use crate::units::DiskState;
+use crate::units::{DiskState, human};
 
 /// How many characters the bar of a resync has.
 const BAR: usize = 20;

@@ -49,7 +49,7 @@ fn cluster() -> ClusterStatus {
             majority: true,
             primary: Some("alpha".parse().unwrap()),
             removing: false,
-            volumes: vec![VolumeInfo { volume: VolumeId(0), bytes: 10 << 30, minor: None }],
+            volumes: vec![VolumeInfo { volume: VolumeId(0), bytes: 10 << 30, making: false, minor: None }],
             replicas: vec![
                 primary,
                 replica("beta", 1, Role::Secondary, DiskState::UpToDate),
@@ -129,7 +129,7 @@ fn bars_and_clocks() {
 
 #[test]
 fn a_thin_pool_that_fills_up_is_told_before_it_is_full() {
-    use crate::api::PoolKind;
+    use crate::units::PoolKind;
 
     let mut status = cluster();
     let pool = |data, metadata| Pool {

@@ -1,3 +1,3 @@
 //! Sizes as people write and read them.
 
-pub(super) use crate::api::size::{Bytes, Size, human, kib};
+pub(super) use crate::api::size::{Bytes, Size, kib};

@@ -162,6 +162,23 @@ pub(super) fn paint(text: &str, level: Option<Level>) -> String {
     }
 }
 
+/// A text in the order that people expect ([`natural`]).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Natural(pub(super) String);
+
+impl PartialOrd for Natural {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Natural {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Equal only to itself: `02` and `2` are two names.
+        natural(&self.0, &other.0).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
 /// The order that people expect: runs of digits compare as numbers, so that `node2` comes before `node10`.
 pub(super) fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a, b);

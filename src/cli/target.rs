@@ -4,9 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::api::PoolKind;
 use crate::api::setup::PoolChoice;
-use crate::units::{Name, VolumeId};
+use crate::units::{Name, PoolKind, VolumeId};
 
 /// `RES` or `RES/VOL`: a resource, or one of its volumes. `RES` alone, where a volume is wanted, means its volume 0.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Leftover, LeftoverId, NodePool, OptionSet, Options, Places, Refusal, Schedule, Snapshot, Source};
-use crate::units::{Authority, ClusterId, Incarnation, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
+use crate::units::{Authority, ClusterId, Incarnation, Name, NodeId, PoolKind, Record, ReplicaId, ResourceId, VolumeId};
 
 /// The whole model. Readers hold it behind an `Arc`; resources are behind one of their own, so that a change copies pointers
 /// and not ten thousand resources.
@@ -201,31 +201,6 @@ pub struct PoolFill {
     pub data: u16,
     /// Of its space for metadata, where that is limited.
     pub metadata: Option<u16>,
-}
-
-/// How a pool stores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PoolKind {
-    /// LVM, linear volumes.
-    Lvm,
-    /// LVM, volumes of a thin pool.
-    LvmThin,
-    /// Files in a directory, allocated in full.
-    File,
-    /// Sparse files in a directory.
-    FileThin,
-}
-
-impl fmt::Display for PoolKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Lvm => "lvm",
-            Self::LvmThin => "lvm-thin",
-            Self::File => "file",
-            Self::FileThin => "file-thin",
-        })
-    }
 }
 
 /// A resource: volumes that are replicated together.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Record, VolumeId};
+use crate::units::{Record, VolumeId, human, human_up};
 
 /// Why a command was refused. It changed nothing. The text says what is wrong; [`hint`](Self::hint) what to do next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
@@ -62,24 +62,24 @@ pub enum Refusal {
     TooManyVolumes(usize),
     #[error("{0} bytes is no size for a volume")]
     BadSize(u64),
-    #[error("{bytes} bytes are more than a volume can have ({max})")]
+    #[error("{} are more than a volume can have, which is {}", human_up(*bytes), human(*max))]
     TooLarge { bytes: u64, max: u64 },
-    #[error("volume {volume} of '{resource}' has {present} bytes and cannot shrink to {wanted}")]
+    #[error("volume {volume} of '{resource}' has {} and cannot shrink to {}", human_up(*present), human(*wanted))]
     Shrinks { resource: String, volume: VolumeId, present: u64, wanted: u64 },
     #[error("{0}")]
     BadOption(String),
     #[error("{0}")]
     BadProperty(String),
 
-    #[error("{wanted} replicas were asked for, and {available} nodes have the storage pools for them")]
+    #[error("{wanted} replicas were asked for, and {available} node(s) have the storage pools for them")]
     TooFewNodes { wanted: usize, available: usize },
     #[error("a resource has at most {0} replicas")]
     TooManyReplicas(usize),
     #[error(
-        "{needed} bytes do not fit on {wanted} nodes: only {fitting} have so much room; the most is {most} bytes on '{best}'"
+        "{} do not fit on {wanted} node(s): {fitting} have so much room, and the most is {} on '{best}'", human_up(*needed), human(*most)
     )]
     NoSpace { needed: u64, wanted: usize, fitting: usize, most: u64, best: String },
-    #[error("{needed} bytes do not fit on node '{node}', which has room for {room}")]
+    #[error("{} do not fit on node '{node}', which has room for {}", human_up(*needed), human(*room))]
     NoSpaceOn { node: String, needed: u64, room: u64 },
     #[error("resource '{0}' is assigned to node '{1}' already")]
     Assigned(String, String),

@@ -94,7 +94,9 @@ impl Membership {
     pub fn load(root: &Root) -> Result<Option<Self>, ApiError> {
         let path = membership_file(root);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| unusable(&path, &error.into())),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| unusable(&path, &io::Error::new(io::ErrorKind::InvalidData, error))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unusable(&path, &error)),
         }
@@ -114,6 +116,9 @@ pub(super) fn unusable(path: &std::path::Path, error: &io::Error) -> ApiError {
         io::ErrorKind::PermissionDenied => "the daemon and `init` and `join` want to be root, or a --root that belongs to you",
         io::ErrorKind::NotFound => "is this node a member of a cluster? `blkrep init` or `blkrep join` make it one",
         io::ErrorKind::StorageFull => "make room on that file system",
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            "it is damaged: restore it, or have this node removed from the cluster and join it again"
+        }
         _ => "check the file system",
     };
     ApiError::new(Code::Io, format_args!("{}: {error}", path.display())).hint(hint)

@@ -19,7 +19,7 @@ use crate::api::{
 use crate::cluster::{Cluster, Command, DeployCount, Placement, Resource};
 use crate::docker::plugin::Plugin;
 use crate::docker::relay::RelayPlaces;
-use crate::units::{BLOCK, Name, VolumeId};
+use crate::units::{BLOCK, Name, VolumeId, human_up};
 
 /// Serves Docker's questions at a socket until it is dropped; says why when it cannot.
 pub async fn serve(path: PathBuf, node: Arc<Node>, service: Arc<dyn Service>) {
@@ -71,10 +71,9 @@ pub async fn add(node: &Arc<Node>, asked: AddDockerVolume) -> Result<AddedVolume
         };
         return Err(ApiError::new(Code::AlreadyExists, message).hint(hint));
     }
-    let bytes = asked
-        .bytes
-        .checked_next_multiple_of(BLOCK)
-        .ok_or_else(|| ApiError::new(Code::BadRequest, format_args!("{} bytes are more than a volume can have", asked.bytes)))?;
+    let bytes = asked.bytes.checked_next_multiple_of(BLOCK).ok_or_else(|| {
+        ApiError::new(Code::BadRequest, format_args!("{} are more than a volume can have", human_up(asked.bytes)))
+    })?;
     let note = serde_json::to_string(&asked.settings).map_err(|error| ApiError::new(Code::Internal, error))?;
     let resource = asked.name;
     let create = Command::CreateResource {

@@ -172,7 +172,8 @@ fn life(asked: Option<u64>) -> Result<u64, ApiError> {
     if (1..=TOKEN_LIFE_MAX).contains(&life) {
         return Ok(life);
     }
-    Err(ApiError::new(Code::BadRequest, format_args!("a token cannot be good for {life} seconds")).hint("give 1s to 30d"))
+    Err(ApiError::new(Code::BadRequest, "a token is good for at least a second, and at most 30 days")
+        .hint("give --valid-for 1s to 30d"))
 }
 
 /// A new node's first question.

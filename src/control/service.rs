@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
-use super::unused::Unused;
+use super::unused::{Part, Unused};
 use super::{attachments, docker, local, options, removal, snapshots};
 use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource,
@@ -22,7 +22,7 @@ use crate::api::{
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
 };
-use crate::units::{Authority, BLOCK, Name};
+use crate::units::{Authority, BLOCK, Name, human_up};
 
 /// Answers the API's operations.
 pub struct Operations {
@@ -62,8 +62,9 @@ impl Operations {
     async fn add(&self, asked: AddVolume) -> Result<AddedVolume, ApiError> {
         let model = self.agreed().await?;
         let bytes = asked.bytes.checked_next_multiple_of(BLOCK).ok_or_else(|| {
-            ApiError::new(Code::BadRequest, format_args!("{} bytes are more than a volume can have", asked.bytes))
+            ApiError::new(Code::BadRequest, format_args!("{} are more than a volume can have", human_up(asked.bytes)))
         })?;
+        refuse_unknown_pools(&model, asked.pool.iter().chain(&asked.metadata_pool))?;
         let mut commands = Vec::new();
         if model.resource_named(&asked.resource).is_err() {
             commands.push(Command::CreateResource {
@@ -74,7 +75,7 @@ impl Operations {
             });
         } else if asked.options != OptionValues::default() {
             let message = format!("resource '{}' exists: its options are not set by adding a volume", asked.resource);
-            return Err(ApiError::new(Code::AlreadyExists, message).hint("`blkrep resource-options` sets them"));
+            return Err(ApiError::new(Code::AlreadyExists, message).hint("`blkrep set-options --resource RES` sets them"));
         }
         commands.push(Command::AddVolume { resource: asked.resource.clone(), volume: asked.volume, bytes, pool: asked.pool });
         if let Some(pool) = asked.metadata_pool {
@@ -102,10 +103,9 @@ impl Operations {
         let model = self.agreed().await?;
         let before =
             if by { model.resource_named(&resource)?.volumes.get(&volume).map_or(0, |present| present.target) } else { 0 };
-        let bytes = before
-            .checked_add(bytes)
-            .and_then(|bytes| bytes.checked_next_multiple_of(BLOCK))
-            .ok_or_else(|| ApiError::new(Code::BadRequest, format_args!("{bytes} bytes more are more than a volume can have")))?;
+        let bytes = before.checked_add(bytes).and_then(|bytes| bytes.checked_next_multiple_of(BLOCK)).ok_or_else(|| {
+            ApiError::new(Code::BadRequest, format_args!("{} more are more than a volume can have", human_up(bytes)))
+        })?;
         self.propose(Command::ResizeVolume { resource, volume, bytes }).await?;
         Ok(ResizedVolume { bytes })
     }
@@ -113,6 +113,7 @@ impl Operations {
     async fn deploy(&self, asked: DeployResource) -> Result<Placement, ApiError> {
         let model = self.agreed().await?;
         let resource = model.resource_named(&asked.resource)?;
+        refuse_unknown_pools(&model, &asked.pool)?;
         let (present, count) = (resource.replicas().count(), usize::try_from(asked.count).unwrap_or(usize::MAX));
         let (wanted, fewer) = match asked.relative {
             None => (DeployCount::Total(count), count < present),
@@ -162,6 +163,15 @@ impl Operations {
     async fn is_busy(&self) -> Result<usize, ApiError> {
         Ok(self.node.plane.clients().await?.values().sum())
     }
+}
+
+/// Refuses the name of a pool that no node has.
+fn refuse_unknown_pools<'a>(model: &Cluster, names: impl IntoIterator<Item = &'a Name>) -> Result<(), ApiError> {
+    let unknown = names.into_iter().find(|name| !model.nodes.values().any(|node| node.has_pool(name)));
+    unknown.map_or(Ok(()), |name| {
+        Err(ApiError::new(Code::NotFound, format_args!("no node has a pool '{name}'"))
+            .hint("`blkrep list-pools` shows the pools; `blkrep add-pool NAME SPEC`, on a node, adds one"))
+    })
 }
 
 fn strange() -> ApiError {
@@ -282,7 +292,7 @@ impl Service for Operations {
         Box::pin(async move {
             // Nobody uses it, the nodes say: a primary that the record still names is one that has not stepped down yet.
             let command = Command::RemoveResource { resource: asked.resource.clone(), force: true };
-            removal::take(&self.node, &asked.resource, None, asked.force, command).await
+            removal::take(&self.node, &asked.resource, Part::default(), asked.force, command).await
         })
     }
 
@@ -293,7 +303,7 @@ impl Service for Operations {
     fn undeploy_resource(&self, asked: UndeployResource) -> Promise<'_, Done> {
         Box::pin(async move {
             let command = Command::Undeploy { resource: asked.resource.clone(), force: true };
-            removal::take(&self.node, &asked.resource, None, asked.force, command).await
+            removal::take(&self.node, &asked.resource, Part::default(), asked.force, command).await
         })
     }
 
@@ -315,7 +325,8 @@ impl Service for Operations {
         Box::pin(async move {
             let (resource, volume) = (asked.resource, asked.volume);
             let command = Command::RemoveVolume { resource: resource.clone(), volume, force: true };
-            removal::take(&self.node, &resource, None, asked.force, command).await
+            let part = Part { at: None, volume: Some(volume) };
+            removal::take(&self.node, &resource, part, asked.force, command).await
         })
     }
 

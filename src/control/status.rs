@@ -163,7 +163,7 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
 pub fn volumes(resource: &Resource) -> Vec<api::VolumeInfo> {
     let tell = |(&id, volume): (_, &cluster::Volume)| {
         let bytes = if volume.bytes == 0 { volume.target } else { volume.bytes };
-        api::VolumeInfo { volume: id, bytes, minor: None }
+        api::VolumeInfo { volume: id, bytes, making: volume.bytes == 0, minor: None }
     };
     resource.volumes.iter().map(tell).collect()
 }
@@ -238,14 +238,8 @@ fn suspension(why: &engine::Suspension, named: impl Fn(&NodeId) -> Option<Name>)
 }
 
 fn pool(pool: &cluster::PoolReport) -> api::Pool {
-    let kind = match pool.kind {
-        cluster::PoolKind::Lvm => api::PoolKind::Lvm,
-        cluster::PoolKind::LvmThin => api::PoolKind::LvmThin,
-        cluster::PoolKind::File => api::PoolKind::File,
-        cluster::PoolKind::FileThin => api::PoolKind::FileThin,
-    };
     let fill = pool.fill.map(|fill| api::Fill { data: fill.data, metadata: fill.metadata });
-    api::Pool { kind, location: pool.name.clone(), size: pool.total, free: pool.free, fill }
+    api::Pool { kind: pool.kind, location: pool.name.clone(), size: pool.total, free: pool.free, fill }
 }
 
 /// A node that takes longer is shown as offline: a listing is not worth more waiting.

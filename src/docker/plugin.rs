@@ -14,13 +14,12 @@ use tokio::time::timeout;
 use super::counts::Counts;
 use super::options;
 use crate::api::setup::Root;
-use crate::api::size::human;
 use crate::api::state::AssignmentState;
 use crate::api::{
     ApiError, Code, DockerSettings, DockerVolume, ListAttachments, ListDockerVolumes, Mount, RemoveResource, Service, Unmount,
 };
 use crate::attach::filesystem;
-use crate::units::Name;
+use crate::units::{Name, human};
 
 /// The plugin of one node.
 pub struct Plugin {

@@ -4,7 +4,9 @@
 
 mod blocks;
 mod ids;
+mod pool;
 mod record;
+mod size;
 mod slab;
 mod state;
 #[cfg(test)]
@@ -13,7 +15,9 @@ mod time;
 
 pub use blocks::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, EXTENT, Extent, blocks_of, extents_of};
 pub use ids::{ClusterId, Incarnation, Name, NameError, NodeId, RecordId, ReplicaId, ResourceId, VolumeId};
+pub use pool::PoolKind;
 pub use record::{Authority, Membership, Record};
+pub use size::{human, human_up};
 pub use slab::Slab;
 pub use state::{DiskState, OnNoQuorum, Protocol, Role};
 pub use time::Instant;

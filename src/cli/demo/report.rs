@@ -9,8 +9,8 @@ use crate::api::state::Level;
 use crate::cli::exit::Failure;
 use crate::cli::output::{Format, Output};
 use crate::cli::picture;
-use crate::cli::size::human;
 use crate::cli::table::{Cell, Table, left};
+use crate::units::human;
 
 /// Tells the steps, and keeps what they have shown.
 pub(super) struct Report<'o> {

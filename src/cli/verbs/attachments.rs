@@ -174,7 +174,7 @@ async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let asked = ListAttachments { resource: super::resources::single(&only), node: given.maybe("node") };
     let mut all = session.client.list_attachments(asked).await?;
     all.retain(|one| only.is_empty() || only.contains(&one.resource));
-    ATTACHMENTS.print(&session.output, given, &all)
+    ATTACHMENTS.print(&session.output, given, all)
 }
 
 async fn mount(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
@@ -222,6 +222,7 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
 
 const ATTACHMENTS: List<Attachment> = List {
     empty: "No volumes attached",
+    order: |one| vec![one.node.to_string(), one.resource.to_string(), one.volume.to_string()],
     csv: |one| {
         format!("{},{},{},{},{},{}", one.node, one.resource, one.volume, one.device.display(), flags(one).join("|"), one.via)
     },

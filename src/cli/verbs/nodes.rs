@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::api::setup::ports;
 use crate::api::state::NodeState;
-use crate::api::{AddNode, ApiError, Code, Done, HowtoJoin, JoinTicket, ListNodes, RemoveNode, Service};
+use crate::api::{AddNode, ApiError, Code, HowtoJoin, JoinTicket, ListNodes, RemoveNode, Service};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::lists::{LISTING, NODES};
@@ -15,6 +15,8 @@ use crate::cli::span::Span;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::cli::{remote, wait};
 use crate::units::Name;
+
+use super::resources::each;
 
 /// How long a node that has joined may take until it is online.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,6 +64,23 @@ pub(super) const VERBS: &[Verb] = &[
         ],
         runtime: Runtime::Small,
         run: |session, given| Box::pin(howto_join(session, given)),
+    },
+    Verb {
+        name: "modify-node",
+        aliases: &["mn"],
+        category: Category::Cluster,
+        short: "Tell how a node's address or storage is changed",
+        long: "They are part of what a node has joined with, and of its certificate, and do not change: the node leaves, and joins anew. \
+               This tells the commands; nothing is done. Its replicas are made anew on it, so there have to be others.",
+        args: &[&[
+            Arg::place("name", Takes::Node, "The node"),
+            Arg::option("address", None, Takes::Address, "The address that it is to have"),
+            Arg::option("port", Some('p'), Takes::Port, "The port that it is to have"),
+            Arg::flag("no-storage", Some('s'), "It is to have no storage"),
+        ]],
+        examples: &[Example { line: "modify-node nodo2 --address 10.43.100.7", does: "Tell how nodo2 gets that address" }],
+        runtime: Runtime::Small,
+        run: |session, given| Box::pin(modify(session, given)),
     },
     Verb {
         name: "remove-node",
@@ -135,7 +154,7 @@ fn announce(session: &Session<'_>, ticket: &JoinTicket, added: bool) -> Result<(
         session.output.line(format_args!("\nJoin command for node {}:", ticket.node))?;
     }
     session.output.line(join_command(ticket))?;
-    session.output.note(format_args!("(good once, for {} minutes)", ticket.expires_in.div_ceil(60)));
+    session.output.note(format_args!("(good once, for {})", Span(ticket.expires_in)));
     Ok(())
 }
 
@@ -161,24 +180,43 @@ async fn joined(session: &Session<'_>, node: &Name) -> Result<(), Failure> {
     }
 }
 
+async fn modify(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let name: Name = given.one("name");
+    let nodes = session.client.list_nodes(ListNodes {}).await?;
+    let Some(node) = nodes.iter().find(|node| node.name == name) else {
+        return Err(ApiError::new(Code::NotFound, format_args!("there is no node '{name}'"))
+            .hint("`blkrep list-nodes` shows the nodes")
+            .into());
+    };
+    let address = given.maybe::<IpAddr>("address").unwrap_or(node.address);
+    let port =
+        given.maybe::<u16>("port").filter(|port| *port != ports::PEERS).map_or_else(String::new, |port| format!(" -p {port}"));
+    let storage = if given.flag("no-storage") { " --no-storage" } else { "" };
+    let message =
+        format!("node '{name}' keeps what it has joined with: its address {}, port {} and storage", node.address, node.port);
+    let way = format!(
+        "once its resources have other up-to-date replicas: `blkrep remove-node {name}`, `blkrep add-node {name} {address}{port}{storage}`, \
+         the join command that this prints with --force added, on {name}, and `blkrep assign-resource RES {name}`"
+    );
+    Err(ApiError::new(Code::BadRequest, message).hint(way).into())
+}
+
 async fn remove(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let nodes: Vec<Name> = given.many("node");
     let names: Vec<&str> = nodes.iter().map(Name::as_str).collect();
     session
         .confirm(format!("You are going to remove {} from the cluster.\nThe replicas there are given up.", names.join(", ")))?;
-    let mut all = Done::default();
-    for node in nodes {
-        let done = session.client.remove_node(RemoveNode { node, force: given.flag("force") }).await?;
-        all.notes.extend(done.notes);
-    }
-    session.output.done(&all, &all.notes)
+    each(session, &nodes, async |node| {
+        session.client.remove_node(RemoveNode { node: node.clone(), force: given.flag("force") }).await
+    })
+    .await
 }
 
 async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let only: Vec<Name> = given.many("nodes");
     let mut nodes = session.client.list_nodes(ListNodes {}).await?;
     nodes.retain(|node| only.is_empty() || only.contains(&node.name));
-    NODES.print(&session.output, given, &nodes)
+    NODES.print(&session.output, given, nodes)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::cli::session::Session;
 use crate::cli::size::Bytes;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::cli::table::{Cell, Table, left};
-use crate::units::{Name, Protocol};
+use crate::units::{Name, Protocol, human};
 
 /// The options themselves, as `set-options`, `add-resource` and `add-volume` take them.
 pub(super) const RESOURCE_OPTIONS: &[Arg] = &[
@@ -150,7 +150,7 @@ fn word(option: OptionName, value: &Value) -> String {
         (OptionName::PeerTimeout, value) => format!("{value} ms"),
         (OptionName::ResyncMax, Value::Number(bytes)) => match bytes.as_u64() {
             Some(0) | None => "no limit".to_owned(),
-            Some(bytes) => format!("{}/s", crate::cli::size::human(bytes)),
+            Some(bytes) => format!("{}/s", human(bytes)),
         },
         (_, Value::String(word)) => word.clone(),
         (_, other) => other.to_string(),

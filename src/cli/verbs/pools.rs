@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::api::setup::{CreatePoolOptions, PoolChoice};
-use crate::api::{AddPool, DefaultPool, ListPools, PoolKind, RemovePool, Service};
+use crate::api::{AddPool, DefaultPool, ListPools, RemovePool, Service};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::lists::{LISTING, POOLS};
@@ -11,7 +11,7 @@ use crate::cli::output::Format;
 use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::cli::target::PoolArgument;
-use crate::units::Name;
+use crate::units::{Name, PoolKind};
 
 use super::resources::single;
 
@@ -127,7 +127,7 @@ async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let only: Vec<Name> = given.many("nodes");
     let mut pools = session.client.list_pools(ListPools { node: single(&only) }).await?;
     pools.retain(|pool| only.is_empty() || only.contains(&pool.node));
-    POOLS.print(&session.output, given, &pools)
+    POOLS.print(&session.output, given, pools)
 }
 
 async fn default(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {

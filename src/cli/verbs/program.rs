@@ -1,7 +1,7 @@
 //! The program itself.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap_complete::Shell;
@@ -150,11 +150,20 @@ async fn shutdown(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
     session
         .confirm("You are going to end the daemon of this node.\nIts volumes cannot be used here until it is started again.")?;
     let done = session.client.shutdown(Shutdown { force: given.flag("force") }).await?;
-    let gone = wait::until(GOODBYE, async || session.client.ping(Ping {}).await.is_err().then_some(()));
+    let gone = wait::until(GOODBYE, async || {
+        let silent = session.client.ping(Ping {}).await.is_err();
+        (silent && has_let_go(&session.root.state().join("lock"))).then_some(())
+    });
     if gone.await.is_none() {
         return Err(ApiError::new(Code::TimedOut, "the daemon is still ending").hint("its log tells what it waits for").into());
     }
     session.output.done(&done, &done.notes)
+}
+
+/// Whether nobody holds the lock of a node's directory: its daemon, which answers no more, has really ended, and another may start.
+fn has_let_go(lock: &Path) -> bool {
+    use rustix::fs::{FlockOperation, flock};
+    std::fs::File::open(lock).is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
 fn nbd_serve(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! Which node has a replica of what.
 
-use crate::api::{AssignResource, DeployResource, Done, ListAssignments, Relative, Service, UnassignResource, UndeployResource};
+use crate::api::{AssignResource, DeployResource, ListAssignments, Relative, Service, UnassignResource, UndeployResource};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::lists::{ASSIGNMENTS, LISTING};
@@ -8,7 +8,7 @@ use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::units::Name;
 
-use super::resources::{or_none, single};
+use super::resources::{each, or_none, single};
 
 const POOL: Arg = Arg::option("pool", None, Takes::PoolName, "The pool of new replicas [default: where the volumes want to be]");
 
@@ -121,13 +121,12 @@ async fn undeploy(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
 
 async fn assign(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let resource: Name = given.one("resource");
-    let mut all = Done::default();
-    for node in given.many::<Name>("node") {
-        let request =
-            AssignResource { resource: resource.clone(), node, diskless: given.flag("client"), pool: given.maybe("pool") };
-        all.notes.extend(session.client.assign_resource(request).await?.notes);
-    }
-    session.output.done(&all, &all.notes)
+    each(session, &given.many::<Name>("node"), async |node| {
+        let (diskless, pool) = (given.flag("client"), given.maybe("pool"));
+        let request = AssignResource { resource: resource.clone(), node: node.clone(), diskless, pool };
+        session.client.assign_resource(request).await
+    })
+    .await
 }
 
 async fn unassign(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
@@ -135,12 +134,11 @@ async fn unassign(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
     let nodes: Vec<Name> = given.many("node");
     let names: Vec<&str> = nodes.iter().map(Name::as_str).collect();
     session.confirm(format!("You are going to remove the replica of {resource} from {}.", names.join(", ")))?;
-    let mut all = Done::default();
-    for node in nodes {
-        let request = UnassignResource { resource: resource.clone(), node, force: given.flag("force") };
-        all.notes.extend(session.client.unassign_resource(request).await?.notes);
-    }
-    session.output.done(&all, &all.notes)
+    each(session, &nodes, async |node| {
+        let request = UnassignResource { resource: resource.clone(), node: node.clone(), force: given.flag("force") };
+        session.client.unassign_resource(request).await
+    })
+    .await
 }
 
 async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
@@ -149,5 +147,5 @@ async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let mut assignments = or_none(session.client.list_assignments(request).await)?;
     assignments.retain(|one| resources.is_empty() || resources.contains(&one.resource));
     assignments.retain(|one| nodes.is_empty() || nodes.contains(&one.node));
-    ASSIGNMENTS.print(&session.output, given, &assignments)
+    ASSIGNMENTS.print(&session.output, given, assignments)
 }

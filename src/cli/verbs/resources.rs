@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 use crate::api::state::ResourceState;
 use crate::api::{
     AddResource, AddVolume, ApiError, Code, Done, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
-    ResizeVolume, Resource, Service,
+    ResizeVolume, Service,
 };
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::lists::{LISTING, RESOURCES, VOLUMES};
 use crate::cli::output::Format;
 use crate::cli::session::Session;
-use crate::cli::size::{Size, human, kib};
+use crate::cli::size::{Size, kib};
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::cli::target::Target;
 use crate::cli::wait;
-use crate::units::{Name, VolumeId};
+use crate::units::{Name, VolumeId, human};
 
 use super::options::{RESOURCE_OPTIONS, values};
 
@@ -35,8 +35,8 @@ pub(super) const VERBS: &[Verb] = &[
         category: Category::Volumes,
         short: "Add a volume, and its resource if that is new",
         long: "A number alone counts GiB; units are k, m, g, t and p (KiB, MiB ...), and kB, MB ... in thousands. With --deploy, \
-               replicas are placed where space is, and the command waits until the volume can be used. Without it, a new resource \
-               has no replicas yet: `blkrep deploy-resource` or `blkrep assign-resource` make them.",
+               replicas are placed where space is. Without it, a new resource has no replicas yet: `blkrep deploy-resource` or \
+               `blkrep assign-resource` make them. Where there are replicas, the command waits until the volume can be used.",
         args: &[
             &[
                 Arg::place("name", Takes::Target, "The resource, and the volume's number when it shall not be the next one"),
@@ -77,6 +77,7 @@ pub(super) const VERBS: &[Verb] = &[
                attached anew), and then the file system is grown by its own tools. A volume cannot be made smaller.",
         args: &[&[
             Arg::place("name", Takes::Target, "The resource, or RES/VOL"),
+            Arg::optional_place("volume", Takes::Volume, "The volume's number"),
             Arg::place("size", Takes::Size, "Its new size"),
             Arg::flag("by", None, "The size is what is added"),
             Arg::option("wait", None, Takes::Number("SECONDS"), "How long to wait until all replicas have it").default("30"),
@@ -182,18 +183,19 @@ async fn add_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failu
     let added = session.client.add_volume(request).await?;
     let mut notes = Vec::new();
     if !added.nodes.is_empty() {
-        notes.extend(settle(session, &resource, patience).await);
+        notes.extend(settle(session, &resource, added.volume, patience).await);
     }
     session.output.done(&added, &notes)
 }
 
-/// Waits until a resource is well, or at least can be used and does not get better for a while. Returns what is not well.
-async fn settle(session: &Session<'_>, name: &Name, patience: Duration) -> Option<String> {
+/// Waits until a volume is made and its resource well, or can at least be used and does not get better for a while. Returns what is not
+/// well.
+async fn settle(session: &Session<'_>, name: &Name, added: VolumeId, patience: Duration) -> Option<String> {
     let (began, mut last) = (Instant::now(), None);
     let settled = wait::until(patience, async || {
-        let request = ListResources { resource: Some(name.clone()) };
-        let resources: Vec<Resource> = session.client.list_resources(request).await.ok()?;
-        let now = resources.into_iter().next()?;
+        let request = ListVolumes { resource: Some(name.clone()) };
+        let volumes = session.client.list_volumes(request).await.ok()?;
+        let now = volumes.into_iter().find(|volume| volume.volume.volume == added)?;
         let good = match now.state {
             ResourceState::Ok | ResourceState::Syncing => true,
             ResourceState::Degraded => began.elapsed() > LULL,
@@ -203,32 +205,36 @@ async fn settle(session: &Session<'_>, name: &Name, patience: Duration) -> Optio
         good.then_some(())
     });
     let settled = settled.await;
-    let last = last?;
+    let Some(last) = last else { return Some(format!("whether {name}/{added} can be used is not known yet")) };
     match last.state {
         ResourceState::Ok => None,
         state if settled.is_some() => Some(format!("{name} is {state} ({})", last.detail)),
-        state => Some(format!("{name} is {state} still; `blkrep status {name}` tells how far it is")),
+        state => Some(format!("{name}/{added} is {state} still; `blkrep status {name}` tells how far it is")),
     }
 }
 
 async fn remove_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    let target: Target = given.one("name");
-    let volume = match (target.volume, given.maybe::<VolumeId>("volume")) {
-        (Some(volume), None) | (None, Some(volume)) => volume,
-        (Some(_), Some(_)) => return Err(Failure::usage("the volume is named twice", "write RES/VOL or RES VOL")),
-        (None, None) => {
-            let hint = format!("write {0}/0 for its volume 0; `blkrep remove-resource {0}` removes all", target.resource);
-            return Err(Failure::usage("which volume of the resource shall be removed?", hint));
-        }
+    let (resource, volume) = target(given)?;
+    let Some(volume) = volume else {
+        let hint = format!("write {resource}/0 for its volume 0; `blkrep remove-resource {resource}` removes all");
+        return Err(Failure::usage("which volume of the resource shall be removed?", hint));
     };
-    let resource = target.resource;
     session.confirm(format!("You are going to remove the volume {resource}/{volume}.\nIts data is lost on every node."))?;
     let done = session.client.remove_volume(RemoveVolume { resource, volume, force: given.flag("force") }).await?;
     session.output.done(&done, &done.notes)
 }
 
-async fn resize_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+/// A resource and, if one was named, its volume, as `RES/VOL` or, as drbdmanage has it, `RES VOL`.
+fn target(given: Given<'_>) -> Result<(Name, Option<VolumeId>), Failure> {
     let Target { resource, volume } = given.one("name");
+    match (volume, given.maybe::<VolumeId>("volume")) {
+        (Some(_), Some(_)) => Err(Failure::usage("the volume is named twice", "write RES/VOL or RES VOL")),
+        (one, other) => Ok((resource, one.or(other))),
+    }
+}
+
+async fn resize_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let (resource, volume) = target(given)?;
     let volume = volume.unwrap_or(VolumeId(0));
     let patience = Duration::from_secs(given.one("wait"));
     let request = ResizeVolume { resource: resource.clone(), volume, bytes: given.one::<Size>("size").0, by: given.flag("by") };
@@ -249,7 +255,7 @@ async fn list_volumes(session: &Session<'_>, given: Given<'_>) -> Result<(), Fai
     let only: Vec<Name> = given.many("resources");
     let mut volumes = or_none(session.client.list_volumes(ListVolumes { resource: single(&only) }).await)?;
     volumes.retain(|volume| only.is_empty() || only.contains(&volume.resource));
-    VOLUMES.print(&session.output, given, &volumes)
+    VOLUMES.print(&session.output, given, volumes)
 }
 
 async fn add_resource(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
@@ -262,19 +268,55 @@ async fn remove_resource(session: &Session<'_>, given: Given<'_>) -> Result<(), 
     let names: Vec<&str> = resources.iter().map(Name::as_str).collect();
     session
         .confirm(format!("You are going to remove {} with all volumes.\nTheir data is lost on every node.", names.join(", ")))?;
-    let mut all = Done::default();
-    for resource in resources {
-        let done = session.client.remove_resource(RemoveResource { resource, force: given.flag("force") }).await?;
-        all.notes.extend(done.notes);
+    each(session, &resources, async |resource| {
+        session.client.remove_resource(RemoveResource { resource: resource.clone(), force: given.flag("force") }).await
+    })
+    .await
+}
+
+/// Does something for each of these names. A refusal is told, and does not keep the others from being done; in the end it is told what was.
+pub(super) async fn each(
+    session: &Session<'_>,
+    names: &[Name],
+    mut act: impl AsyncFnMut(&Name) -> Result<Done, ApiError>,
+) -> Result<(), Failure> {
+    let (mut all, mut done, mut failed) = (Done::default(), Vec::new(), Vec::new());
+    for name in names {
+        match act(name).await {
+            Ok(one) => {
+                all.notes.extend(one.notes);
+                done.push(name.as_str());
+            }
+            // Nobody else will be reached, either; of one alone there is no more to tell.
+            Err(error) if names.len() == 1 || matches!(error.code, Code::Unreachable | Code::TimedOut) => failed.push(error),
+            Err(error) => {
+                session.output.failed(&error.clone().into());
+                failed.push(error);
+                continue;
+            }
+        }
+        if !failed.is_empty() {
+            break;
+        }
     }
-    session.output.done(&all, &all.notes)
+    match failed.pop() {
+        None => session.output.done(&all, &all.notes),
+        Some(error) if done.is_empty() && failed.is_empty() => Err(error.into()),
+        Some(_) => {
+            let left: Vec<&str> = names.iter().map(Name::as_str).filter(|name| !done.contains(name)).collect();
+            let what = if done.is_empty() { "none".to_owned() } else { done.join(", ") };
+            Err(ApiError::new(Code::BadRequest, format_args!("done: {what}; not done: {}", left.join(", ")))
+                .hint("the reasons are above")
+                .into())
+        }
+    }
 }
 
 async fn list_resources(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let only: Vec<Name> = given.many("resources");
     let mut resources = or_none(session.client.list_resources(ListResources { resource: single(&only) }).await)?;
     resources.retain(|resource| only.is_empty() || only.contains(&resource.name));
-    RESOURCES.print(&session.output, given, &resources)
+    RESOURCES.print(&session.output, given, resources)
 }
 
 /// Of a name that there is not, a list tells nothing, as drbdmanage's do: scripts wait for that after a removal.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::units::{Authority, ClusterId, Name, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
+use crate::units::{Authority, ClusterId, Name, NodeId, PoolKind, Record, RecordId, ReplicaId, ResourceId, VolumeId};
 
 const GIB: u64 = 1 << 30;
 const NOW: u64 = 1_000_000;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use tempfile::TempDir;
 
 use super::*;
-use crate::cluster::{Certificate, DeployCount, NodeKind, Placement, PoolKind, PoolReport, Ports, Refusal, Seed, TokenHash};
-use crate::units::{ClusterId, Name, RecordId};
+use crate::cluster::{Certificate, DeployCount, NodeKind, Placement, PoolReport, Ports, Refusal, Seed, TokenHash};
+use crate::units::{ClusterId, Name, PoolKind, RecordId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

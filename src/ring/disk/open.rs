@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
 use super::layout::Layout;
 use super::{Backing, Segment, holder};
 use crate::ring::{PAGE, os};
+use crate::units::{human, human_up};
 
 /// How a disk is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ pub enum DiskError {
     #[error("{0} is neither a file nor a block device")]
     NotStorage(PathBuf),
     /// A file is shorter than its segment.
-    #[error("{path} has {bytes} bytes, but {needed} are needed; extend it")]
+    #[error("{path} has {}, but {} are needed; extend it", human(*bytes), human_up(*needed))]
     TooShort {
         /// The file.
         path: PathBuf,
@@ -60,7 +61,7 @@ pub enum DiskError {
         needed: u64,
     },
     /// The segments together are too small.
-    #[error("the storage has {bytes} bytes, but the volume has {needed}; extend it")]
+    #[error("the storage has {}, but the volume has {}; extend it", human(*bytes), human_up(*needed))]
     TooSmall {
         /// What the segments add up to.
         bytes: u64,

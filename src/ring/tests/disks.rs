@@ -191,8 +191,8 @@ fn what_cannot_be_a_disk_is_refused() {
     let path = file(folder.path(), "volume", 4);
     let refused = |segment, blocks| OpenDisk::open(&Backing { segments: vec![segment] }, &options(blocks)).unwrap_err();
     let says = |error: DiskError, what: &str| assert!(error.to_string().contains(what), "{error}");
-    says(refused(segment(&path, 0, 4, true), 5), "has 16384 bytes, but the volume has 20480; extend it");
-    says(refused(segment(&path, 1, 4, true), 4), "has 16384 bytes, but 20480 are needed");
+    says(refused(segment(&path, 0, 4, true), 5), "has 16 KiB, but the volume has 20 KiB; extend it");
+    says(refused(segment(&path, 1, 4, true), 4), "has 16 KiB, but 20 KiB are needed");
     says(refused(Segment { start: 512, ..segment(&path, 0, 1, true) }, 1), "are not whole blocks");
     says(refused(Segment { start: u64::MAX - 4095, ..segment(&path, 0, 2, true) }, 1), "are not whole blocks");
     says(refused(segment(&folder.path().join("none"), 0, 1, true), 1), "No such file");
