@@ -1,15 +1,16 @@
 //! The lists of snapshots and schedules, as [`lists`](super::lists) are.
 
 use super::lists::List;
-use super::size::human;
 use super::span::written;
 use super::table::{Cell, Table, left, right};
 use crate::api::state::Level;
 use crate::api::{Snapshot, SnapshotSchedule, SnapshotState};
+use crate::units::human;
 
 /// The list of snapshots.
 pub(super) const SNAPSHOTS: List<Snapshot> = List {
     empty: "Snapshot list is empty",
+    order: |one| vec![one.resource.to_string(), one.created.to_string(), one.name.to_string()],
     csv: |one| format!("{},{}", one.resource, one.name),
     table: |snapshots| {
         let titles = [left("Resource"), left("Name"), left("Taken"), right("Size"), left("Nodes"), left("By"), right("State")];
@@ -34,6 +35,7 @@ pub(super) const SNAPSHOTS: List<Snapshot> = List {
 /// The list of the parts of snapshots: of each one node.
 pub(super) const SNAPSHOT_PARTS: List<Snapshot> = List {
     empty: "Snapshot assignment list is empty",
+    order: |one| vec![one.resource.to_string(), one.created.to_string(), one.name.to_string(), format!("{:?}", one.nodes)],
     csv: |one| {
         let flags = if one.state == SnapshotState::Ok { "deploy" } else { "" };
         one.nodes.iter().map(|node| format!("{},{},{node},{flags},deploy", one.resource, one.name)).collect()
@@ -53,6 +55,7 @@ pub(super) const SNAPSHOT_PARTS: List<Snapshot> = List {
 /// The list of schedules.
 pub(super) const SCHEDULES: List<SnapshotSchedule> = List {
     empty: "No schedules defined",
+    order: |one| vec![one.resource.to_string()],
     csv: |one| {
         let last = one.last.map(|last| last.to_string()).unwrap_or_default();
         format!("{},{},{},{last},{}", one.resource, one.every, one.keep, one.next)

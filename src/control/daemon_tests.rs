@@ -14,7 +14,7 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn volume(resource: &str, bytes: u64, deploy: u32) -> AddVolume {
+pub(super) fn volume(resource: &str, bytes: u64, deploy: u32) -> AddVolume {
     AddVolume {
         resource: name(resource),
         volume: None,

@@ -21,7 +21,8 @@ use tokio::time::sleep;
 use super::consensus::ProposeError;
 use super::node::{Node, PATIENCE};
 use crate::cluster::{Cluster, Command};
-use crate::units::ResourceId;
+use crate::runtime::Clients;
+use crate::units::{ResourceId, VolumeId};
 
 /// What a node that decides about a removal asks another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub enum HoldRequest {
         decision: u64,
         /// How long the decision may take.
         patience: Duration,
+        /// The volume that is to be taken away, whose clients alone count; absent: everything.
+        #[serde(default)]
+        volume: Option<VolumeId>,
     },
     /// Nothing comes of it.
     Release {
@@ -56,19 +60,19 @@ pub struct Holds {
 struct State {
     /// The round in which each decision holds its resource.
     held: BTreeMap<(ResourceId, u64), u64>,
-    entering: BTreeMap<ResourceId, usize>,
+    entering: Clients,
 }
 
 /// A client that is being attached: until the data plane counts it, this does.
 #[derive(Debug)]
 pub struct Entering<'a> {
     holds: &'a Holds,
-    resource: ResourceId,
+    volume: (ResourceId, VolumeId),
 }
 
 impl Holds {
-    /// Lets a client of `resource` try to attach; `None` while the resource is held, as far as `model` knows.
-    pub fn enter(&self, resource: ResourceId, model: &Cluster) -> Option<Entering<'_>> {
+    /// Lets a client of a volume try to attach; `None` while its resource is held, as far as `model` knows.
+    pub fn enter(&self, resource: ResourceId, volume: VolumeId, model: &Cluster) -> Option<Entering<'_>> {
         let mut state = self.lock();
         // A model that lags behind has an older round, which ends no hold.
         let present = model.resources.get(&resource).map_or(0, |resource| resource.round);
@@ -76,14 +80,16 @@ impl Holds {
         if of_resource.map(|(_, &round)| round).any(|round| round >= present) {
             return None;
         }
-        *state.entering.entry(resource).or_default() += 1;
-        Some(Entering { holds: self, resource })
+        let volume = (resource, volume);
+        *state.entering.entry(volume).or_default() += 1;
+        Some(Entering { holds: self, volume })
     }
 
-    fn hold(&self, resource: ResourceId, round: u64, decision: u64) -> usize {
+    /// Holds a resource, and counts who is on the way to it, or to the one volume.
+    fn hold(&self, resource: ResourceId, volume: Option<VolumeId>, round: u64, decision: u64) -> usize {
         let mut state = self.lock();
         state.held.insert((resource, decision), round);
-        state.entering.get(&resource).copied().unwrap_or(0)
+        count(&state.entering, resource, volume)
     }
 
     fn release(&self, resource: ResourceId, decision: u64) {
@@ -102,23 +108,29 @@ impl Holds {
 impl Drop for Entering<'_> {
     fn drop(&mut self) {
         let mut state = self.holds.lock();
-        match state.entering.get_mut(&self.resource) {
+        match state.entering.get_mut(&self.volume) {
             Some(count) if *count > 1 => *count -= 1,
-            _ => drop(state.entering.remove(&self.resource)),
+            _ => drop(state.entering.remove(&self.volume)),
         }
     }
+}
+
+/// The clients of a resource, or of one of its volumes.
+fn count(clients: &Clients, resource: ResourceId, volume: Option<VolumeId>) -> usize {
+    let of_resource = clients.range((resource, VolumeId(0))..=(resource, VolumeId(u16::MAX)));
+    of_resource.filter(|((_, id), _)| volume.is_none_or(|volume| volume == *id)).map(|(_, count)| count).sum()
 }
 
 /// Answers a request on this node: the number of clients, 0 for a release.
 pub async fn answer(node: &Arc<Node>, request: HoldRequest) -> Result<usize, String> {
     match request {
-        HoldRequest::Hold { resource, round, decision, patience } => {
-            let entering = node.holds.hold(resource, round, decision);
+        HoldRequest::Hold { resource, round, decision, patience, volume } => {
+            let entering = node.holds.hold(resource, volume, round, decision);
             let node = node.clone();
             // After those that are entering were counted: one of them is counted twice rather than not at all.
             let clients = node.plane.clients().await.map_err(|error| error.to_string());
             tokio::spawn(async move { expire(&node, resource, round, decision, patience).await });
-            Ok(entering + clients?.get(&resource).copied().unwrap_or(0))
+            Ok(entering + count(&clients?, resource, volume))
         }
         HoldRequest::Release { resource, decision } => {
             node.holds.release(resource, decision);
@@ -155,28 +167,37 @@ mod tests {
     use crate::control::testing::model_with;
 
     const WEB: ResourceId = ResourceId(1);
+    const FIRST: VolumeId = VolumeId(0);
 
     #[test]
     fn a_hold_keeps_clients_out_for_its_round_and_counts_those_on_their_way() {
         let holds = Holds::default();
-        let entering = holds.enter(WEB, &model_with(WEB, 3)).unwrap();
-        assert_eq!(holds.hold(WEB, 3, 7), 1, "the one that is on its way");
+        let entering = holds.enter(WEB, FIRST, &model_with(WEB, 3)).unwrap();
+        assert_eq!(holds.hold(WEB, None, 3, 7), 1, "the one that is on its way");
         drop(entering);
-        assert!(holds.enter(WEB, &model_with(WEB, 3)).is_none());
-        assert!(holds.enter(WEB, &model_with(WEB, 2)).is_none(), "a model that lags behind ends no hold");
-        assert!(holds.enter(ResourceId(2), &model_with(WEB, 3)).is_some(), "others are not held");
-        assert!(holds.enter(WEB, &model_with(WEB, 4)).is_some(), "the round is over");
-        assert_eq!(holds.hold(WEB, 4, 8), 0, "nobody is on his way any more");
+        assert!(holds.enter(WEB, FIRST, &model_with(WEB, 3)).is_none());
+        assert!(holds.enter(WEB, FIRST, &model_with(WEB, 2)).is_none(), "a model that lags behind ends no hold");
+        assert!(holds.enter(ResourceId(2), FIRST, &model_with(WEB, 3)).is_some(), "others are not held");
+        assert!(holds.enter(WEB, FIRST, &model_with(WEB, 4)).is_some(), "the round is over");
+        assert_eq!(holds.hold(WEB, None, 4, 8), 0, "nobody is on his way any more");
+    }
+
+    #[test]
+    fn for_a_volume_its_own_clients_count() {
+        let holds = Holds::default();
+        let _entering = holds.enter(WEB, VolumeId(1), &model_with(WEB, 3)).unwrap();
+        let count = |volume| holds.hold(WEB, volume, 3, 7);
+        assert_eq!((count(Some(VolumeId(1))), count(Some(FIRST)), count(None)), (1, 0, 1));
     }
 
     #[test]
     fn each_decision_ends_its_own_hold() {
         let holds = Holds::default();
-        holds.hold(WEB, 3, 7);
-        holds.hold(WEB, 3, 8);
+        holds.hold(WEB, None, 3, 7);
+        holds.hold(WEB, None, 3, 8);
         holds.release(WEB, 7);
-        assert!(holds.enter(WEB, &model_with(WEB, 3)).is_none());
+        assert!(holds.enter(WEB, FIRST, &model_with(WEB, 3)).is_none());
         holds.release(WEB, 8);
-        assert!(holds.enter(WEB, &model_with(WEB, 3)).is_some());
+        assert!(holds.enter(WEB, FIRST, &model_with(WEB, 3)).is_some());
     }
 }

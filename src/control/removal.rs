@@ -6,32 +6,33 @@ use super::consensus::ProposeError;
 use super::local;
 use super::node::{Node, PATIENCE};
 use super::status::{self, Reports};
-use super::unused::Unused;
+use super::unused::{Part, Unused};
 use crate::api::{ApiError, Done, RemoveNode, UnassignResource};
 use crate::cluster::{Cluster, Command, Refusal, Resource};
 use crate::units::{Authority, DiskState, Name, NodeId};
 
-/// Has the cluster take a command that takes something away from a resource, on all its nodes or on the one `at`; unless forced, only
-/// when nobody uses it there.
-pub async fn take(node: &Arc<Node>, name: &Name, at: Option<NodeId>, force: bool, command: Command) -> Result<Done, ApiError> {
+/// Has the cluster take a command that takes something away from a resource, the part that is told; unless forced, only
+/// when nobody uses that.
+pub async fn take(node: &Arc<Node>, name: &Name, part: Part, force: bool, command: Command) -> Result<Done, ApiError> {
     let mut attempts = 0;
     loop {
         let model = node.consensus.read(PATIENCE).await?;
         let resource = model.resource_named(name)?;
         if force {
             let reports = status::gather(node, &model, Some(resource.id)).await;
-            let concerned = resource.assignments.keys().copied().filter(|id| at.is_none_or(|at| at == *id));
+            let concerned = resource.assignments.keys().copied().filter(|id| part.at.is_none_or(|at| at == *id));
             let away = concerned.filter(|id| !reports.contains_key(id));
             node.consensus.propose(command, PATIENCE).await?;
             return Ok(told(&model, away));
         }
-        refuse_snapshots(resource, at, &command)?;
-        let unused = Unused::verify(node, &model, resource, at).await?;
+        refuse_snapshots(resource, part.at, &command)?;
+        let unused = Unused::verify(node, &model, resource, part).await?;
         let away = unused.away.clone();
         attempts += 1;
         match Unused::settle(&[unused], node, command.clone()).await {
             Ok(()) => return Ok(told(&model, away.into_iter())),
-            Err(ProposeError::Refused(Refusal::Overtaken(_))) if attempts < ATTEMPTS => {}
+            // One that is gone by now is told by its name in the next round.
+            Err(ProposeError::Refused(Refusal::Overtaken(_) | Refusal::NoSuchResource(_))) if attempts < ATTEMPTS => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -48,7 +49,7 @@ pub async fn unassign(node: &Arc<Node>, asked: UnassignResource) -> Result<Done,
         refuse_last(&model, &reports, present, at)?;
     }
     let command = Command::Unassign { resource: resource.clone(), node: from, force, seed: local::random_seed() };
-    take(node, &resource, Some(at), force, command).await
+    take(node, &resource, Part { at: Some(at), volume: None }, force, command).await
 }
 
 /// Takes a node out of the cluster.
@@ -67,7 +68,7 @@ pub async fn remove_node(node: &Arc<Node>, asked: RemoveNode) -> Result<Done, Ap
     held.iter().try_for_each(|resource| refuse_last(&model, &reports, resource, at))?;
     let mut unused = Vec::new();
     for resource in &held {
-        match Unused::verify(node, &model, resource, Some(at)).await {
+        match Unused::verify(node, &model, resource, Part { at: Some(at), volume: None }).await {
             Ok(one) => unused.push(one),
             Err(refusal) => {
                 Unused::release_all(&unused, node).await;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::consensus::ProposeError;
+use super::daemon_tests::volume;
 use super::handover_tests::{negotiate, wish, with_volume};
 use super::holds::{self, HoldRequest};
 use super::testing::{TestNode, eventually};
-use super::unused::Unused;
+use super::unused::{Part, Unused};
 use crate::api::{
-    ApiError, Code, DeployResource, Relative, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource,
+    AddVolume, ApiError, Code, DeployResource, Relative, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource,
     UndeployResource,
 };
 use crate::cluster::{Command, Refusal, Resource};
@@ -39,7 +40,7 @@ async fn remove(node: &TestNode, force: bool) -> Result<crate::api::Done, ApiErr
 async fn verify(node: &TestNode) -> Unused {
     let node = &node.daemon.as_ref().unwrap().node;
     let model = node.consensus.read(Duration::from_secs(5)).await.unwrap();
-    Unused::verify(node, &model, model.resource_named(&web()).unwrap(), None).await.unwrap()
+    Unused::verify(node, &model, model.resource_named(&web()).unwrap(), Part::default()).await.unwrap()
 }
 
 async fn settle(node: &TestNode, unused: Unused) -> Result<(), ProposeError> {
@@ -68,6 +69,10 @@ async fn a_client_that_no_status_shows_keeps_everything_where_it_is() {
         api.remove_node(RemoveNode { node: second, force: false }).await.unwrap_err(),
         nodes[1].client().shutdown(crate::api::Shutdown { force: false }).await.unwrap_err(),
     ];
+    let (resource, force) = (web(), false);
+    let other = AddVolume { volume: Some(VolumeId(1)), ..volume("web", 8 << 20, 2) };
+    api.add_volume(other).await.unwrap();
+    api.remove_volume(RemoveVolume { resource, volume: VolumeId(1), force }).await.expect("nobody uses that one");
     for refusal in refusals {
         assert_eq!(refusal.code, Code::InUse, "{refusal:?}");
         assert!(refusal.message.contains("client"), "{refusal:?}");
@@ -112,6 +117,7 @@ async fn a_decision_that_nobody_ends_is_made_void_before_a_client_is_let_in() {
         round: resource(&nodes[1]).round,
         decision: 1,
         patience: Duration::ZERO,
+        volume: None,
     };
     assert_eq!(holds::answer(&nodes[1].daemon.as_ref().unwrap().node, request).await, Ok(0));
     attach(&nodes[1]).await.unwrap().unwrap();

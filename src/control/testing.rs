@@ -14,14 +14,14 @@ use super::daemon::{Daemon, Plane, PlaneFactory, PlaneSetup};
 use super::replica::{FormatMaker, ReplicaMaker};
 use super::setup::Control;
 use crate::api::setup::{InitOptions, JoinOptions, Listen, NbdChoice, NodeOptions, PoolChoice, Root, Setup};
-use crate::api::{AddNode, ApiError, Client, JoinTicket, PoolKind, Service};
+use crate::api::{AddNode, ApiError, Client, JoinTicket, Service};
 use crate::cluster::{Certificate, Cluster, Command, NodeKind, Ports};
 use crate::engine::{Connection, PeerStatus, ResourceStatus, VolumeStatus};
 use crate::runtime::{
-    Answer, ClientSocket, DataPlane, Held, HoldId, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
+    Answer, ClientSocket, Clients, DataPlane, Held, HoldId, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
     ResourceSettings, ResourceSpec, Ticket,
 };
-use crate::units::{ClusterId, DiskState, ResourceId, Role, VolumeId};
+use crate::units::{ClusterId, DiskState, PoolKind, ResourceId, Role, VolumeId};
 
 /// A data plane that notes what it is asked and reports every replica as what its metadata says.
 pub(super) struct FakePlane {
@@ -36,7 +36,7 @@ struct State {
     disks: BTreeMap<ResourceId, BTreeSet<VolumeId>>,
     links: Vec<PeerLink>,
     clients: Vec<ClientSocket>,
-    attached: BTreeMap<ResourceId, Arc<()>>,
+    attached: BTreeMap<(ResourceId, VolumeId), Arc<()>>,
     exports: Vec<OpenExport>,
     answers: Vec<(ResourceId, Ticket, Answer)>,
     refuse_open: Option<String>,
@@ -118,7 +118,7 @@ impl DataPlane for FakePlane {
     fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, _: bool) -> Reply<OpenExport> {
         let mut state = self.state();
         let bytes = state.open.get(&resource).and_then(|spec| spec.settings.volumes.get(&volume)).copied();
-        let mut attachment = || Box::new(state.attached.entry(resource).or_default().clone());
+        let mut attachment = || Box::new(state.attached.entry((resource, volume)).or_default().clone());
         let export = bytes.map(|bytes| OpenExport { resource, volume, bytes, read_only, attachment: attachment() });
         reply(export.ok_or(PlaneError::NotOpen(resource)))
     }
@@ -156,7 +156,7 @@ impl DataPlane for FakePlane {
         self.state().open.values().map(status_of).collect()
     }
 
-    fn clients(&self) -> Reply<BTreeMap<ResourceId, usize>> {
+    fn clients(&self) -> Reply<Clients> {
         let state = self.state();
         let counted = state.attached.iter().map(|(&id, attached)| (id, Arc::strong_count(attached) - 1));
         reply(Ok(counted.filter(|(_, count)| *count > 0).collect()))

@@ -18,7 +18,16 @@ use super::net::Service;
 use super::node::{self, Node};
 use crate::api::{ApiError, Code};
 use crate::cluster::{self, Cluster, Command, Resource};
-use crate::units::{NodeId, ResourceId};
+use crate::units::{NodeId, ResourceId, VolumeId};
+
+/// What is to be taken away of a resource, whose users are asked for; everything by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part {
+    /// What the one node has of it.
+    pub at: Option<NodeId>,
+    /// The one volume.
+    pub volume: Option<VolumeId>,
+}
 
 /// A resource that nobody uses, held on every node that could be asked, until it is settled or released or, in the end, until the nodes ask the
 /// cluster.
@@ -33,16 +42,16 @@ pub struct Unused {
 }
 
 impl Unused {
-    /// Makes sure that nobody uses a resource, on any node or on the one `at`.
+    /// Makes sure that nobody uses that part of a resource.
     ///
     /// # Errors
     ///
     /// Who uses it, or which node does not answer; then nothing is held any more.
-    pub async fn verify(node: &Arc<Node>, model: &Cluster, resource: &Resource, at: Option<NodeId>) -> Result<Self, ApiError> {
-        let mut unused = Self::of(model, resource, at);
-        let answers = unused.ask(node).await;
+    pub async fn verify(node: &Arc<Node>, model: &Cluster, resource: &Resource, part: Part) -> Result<Self, ApiError> {
+        let mut unused = Self::of(model, resource, part.at);
+        let answers = unused.ask(node, part.volume).await;
         let used = answers.iter().find_map(|(id, answer)| match answer {
-            Answer::Clients(clients) if *clients > 0 => Some(in_use(model, resource, *id, *clients)),
+            Answer::Clients(clients) if *clients > 0 => Some(in_use(model, resource, part.volume, *id, *clients)),
             _ => None,
         });
         let silent = || {
@@ -66,7 +75,7 @@ impl Unused {
     /// Asks who uses a resource, and holds it on every node: also answers the nodes that have clients, or may have some.
     pub async fn look(node: &Arc<Node>, model: &Cluster, resource: &Resource) -> (Self, BTreeSet<NodeId>) {
         let unused = Self::of(model, resource, None);
-        let answers = unused.ask(node).await;
+        let answers = unused.ask(node, None).await;
         let used = answers.into_iter().filter(|(_, answer)| !matches!(answer, Answer::Clients(0) | Answer::Away));
         (unused, used.map(|(id, _)| id).collect())
     }
@@ -103,9 +112,9 @@ impl Unused {
         self.tell(node, request).await;
     }
 
-    async fn ask(&self, node: &Arc<Node>) -> Vec<(NodeId, Answer)> {
+    async fn ask(&self, node: &Arc<Node>, volume: Option<VolumeId>) -> Vec<(NodeId, Answer)> {
         let (resource, round, decision) = (self.resource, self.round, self.decision);
-        self.tell(node, HoldRequest::Hold { resource, round, decision, patience: HOLD }).await
+        self.tell(node, HoldRequest::Hold { resource, round, decision, patience: HOLD, volume }).await
     }
 
     async fn tell(&self, node: &Arc<Node>, request: HoldRequest) -> Vec<(NodeId, Answer)> {
@@ -151,9 +160,10 @@ async fn tell(node: &Arc<Node>, peer: &cluster::Node, request: HoldRequest) -> A
     }
 }
 
-fn in_use(model: &Cluster, resource: &Resource, node: NodeId, clients: usize) -> ApiError {
+fn in_use(model: &Cluster, resource: &Resource, volume: Option<VolumeId>, node: NodeId, clients: usize) -> ApiError {
     let (resource, node) = (&resource.name, model.node_name(node));
-    ApiError::new(Code::InUse, format_args!("resource '{resource}' is in use: {clients} client(s) on node '{node}'"))
+    let what = volume.map_or_else(|| format!("resource '{resource}'"), |volume| format!("volume {volume} of '{resource}'"));
+    ApiError::new(Code::InUse, format_args!("{what} is in use: {clients} client(s) on node '{node}'"))
         .hint("unmount it and disconnect its clients first, or cut them off with --force")
 }
 

@@ -1,6 +1,5 @@
 //! The data plane as the control plane sees it: a handle that knows which shard has what.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -20,7 +19,7 @@ use super::inbox::{Mailbox, Opening, ReplyTo, Request};
 use super::io::Io;
 use super::memory::{LEAST, Memory};
 use super::plane::{
-    Answer, ClientSocket, DataPlane, Held, HoldId, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
+    Answer, ClientSocket, Clients, DataPlane, Held, HoldId, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
     ResourceSettings, ResourceSpec, Ticket, lane_of,
 };
 use super::shard::{Events, Granted, Shard};
@@ -198,10 +197,10 @@ impl DataPlane for Plane {
         all
     }
 
-    fn clients(&self) -> Reply<BTreeMap<ResourceId, usize>> {
+    fn clients(&self) -> Reply<Clients> {
         let asked: Vec<_> = self.shards.iter().map(|shard| ask(&shard.mailbox, Request::Clients)).collect();
         Box::pin(async move {
-            let mut all = BTreeMap::new();
+            let mut all = Clients::new();
             for answer in asked {
                 all.extend(answer.await?);
             }

@@ -11,7 +11,7 @@ use crate::format::Loaded;
 use crate::ring::{OpenDisk, Waker};
 use crate::units::{Name, ResourceId, VolumeId};
 
-use super::plane::{ClientSocket, OpenExport, PeerLink, PlaneError};
+use super::plane::{ClientSocket, Clients, OpenExport, PeerLink, PlaneError};
 use super::slab::Key;
 
 /// Where an answer goes. Nobody may be waiting for it any more.
@@ -43,7 +43,7 @@ pub(super) enum Request {
     /// How a resource is at this moment.
     Look { resource: ResourceId, reply: ReplyTo<ResourceStatus> },
     /// Count the clients of every resource that has any.
-    Clients(ReplyTo<BTreeMap<ResourceId, usize>>),
+    Clients(ReplyTo<Clients>),
     /// A connection to a peer.
     Link(Box<PeerLink>),
     /// The authority's answer.

@@ -38,7 +38,7 @@ mod stream;
 pub use counters::Counters;
 pub use host::{Plane, PlaneOptions, PlaneStartError};
 pub use plane::{
-    Answer, Backing, ClientSocket, DataPlane, Held, HoldId, LANES, Lane, OnNoQuorum, OpenExport, Peer, PeerLink, PlaneError,
+    Answer, Backing, ClientSocket, Clients, DataPlane, Held, HoldId, LANES, Lane, OnNoQuorum, OpenExport, Peer, PeerLink, PlaneError,
     PlaneEvent, ReplicaStorage, Reply, ResourceSettings, ResourceSpec, Segment, Socket, Ticket, Timeouts, lane_of,
 };
 

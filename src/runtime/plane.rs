@@ -78,13 +78,16 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Every open resource as it was a moment ago (at most 100 ms). Never waits for a shard.
     fn status(&self) -> Vec<ResourceStatus>;
 
-    /// How many clients each resource has now that has any: those that are served, and those that were granted an attachment or
+    /// How many clients each volume has now that has any: those that are served, and those that were granted an attachment or
     /// wait for one. Unlike [`status`](Self::status) this asks the shards: an attachment that was asked for before is counted.
-    fn clients(&self) -> Reply<BTreeMap<ResourceId, usize>>;
+    fn clients(&self) -> Reply<Clients>;
 
     /// Closes every resource as [`close`](Self::close) with `force`, then every connection, and ends the shards.
     fn shutdown(&self) -> Reply<()>;
 }
+
+/// How many clients volumes have.
+pub type Clients = BTreeMap<(ResourceId, VolumeId), usize>;
 
 /// What the data plane asks of the control plane.
 #[derive(Debug)]

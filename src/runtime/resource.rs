@@ -56,9 +56,9 @@ pub(super) enum Attachment {
     /// The engine is asked.
     Asking { volume: VolumeId, read_only: bool, reply: ReplyTo<OpenExport> },
     /// It was granted; the client is on its way.
-    Granted,
+    Granted(VolumeId),
     /// The client is connected.
-    Connected(Key),
+    Connected(VolumeId, Key),
 }
 
 /// The part of a status whose change an operator wants to hear of.
@@ -100,8 +100,15 @@ impl Attachment {
     /// The connection, when there is one.
     pub(super) fn connection(&self) -> Option<Key> {
         match self {
-            Self::Connected(key) => Some(*key),
+            Self::Connected(_, key) => Some(*key),
             _ => None,
+        }
+    }
+
+    /// The volume that it is of.
+    pub(super) fn volume(&self) -> VolumeId {
+        match self {
+            Self::Asking { volume, .. } | Self::Granted(volume) | Self::Connected(volume, _) => *volume,
         }
     }
 }

@@ -213,7 +213,7 @@ async fn all(session: &Session<'_>, given: Given<'_>) -> Result<Vec<Snapshot>, F
 }
 
 async fn list(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    SNAPSHOTS.print(&session.output, given, &all(session, given).await?)
+    SNAPSHOTS.print(&session.output, given, all(session, given).await?)
 }
 
 async fn list_parts(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
@@ -223,7 +223,7 @@ async fn list_parts(session: &Session<'_>, given: Given<'_>) -> Result<(), Failu
         let wanted = snapshot.nodes.iter().filter(|node| only.is_empty() || only.contains(node));
         parts.extend(wanted.map(|node| Snapshot { nodes: vec![node.clone()], ..snapshot.clone() }));
     }
-    SNAPSHOT_PARTS.print(&session.output, given, &parts)
+    SNAPSHOT_PARTS.print(&session.output, given, parts)
 }
 
 async fn remove(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
@@ -281,5 +281,5 @@ async fn schedule(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure
 }
 
 async fn list_schedules(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
-    SCHEDULES.print(&session.output, given, &session.client.list_schedules(ListSchedules {}).await?)
+    SCHEDULES.print(&session.output, given, session.client.list_schedules(ListSchedules {}).await?)
 }

@@ -21,6 +21,7 @@ use self::take::Wanted;
 use super::local;
 use super::node::{Node, PATIENCE};
 use super::removal;
+use super::unused::Part;
 use crate::api::{
     self, AddSnapshot, ApiError, CloneResource, Code, Done, ListSnapshots, Placement, RemoveSnapshot, RestoreSnapshot,
     RollbackSnapshot, ScheduleSnapshots, SnapshotSchedule, TakenSnapshot, VolumeInfo,
@@ -55,7 +56,7 @@ pub fn list(node: &Node, asked: &ListSnapshots) -> Result<Vec<api::Snapshot>, Ap
 }
 
 fn shown(model: &Cluster, resource: &Resource, name: &Name, snapshot: &Snapshot) -> api::Snapshot {
-    let volume = |(&volume, &bytes): (&VolumeId, &u64)| VolumeInfo { volume, bytes, minor: None };
+    let volume = |(&volume, &bytes): (&VolumeId, &u64)| VolumeInfo { volume, bytes, making: false, minor: None };
     api::Snapshot {
         resource: resource.name.clone(),
         name: name.clone(),
@@ -91,7 +92,7 @@ pub async fn roll_back(node: &Arc<Node>, asked: RollbackSnapshot) -> Result<Done
     let RollbackSnapshot { resource, snapshot } = asked;
     node.consensus.read(PATIENCE).await?.resource_named(&resource)?.snapshot(&snapshot)?;
     let command = Command::RollBack { resource: resource.clone(), snapshot, seed: local::random_seed() };
-    removal::take(node, &resource, None, false, command).await
+    removal::take(node, &resource, Part::default(), false, command).await
 }
 
 /// Makes a resource that has what another has at this moment. The snapshot that it is made of goes when the last replica is there.

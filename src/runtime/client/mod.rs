@@ -111,7 +111,7 @@ impl Shard {
         };
         tracing::debug!(client = %client.name, "connected");
         let key = self.clients.insert(client);
-        *attachment = Attachment::Connected(key);
+        *attachment = Attachment::Connected(attachment.volume(), key);
         self.serve_client(key);
         self.speak(key);
     }

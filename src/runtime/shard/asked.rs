@@ -10,7 +10,7 @@ use super::Shard;
 use crate::runtime::Engine;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::inbox::{OpenDisks, Opening, ReplyTo, Request};
-use crate::runtime::plane::{OpenExport, PlaneError, lane_of};
+use crate::runtime::plane::{Clients, OpenExport, PlaneError, lane_of};
 use crate::runtime::resource::{Attachment, Disks, Resource};
 use crate::runtime::slab::Key;
 
@@ -160,9 +160,14 @@ impl Shard {
         self.feed(key, if alone { Event::AttachAlone(client) } else { Event::Attach(client) });
     }
 
-    fn count_clients(&self) -> BTreeMap<ResourceId, usize> {
-        let counted = self.resources.iter().map(|(_, resource)| (resource.id, resource.in_use()));
-        counted.filter(|(_, clients)| *clients > 0).collect()
+    fn count_clients(&self) -> Clients {
+        let mut all = Clients::new();
+        for (_, resource) in self.resources.iter() {
+            for attachment in resource.clients.values() {
+                *all.entry((resource.id, attachment.volume())).or_default() += 1;
+            }
+        }
+        all
     }
 
     fn shut_down(&mut self, reply: ReplyTo<()>) {

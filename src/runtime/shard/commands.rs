@@ -104,7 +104,8 @@ impl Shard {
         if !matches!(attachment, Attachment::Asking { .. }) {
             return;
         }
-        let Attachment::Asking { volume, read_only, reply } = std::mem::replace(attachment, Attachment::Granted) else { return };
+        let granted = Attachment::Granted(attachment.volume());
+        let Attachment::Asking { volume, read_only, reply } = std::mem::replace(attachment, granted) else { return };
         let answer = match (result, resource.engine.volume_bytes(volume)) {
             (Ok(()), Some(bytes)) => {
                 let attachment = Box::new(Granted { mailbox: self.mailbox.clone(), resource: key, client: Some(client) });
