@@ -17,13 +17,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use self::hello::GreetError;
-use super::net::dial;
+use super::net::{Strangers, dial};
 use super::node::Node;
 use super::tls::{Purpose, TlsError};
 use crate::cluster::Cluster;
@@ -112,10 +111,9 @@ impl Dialler {
 /// Takes links from nodes with smaller ids, until it is dropped.
 pub async fn serve(listener: TcpListener, node: Arc<Node>) -> Result<(), TlsError> {
     let acceptor = TlsAcceptor::from(node.gate.tls.server(&[Purpose::Replication])?);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let strangers = Strangers::new(HANDSHAKES);
     let mut guests = JoinSet::new();
     loop {
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return Ok(()) };
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -126,9 +124,13 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) -> Result<(), TlsErro
         };
         while guests.try_join_next().is_some() {}
         let (acceptor, node) = (acceptor.clone(), node.clone());
+        let stranger = strangers.admit(from.ip());
         guests.spawn(async move {
-            let accepted = timeout(HANDSHAKE, accept(&node, acceptor, stream)).await;
-            drop(permit);
+            let accepted = tokio::select! {
+                accepted = timeout(HANDSHAKE, accept(&node, acceptor, stream)) => accepted,
+                () = stranger.sent_away() => return,
+            };
+            drop(stranger);
             match accepted {
                 Ok(Ok(link)) => {
                     tracing::info!(peer = %link.peer, lane = link.lane.0, plain = link.socket.tls.is_none(), "a replication link is up");

@@ -6,7 +6,7 @@
 //! any other address it is required, with a certificate of the cluster's authority.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::attachments::uses;
 use super::consensus::ProposeError;
+use super::net::{Stranger, Strangers};
 use super::node::{Node, PATIENCE};
 use super::snapshots::reader;
 use super::tls::TlsError;
@@ -35,9 +35,11 @@ pub async fn serve_unix(listener: UnixListener, node: Arc<Node>) -> Result<(), T
     let door = Arc::new(Door::new(node, TlsPolicy::Off, false)?);
     let mut guests = JoinSet::new();
     loop {
-        let permit = door.permit().await;
         match listener.accept().await {
-            Ok((stream, _)) => drop(guests.spawn(door.clone().host(stream, "unix".to_owned(), permit))),
+            Ok((stream, _)) => {
+                let stranger = door.strangers.admit(Ipv4Addr::LOCALHOST.into());
+                drop(guests.spawn(door.clone().host(stream, "unix".to_owned(), stranger)));
+            }
             Err(error) => pause_after(&error).await,
         }
         while guests.try_join_next().is_some() {}
@@ -51,9 +53,11 @@ pub async fn serve_tcp(listener: TcpListener, node: Arc<Node>) -> Result<(), Tls
     let door = Arc::new(Door::new(node, policy, !loopback)?);
     let mut guests = JoinSet::new();
     loop {
-        let permit = door.permit().await;
         match listener.accept().await {
-            Ok((stream, from)) => drop(guests.spawn(door.clone().host_tcp(stream, from, permit))),
+            Ok((stream, from)) => {
+                let stranger = door.strangers.admit(from.ip());
+                drop(guests.spawn(door.clone().host_tcp(stream, from, stranger)));
+            }
             Err(error) => pause_after(&error).await,
         }
         while guests.try_join_next().is_some() {}
@@ -78,7 +82,7 @@ struct Door {
     readers: Mutex<JoinSet<()>>,
     policy: TlsPolicy,
     acceptor: TlsAcceptor,
-    handshakes: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
 }
 
 /// A client's stream: a socket that can be handed over.
@@ -136,36 +140,31 @@ impl<S: Wire> Stream<S> {
 impl Door {
     fn new(node: Arc<Node>, policy: TlsPolicy, with_certificate: bool) -> Result<Self, TlsError> {
         let tls = node.gate.tls.nbd_server(with_certificate)?;
-        Ok(Self {
-            node,
-            readers: Mutex::default(),
-            policy,
-            acceptor: TlsAcceptor::from(tls),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-        })
+        let (readers, acceptor, strangers) = (Mutex::default(), TlsAcceptor::from(tls), Strangers::new(HANDSHAKES));
+        Ok(Self { node, readers, policy, acceptor, strangers })
     }
 
-    async fn permit(&self) -> tokio::sync::OwnedSemaphorePermit {
-        self.handshakes.clone().acquire_owned().await.expect("the semaphore is never closed")
-    }
-
-    async fn host_tcp(self: Arc<Self>, stream: TcpStream, from: SocketAddr, permit: tokio::sync::OwnedSemaphorePermit) {
+    async fn host_tcp(self: Arc<Self>, stream: TcpStream, from: SocketAddr, stranger: Stranger) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%from, %error, "an NBD client is gone already");
             return;
         }
-        self.host(stream, from.to_string(), permit).await;
+        self.host(stream, from.to_string(), stranger).await;
     }
 
-    async fn host<S: Wire>(self: Arc<Self>, stream: S, client: String, _permit: tokio::sync::OwnedSemaphorePermit) {
-        match timeout(NEGOTIATION, self.negotiate(stream, &client)).await {
+    async fn host<S: Wire>(self: Arc<Self>, stream: S, client: String, stranger: Stranger) {
+        let negotiated = tokio::select! {
+            negotiated = timeout(NEGOTIATION, self.negotiate(stream, &client, &stranger)) => negotiated,
+            () = stranger.sent_away() => return tracing::debug!(%client, "an NBD client said too little for too long"),
+        };
+        match negotiated {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%client, %error, "an NBD client was not served"),
             Err(_) => tracing::info!(%client, "an NBD client took too long to say what it wants"),
         }
     }
 
-    async fn negotiate<S: Wire>(&self, stream: S, client: &str) -> io::Result<()> {
+    async fn negotiate<S: Wire>(&self, stream: S, client: &str, stranger: &Stranger) -> io::Result<()> {
         let mut talk = Negotiation::new(self.policy);
         let mut stream = Stream::Plain(stream);
         let mut buffer = vec![0; 4096];
@@ -181,6 +180,9 @@ impl Door {
                 Action::List => talk.listed(Ok(&self.list())),
                 Action::Open { name, purpose } => {
                     let snapshot = reader::Wanted::of(&name);
+                    if let Purpose::Serve = purpose {
+                        stranger.is_known();
+                    }
                     let answer = match purpose {
                         Purpose::Inspect if let Some(wanted) = &snapshot => {
                             wanted.bytes(&self.node, &self.node.model()).map(|bytes| export(&name, bytes, true))
@@ -296,7 +298,7 @@ impl Door {
         let deadline = tokio::time::Instant::now() + ATTACH;
         loop {
             let late = tokio::time::Instant::now() >= deadline;
-            match self.node.holds.enter(resource.id, &self.node.model()) {
+            match self.node.holds.enter(resource.id, volume, &self.node.model()) {
                 Some(_entering) => match self.node.plane.attach(resource.id, volume, false, alone).await {
                     Ok(open) => return Ok(open),
                     // Just assigned, or the daemon has just started: it comes up in a moment.
@@ -360,7 +362,7 @@ async fn pause_after(error: &io::Error) {
 
 /// What follows an export's name when one of this node's attachments opens it; no name has such a sign.
 const ATTACHMENT: &str = ";attachment=";
-/// Clients that negotiate at once; those that are served do not count.
+/// Clients that have not said yet what they want to use.
 const HANDSHAKES: usize = 256;
 const NEGOTIATION: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_secs(5);

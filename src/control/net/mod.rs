@@ -7,6 +7,7 @@ mod frame;
 mod gate;
 mod peers;
 mod server;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -15,3 +16,4 @@ pub use self::gate::Gate;
 pub(super) use self::peers::dial;
 pub use self::peers::{Peers, ask_to_join};
 pub use self::server::{Answering, Answers, bind, serve};
+pub use self::strangers::{Stranger, Strangers};

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Gate;
 use super::frame::{self, Service};
+use super::strangers::{Stranger, Strangers};
 use crate::control::tls::{Purpose, TlsError};
 use crate::units::NodeId;
 
@@ -41,10 +41,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves whoever connects, until it is dropped.
 pub async fn serve(listener: TcpListener, gate: Gate, answers: Arc<dyn Answers>) -> Result<(), TlsError> {
     let acceptor = TlsAcceptor::from(gate.tls.server(&[Purpose::Control, Purpose::Join])?);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let strangers = Strangers::new(HANDSHAKES);
     let mut guests = tokio::task::JoinSet::new();
     loop {
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return Ok(()) };
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -55,13 +54,11 @@ pub async fn serve(listener: TcpListener, gate: Gate, answers: Arc<dyn Answers>)
         };
         while guests.try_join_next().is_some() {}
         let (acceptor, gate, answers) = (acceptor.clone(), gate.clone(), answers.clone());
+        let stranger = strangers.admit(from.ip());
         guests.spawn(async move {
-            let handshake = timeout(HANDSHAKE, accept(acceptor, stream)).await;
-            drop(permit);
-            let served = match handshake {
-                Ok(Ok(stream)) => host(stream, from, gate, answers).await,
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("its handshake took too long".to_owned()),
+            let served = tokio::select! {
+                served = receive(stream, from, acceptor, gate, answers, &stranger) => served,
+                () = stranger.sent_away() => Err("others wanted its place".to_owned()),
             };
             if let Err(error) = served {
                 tracing::debug!(%from, %error, "a connection on the control port ended");
@@ -70,16 +67,38 @@ pub async fn serve(listener: TcpListener, gate: Gate, answers: Arc<dyn Answers>)
     }
 }
 
+async fn receive(
+    stream: TcpStream,
+    from: SocketAddr,
+    acceptor: TlsAcceptor,
+    gate: Gate,
+    answers: Arc<dyn Answers>,
+    stranger: &Stranger,
+) -> Result<(), String> {
+    match timeout(HANDSHAKE, accept(acceptor, stream)).await {
+        Ok(Ok(stream)) => host(stream, from, gate, answers, stranger).await,
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("its handshake took too long".to_owned()),
+    }
+}
+
 async fn accept(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     acceptor.accept(stream).await
 }
 
-async fn host(mut stream: TlsStream<TcpStream>, from: SocketAddr, gate: Gate, answers: Arc<dyn Answers>) -> Result<(), String> {
+async fn host(
+    mut stream: TlsStream<TcpStream>,
+    from: SocketAddr,
+    gate: Gate,
+    answers: Arc<dyn Answers>,
+    stranger: &Stranger,
+) -> Result<(), String> {
     let (_, session) = stream.get_ref();
     match session.alpn_protocol().and_then(Purpose::of_alpn) {
         Some(Purpose::Control) => {
             let visitor = gate.admit(session.peer_certificates()).map_err(|error| error.to_string())?;
+            stranger.is_known();
             tokio::select! {
                 served = serve_member(&mut stream, visitor.node, answers) => served.map_err(|error| error.to_string()),
                 error = gate.expelled(&visitor) => Err(error.to_string()),
@@ -89,6 +108,7 @@ async fn host(mut stream: TlsStream<TcpStream>, from: SocketAddr, gate: Gate, an
             let ask = timeout(HANDSHAKE, frame::read(&mut stream, frame::LARGEST_OF_STRANGERS)).await;
             let request = ask.map_err(|_| "it asked nothing")?.map_err(|error| error.to_string())?;
             let Some((_, request)) = request else { return Ok(()) };
+            stranger.is_known();
             let answer = answers.join(from, request).await;
             tell(&mut stream, answer).await.map_err(|error| error.to_string())
         }
