@@ -1,5 +1,7 @@
 //! Refusals and failures of the control plane as the API tells them.
 
+use drbdpool::PoolError;
+
 use super::consensus::{ProposeError, StoreError};
 use super::tls::TlsError;
 use crate::api::{ApiError, Code};
@@ -34,6 +36,12 @@ impl From<ProposeError> for ApiError {
             ProposeError::Unknown => Self::new(Code::TimedOut, error).hint("look whether it did before trying again"),
             ProposeError::Stopped(_) => Self::new(Code::Internal, error).hint("look into the daemon's log, and restart it"),
         }
+    }
+}
+
+impl From<PoolError> for ApiError {
+    fn from(error: PoolError) -> Self {
+        Self::new(Code::Storage, error)
     }
 }
 

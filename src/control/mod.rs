@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`setup`] | `init`, `join`, `recover`: a node comes into being |
+//! | [`setup`], [`former`] | `init`, `join`, `recover`: a node comes into being, and a former cluster is forgotten |
 //! | [`daemon`] | a node runs: everything below, started and ended in order |
 //! | [`consensus`] | agreement on the model: Raft over redb |
 //! | [`tls`], [`net`] | who a node is, and requests between nodes |
@@ -30,6 +30,7 @@ pub mod daemon;
 mod daemon_tests;
 pub mod docker;
 mod failure;
+pub mod former;
 #[cfg(test)]
 mod handover_tests;
 pub mod holds;

@@ -26,7 +26,7 @@ pub(super) async fn add(node: &Arc<Node>, asked: AddPool) -> Result<Done, ApiErr
         let (node, spec) = (node.clone(), spec.clone());
         let claim = move || {
             let pool = local::claim_pool(&spec, node.cluster, node.me, asked.oversubscription)?;
-            let report = local::report(&*pool).map_err(|error| ApiError::new(Code::Storage, error))?;
+            let report = local::report(&*pool)?;
             Ok::<_, ApiError>((pool, report))
         };
         tokio::task::spawn_blocking(claim).await.map_err(|error| ApiError::new(Code::Internal, error))??

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use drbdpool::{Pool, PoolSpec};
+use drbdpool::PoolSpec;
 
-use super::config::{Config, Membership, consensus_file, membership_file, tls_directory, unusable};
+use super::config::{Config, Membership, consensus_file, tls_directory, unusable};
 use super::consensus::{Carried, CarryError, Consensus, Epoch, Setup as ConsensusSetup, Transport};
 use super::daemon::{self, PlaneFactory};
+use super::former::{Former, remove_leftovers};
 use super::join::{Enter, ask_entry, ask_plan};
 use super::local;
 use super::metadata;
@@ -56,7 +57,7 @@ impl Setup for Control {
     fn create_pool(&self, options: CreatePoolOptions) -> Promise<'_, ()> {
         Box::pin(async move {
             let spec = local::pool_spec(&options.pool)?;
-            drbdpool::create_pool(&spec, &options.devices).map_err(|error| ApiError::new(Code::Storage, error))
+            Ok(drbdpool::create_pool(&spec, &options.devices)?)
         })
     }
 
@@ -164,7 +165,6 @@ struct Place {
     kind: NodeKind,
     pool: Option<PoolSpec>,
     reason: Option<String>,
-    force: bool,
 }
 
 impl Place {
@@ -183,7 +183,7 @@ impl Place {
             }
             NodeKind::Diskless | NodeKind::Witness => (None, None),
         };
-        Ok(Self { address, ports, kind, pool, reason, force })
+        Ok(Self { address, ports, kind, pool, reason })
     }
 
     fn config(&self, node: &NodeOptions, name: Name) -> Config {
@@ -226,17 +226,30 @@ impl Place {
         work: impl AsyncFnOnce(&Self) -> Result<(), ApiError>,
     ) -> Result<String, ApiError> {
         let _held = local::hold(root)?;
-        if self.force {
-            forget(root)?;
+        let mut former = Former::set_aside(root)?;
+        let settled = self.settle_anew(root, cluster, node, &mut former, work).await;
+        match &settled {
+            Ok(_) => former.forget(),
+            Err(_) => former.bring_back(),
         }
-        let pool = self.pool.as_ref().map(|spec| local::claim_pool(spec, cluster, node, None).map(|pool| (spec.clone(), pool)));
-        let pool: Option<(PoolSpec, Box<dyn Pool>)> = pool.transpose()?;
-        forget(root)?;
+        settled
+    }
+
+    async fn settle_anew(
+        &self,
+        root: &Root,
+        cluster: ClusterId,
+        node: NodeId,
+        former: &mut Former,
+        work: impl AsyncFnOnce(&Self) -> Result<(), ApiError>,
+    ) -> Result<String, ApiError> {
+        let claimed = |spec: &PoolSpec| former.claim_pool(spec, cluster, node).map(|pool| (spec.clone(), pool));
+        let pool = self.pool.as_ref().map(claimed).transpose()?;
         match work(self).await {
             Ok(()) => Ok(pool.map_or_else(|| "no storage".to_owned(), |(spec, _)| spec.to_string())),
             Err(error) => {
                 local::release_pool(pool, cluster, node);
-                forget(root)?;
+                remove_leftovers(root)?;
                 let _ = std::fs::remove_file(root.config_file());
                 Err(error)
             }
@@ -247,22 +260,6 @@ impl Place {
         let directory = tls_directory(root);
         credentials.store(&directory).map_err(|error| unusable(&directory, &error))?;
         config.store(root)
-    }
-}
-
-/// Removes a former membership, or what an interrupted `init` or `join` has left; never a pool.
-fn forget(root: &Root) -> Result<(), ApiError> {
-    // First what makes it a membership: a crash in between leaves the leftovers of an interrupted `init`.
-    for file in [membership_file(root), consensus_file(root), consensus_file(root).with_extension("committed")] {
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(&file, &error)),
-            _ => {}
-        }
-    }
-    let keys = tls_directory(root);
-    match std::fs::remove_dir_all(&keys) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(&keys, &error)),
-        _ => Ok(()),
     }
 }
 
