@@ -444,7 +444,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 const RETRY: Duration = Duration::from_millis(50);
 const HEARTBEAT_MS: u64 = 75;
-const ELECTION_BASE_MS: u64 = 350;
+/// A leader is missed for a lease and a time-out of about this each, before another stands for election: at least seven heartbeats.
+const ELECTION_BASE_MS: u64 = 250;
 const ELECTION_WINDOW_MS: u64 = 60;
 /// Nodes whose ids differ by a multiple of this share a window; more voters than five there never are.
 const ELECTION_WINDOWS: u32 = 12;
