@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -63,7 +64,7 @@ pub(super) async fn known(session: &Session<'_>, name: &str, has_storage: bool) 
 
 fn spawn(session: &Session<'_>) -> Result<Child, Failure> {
     let log_file = session.root.log_file();
-    let open = OpenOptions::new().create(true).append(true).open(&log_file);
+    let open = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_file);
     let log = open.map_err(|error| Failure::io(format_args!("cannot write {}", log_file.display()), &error))?;
     let error_log = log.try_clone().map_err(|error| Failure::io("cannot hand over the log", &error))?;
     let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;

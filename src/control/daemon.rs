@@ -1,7 +1,9 @@
 //! A running node: everything put together, started in order, and ended in order.
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -236,7 +238,14 @@ impl Sockets {
         }
         let sockets = Self { control, replication, nbd_tcp, nbd_unix, api: unix(root.api_socket())?, own_files };
         let pid = root.pid_file();
-        fs::write(&pid, format!("{}\n", std::process::id())).map_err(|error| unusable(&pid, &error))?;
+        let text = format!("{}\n", std::process::id());
+        // For everyone to read and nobody else to write, whatever the mask says.
+        let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).clone();
+        let written = options.open(&pid).and_then(|mut file| {
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.write_all(text.as_bytes())
+        });
+        written.map_err(|error| unusable(&pid, &error))?;
         Ok(sockets)
     }
 }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use drbdpool::{Pool, PoolSpec};
+use drbdpool::{Pool, PoolError, PoolSpec};
 use rustix::fs::{FlockOperation, flock};
 
 use super::config::unusable;
@@ -15,7 +15,7 @@ use crate::api::setup::{Listener, PoolChoice, Root};
 use crate::api::{ApiError, Code};
 use crate::cluster::{self, PoolReport, Ports, Seed};
 use crate::ring;
-use crate::units::{ClusterId, Name, NodeId};
+use crate::units::{ClusterId, Name, NodeId, PoolKind};
 
 /// A node's directory, held by this process alone until this is dropped.
 #[derive(Debug)]
@@ -29,7 +29,9 @@ const DYING: Duration = Duration::from_secs(1);
 /// Makes the node's directory this process's own; refused while another process has it.
 pub fn hold(root: &Root) -> Result<Held, ApiError> {
     let path = root.state().join("lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| unusable(&path, &e))?;
+    // Whoever could open it could lock it, and keep the daemon from starting.
+    let options = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).clone();
+    let file = options.open(&path).map_err(|e| unusable(&path, &e))?;
     let deadline = Instant::now() + DYING;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -146,9 +148,8 @@ pub fn default_address() -> Result<IpAddr, ApiError> {
 
 /// The pool that was named, or the one a node has by default, and why it is that one.
 pub fn choose_pool(choice: Option<&PoolChoice>, root: &Root) -> Result<(PoolSpec, Option<String>), ApiError> {
-    let storage = |error: drbdpool::PoolError| ApiError::new(Code::Storage, error);
     let Some(choice) = choice else {
-        let found = drbdpool::detect_default(&absolute(root)?).map_err(storage)?;
+        let found = drbdpool::detect_default(&absolute(root)?)?;
         return Ok((found.spec, Some(found.reason)));
     };
     Ok((pool_spec(choice)?, None))
@@ -165,40 +166,39 @@ pub fn claim_pool(
     cluster: ClusterId,
     node: NodeId,
     oversubscription: Option<u32>,
-) -> Result<Box<dyn Pool>, ApiError> {
-    let identity = drbdpool::Identity::new(cluster.to_string(), node.to_string());
+) -> Result<Box<dyn Pool>, PoolError> {
     let times = oversubscription.unwrap_or(drbdpool::OVERSUBSCRIPTION);
-    let claim = identity.and_then(|identity| drbdpool::claim_with(spec, &identity, times));
-    claim.map_err(|error| ApiError::new(Code::Storage, error))
+    drbdpool::claim_with(spec, &identity(cluster, node)?, times)
+}
+
+/// A node as pools know it.
+pub fn identity(cluster: ClusterId, node: NodeId) -> Result<drbdpool::Identity, PoolError> {
+    drbdpool::Identity::new(cluster.to_string(), node.to_string())
 }
 
 /// Opens the pool that is this node's.
 pub fn open_pool(spec: &PoolSpec, cluster: ClusterId, node: NodeId) -> Result<Box<dyn Pool>, ApiError> {
-    let identity = drbdpool::Identity::new(cluster.to_string(), node.to_string());
-    let open = identity.and_then(|identity| drbdpool::open(spec, &identity));
-    open.map_err(|error| ApiError::new(Code::Storage, error))
+    let open = identity(cluster, node).and_then(|identity| drbdpool::open(spec, &identity));
+    Ok(open?)
 }
 
 /// Takes a node's mark off its pool again, after nothing came of it.
 pub fn release_pool(pool: Option<(PoolSpec, Box<dyn Pool>)>, cluster: ClusterId, node: NodeId) {
     let Some((spec, pool)) = pool else { return };
     drop(pool);
-    let identity = drbdpool::Identity::new(cluster.to_string(), node.to_string());
-    if let Err(error) = identity.and_then(|identity| drbdpool::release(&spec, &identity)) {
+    if let Err(error) = identity(cluster, node).and_then(|identity| drbdpool::release(&spec, &identity)) {
         tracing::warn!(%error, "the pool keeps this node's mark");
     }
 }
 
 /// A pool as it is announced to the cluster.
-pub fn report(pool: &dyn Pool) -> Result<PoolReport, drbdpool::PoolError> {
+pub fn report(pool: &dyn Pool) -> Result<PoolReport, PoolError> {
     let capacity = pool.capacity()?;
     let (name, kind, zeroed) = match pool.spec() {
-        PoolSpec::Lvm { volume_group } => (volume_group.clone(), cluster::PoolKind::Lvm, false),
-        PoolSpec::LvmThin { volume_group, thin_pool } => {
-            (format!("{volume_group}/{thin_pool}"), cluster::PoolKind::LvmThin, true)
-        }
-        PoolSpec::File { directory } => (directory.display().to_string(), cluster::PoolKind::File, true),
-        PoolSpec::FileThin { directory } => (directory.display().to_string(), cluster::PoolKind::FileThin, true),
+        PoolSpec::Lvm { volume_group } => (volume_group.clone(), PoolKind::Lvm, false),
+        PoolSpec::LvmThin { volume_group, thin_pool } => (format!("{volume_group}/{thin_pool}"), PoolKind::LvmThin, true),
+        PoolSpec::File { directory } => (directory.display().to_string(), PoolKind::File, true),
+        PoolSpec::FileThin { directory } => (directory.display().to_string(), PoolKind::FileThin, true),
     };
     let fill = capacity.fill.map(|fill| cluster::PoolFill { data: fill.data, metadata: fill.metadata });
     Ok(PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed, fill })

@@ -99,7 +99,7 @@ SUITES = [
     Suite("docker", 5, DOCKER_PACKAGES, [script("tests/docker/run.py")], needs_binary=True),
     Suite("vm", 9, [*CLUSTER_PACKAGES, "thin-provisioning-tools", "btrfs-progs", "nbd-client"], [script("tests/vm/run.py")], needs_binary=True),
     Suite("harness", 3, CLUSTER_PACKAGES, [script("tests/lib/selftest.py")]),
-    Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py")], needs_binary=True),
+    Suite("cli", 10, CLI_PACKAGES, [script("tests/cli/run.py"), script("tests/cli/detail.py"), script("tests/cli/careless.py")], needs_binary=True),
     Suite("nbd", 8, CLUSTER_PACKAGES, [script("tests/nbd/on_blkrep.py")], needs_binary=True),
     Suite("cluster", 20, CLUSTER_PACKAGES, [script("tests/cluster/run.py")], needs_binary=True),
     Suite("chaos", 8, CLUSTER_PACKAGES, [script("tests/chaos/run.py", "--minutes", "4")], needs_binary=True),

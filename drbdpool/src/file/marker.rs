@@ -1,7 +1,8 @@
 //! The file that says whose a directory is.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -104,10 +105,11 @@ fn write(directory: &Path, identity: &Identity, oversubscription: u32) -> Result
     let unfinished = directory.join(UNFINISHED);
     let marker = Marker { format: FORMAT, owner: identity.clone(), oversubscription };
     let text = serde_json::to_string_pretty(&marker).expect("a marker is numbers and strings") + "\n";
-    let written = File::create(&unfinished).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, directory.join(MARKER))
-    });
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, directory.join(MARKER))
+        });
     written.map_err(PoolError::io("write", &unfinished))
 }

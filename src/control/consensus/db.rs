@@ -4,7 +4,7 @@
 //! killed knows its model again at once, before it has met anyone. Losing it costs that knowledge until a leader tells.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -65,7 +65,11 @@ impl Db {
         if path.exists() {
             return Err(StoreError::Presence(path.to_owned(), "is there already; this node is a member of a cluster"));
         }
-        let db = Database::create(path).map_err(|error| StoreError::File(path.to_owned(), error.to_string()))?;
+        let unusable = |error: String| StoreError::File(path.to_owned(), error);
+        // Whatever the mask says: the model is nobody else's to read or to write.
+        let private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        private.map_err(|error| unusable(error.to_string()))?;
+        let db = Database::create(path).map_err(|error| unusable(error.to_string()))?;
         let db = Self { db, path: path.to_owned(), committed: Committed::open(path)? };
         db.wipe(epoch, None)
     }
@@ -207,7 +211,7 @@ const COMMITTED_BYTES: usize = 512;
 impl Committed {
     fn open(store: &Path) -> Result<Self, StoreError> {
         let path = store.with_extension("committed");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         Ok(Self { file: file.map_err(|error| StoreError::File(path.clone(), error.to_string()))?, path })
     }
 
