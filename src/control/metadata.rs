@@ -15,12 +15,11 @@ use super::reconciler::storage::backing;
 use super::setup::no_member;
 use crate::api::metadata::{DirtyReport, MetadataOf, MetadataReport, RecordReport, RestoreMetadata, VolumeReport};
 use crate::api::setup::Root;
-use crate::api::size::human;
 use crate::api::{ApiError, Code, Done};
 use crate::cluster::{Assignment, Cluster, FIRST_POOL, Resource};
 use crate::format::{Dump, Loaded, Owner, Recognised, SUPERBLOCK, Superblock, end_of, recognise};
 use crate::runtime::{Backing, Segment};
-use crate::units::{Authority, BLOCK, DiskState, EXTENT, Name, NodeId, Record};
+use crate::units::{Authority, BLOCK, DiskState, EXTENT, Name, NodeId, Record, human};
 
 /// What metadata says.
 pub(super) fn report(root: &Root, of: &MetadataOf) -> Result<MetadataReport, ApiError> {

@@ -9,9 +9,8 @@ use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::output::Format;
 use crate::cli::session::Session;
-use crate::cli::size::human;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
-use crate::units::Name;
+use crate::units::{Name, human};
 
 /// Whose metadata.
 const OF: Arg =

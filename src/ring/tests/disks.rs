@@ -201,7 +201,7 @@ fn what_cannot_be_a_disk_is_refused() {
     says(OpenDisk::open(&twice, &options(1)).unwrap_err(), "bytes 8192+8192 of");
     says(refused(segment(Path::new("/dev/null"), 0, 1, true), 1), "neither a file nor a block device");
     let nothing = OpenDisk::open(&Backing { segments: Vec::new() }, &options(1)).unwrap_err();
-    says(nothing, "has 0 bytes");
+    says(nothing, "has 0 B");
 }
 
 #[test]
