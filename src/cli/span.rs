@@ -1,22 +1,10 @@
 //! Lengths of time as people write them.
 
-use std::fmt;
 use std::str::FromStr;
 
 /// A length of time in seconds: `90s`, `30m`, `24h`, `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span(pub u64);
-
-impl fmt::Display for Span {
-    /// In the largest unit that leaves a whole number: `24 hours`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
-        let whole = units.into_iter().find(|(seconds, _)| self.0 > *seconds && self.0.is_multiple_of(*seconds));
-        let (seconds, unit) = whole.unwrap_or((1, "second"));
-        let number = self.0 / seconds;
-        write!(f, "{number} {unit}{}", if number == 1 { "" } else { "s" })
-    }
-}
 
 impl FromStr for Span {
     type Err = String;
@@ -50,21 +38,6 @@ pub(super) fn written(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn it_is_shown_in_words() {
-        let words = [
-            (86400, "24 hours"),
-            (172_800, "2 days"),
-            (600, "10 minutes"),
-            (61, "61 seconds"),
-            (1, "1 second"),
-            (0, "0 seconds"),
-        ];
-        for (seconds, shown) in words {
-            assert_eq!(Span(seconds).to_string(), shown);
-        }
-    }
 
     #[test]
     fn a_number_and_a_unit_and_nothing_else() {

@@ -19,8 +19,8 @@ use super::inbox::{Mailbox, Opening, ReplyTo, Request};
 use super::io::Io;
 use super::memory::{LEAST, Memory};
 use super::plane::{
-    Answer, ClientSocket, Clients, DataPlane, Held, HoldId, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
-    ResourceSettings, ResourceSpec, Ticket, lane_of,
+    Answer, ClientSocket, Clients, DataPlane, Held, HoldId, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage,
+    Reply, ResourceSettings, ResourceSpec, Ticket, lane_of,
 };
 use super::shard::{Events, Granted, Shard};
 use super::storage;

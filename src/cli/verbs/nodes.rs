@@ -11,7 +11,7 @@ use crate::cli::given::Given;
 use crate::cli::lists::{LISTING, NODES};
 use crate::cli::output::{Format, SUCCESS};
 use crate::cli::session::Session;
-use crate::cli::span::Span;
+use crate::cli::span::{Span, written};
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::cli::{remote, wait};
 use crate::units::Name;
@@ -154,7 +154,7 @@ fn announce(session: &Session<'_>, ticket: &JoinTicket, added: bool) -> Result<(
         session.output.line(format_args!("\nJoin command for node {}:", ticket.node))?;
     }
     session.output.line(join_command(ticket))?;
-    session.output.note(format_args!("(good once, for {})", Span(ticket.expires_in)));
+    session.output.note(format_args!("(good once, for {})", written(ticket.expires_in)));
     Ok(())
 }
 

@@ -8,10 +8,10 @@ use super::resources::settle_sizes;
 use crate::cluster::placement::{needs, place, room};
 use crate::cluster::seed::Draws;
 use crate::cluster::{
-    Applied, Assignment, Cluster, Leftover, LeftoverId, Limits, Places, PoolKind, Purpose, Refusal, Resource, Schedule, Seed,
-    Snapshot, SnapshotId, SnapshotState, Source, StoredSnapshot, Volume,
+    Applied, Assignment, Cluster, Leftover, LeftoverId, Limits, Places, Purpose, Refusal, Resource, Schedule, Seed, Snapshot,
+    SnapshotId, SnapshotState, Source, StoredSnapshot, Volume,
 };
-use crate::units::{Authority, Membership, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
+use crate::units::{Authority, Membership, Name, NodeId, PoolKind, Record, ReplicaId, ResourceId, VolumeId};
 
 /// A snapshot that is asked for.
 pub(super) struct Wanted<'a> {
