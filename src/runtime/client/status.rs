@@ -1,6 +1,7 @@
 //! What is allocated, and what zeroing costs.
 
 use crate::nbd::{Errno, Tag, reply};
+use crate::ring::os;
 use crate::units::BlockRange;
 
 use crate::runtime::shard::Shard;
@@ -17,16 +18,19 @@ impl Shard {
     pub(super) fn block_status(&mut self, key: Key, tag: Tag, offset: u64, length: u64, one: bool) -> bool {
         let Some(client) = self.clients.get(key) else { return true };
         let Some(resource) = self.resources.get(client.resource) else { return true };
-        let range = BlockRange::covering(client.volume, offset, length.min(RANGE));
-        let readable = resource.engine.may_tell_holes(self.io.now, self.peers.links(resource.lane), range);
-        let disks = resource.disks.as_ref().filter(|_| readable);
-        let disk = disks.and_then(|disks| disks.volumes.get(&client.volume));
+        let disk = resource.disks.as_ref().and_then(|disks| disks.volumes.get(&client.volume));
         let most = if one { 2 } else { EXTENTS };
         let extents = disk.map_or(Ok(Vec::new()), |disk| disk.extents(offset, length.min(RANGE), most));
-        let extents = extents.unwrap_or_else(|error| {
+        let mut extents = extents.unwrap_or_else(|error| {
             tracing::debug!(resource = %resource.name, %error, "cannot tell what is allocated");
             Vec::new()
         });
+        // As with any read, the clock is looked at when the disk has answered: that may have taken longer than a lease lasts.
+        let (now, links) = (os::now(), self.peers.links(resource.lane));
+        let range = BlockRange::covering(client.volume, offset, length.min(RANGE));
+        if !resource.engine.may_tell_holes(now, links, range) {
+            extents.clear();
+        }
         self.scratch.clear();
         let mut reply = reply::Status::begin(&client.mode, tag, length, one, &mut self.scratch);
         for extent in extents {
