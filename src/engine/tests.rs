@@ -517,6 +517,7 @@ fn a_second_hold_is_refused_and_a_replica_names_the_primary() {
     rig.hear(B, Message::Standing(Box::new(standing)));
     rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
     assert_eq!(rig.holds(), Some(Err(HoldError::Elsewhere(B))));
+}
 
 #[test]
 fn a_reign_begins_when_what_the_old_one_submitted_is_on_the_disk() {
@@ -526,7 +527,7 @@ fn a_reign_begins_when_what_the_old_one_submitted_is_on_the_disk() {
     rig.tell(Event::LinkDown { peer: B, silent: true });
     rig.holds_answers = true;
     rig.tell(Event::Attach(ClientId(1)));
-    rig.now = rig.now.after(std::time::Duration::from_secs(3));
+    rig.now = rig.now.after(Duration::from_secs(3));
     rig.tell(Event::Timeout);
     assert_eq!(rig.unanswered.len(), 1, "it asks for a reign: {:?}", rig.engine.status());
     // The old primary is there again before the answer, and gives it something to do.
