@@ -133,6 +133,14 @@ pub enum PoolError {
         /// What it is.
         what: String,
     },
+    /// A logical volume or file cannot become a volume as it is.
+    #[error("{what} cannot be adopted: {why}")]
+    NotAdoptable {
+        /// What it is.
+        what: String,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// The pool is too full.
     #[error("{pool} has {} free, {} are needed; remove volumes or add storage to it", human(*free), human_up(*wanted))]
     NoSpace {

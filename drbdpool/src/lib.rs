@@ -36,6 +36,7 @@ mod pool;
 #[path = "../../src/units/size.rs"]
 mod size;
 mod snapshot;
+mod source;
 mod spec;
 mod zero;
 
@@ -48,6 +49,7 @@ pub use name::{Part, VolumeName};
 pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Segment, Volume};
 pub use size::{human, human_up};
 pub use snapshot::{Snapshot, SnapshotMethod, SnapshotName};
+pub use source::Source;
 pub use spec::PoolSpec;
 
 /// Makes a pool a node's, if it is nobody's, and opens it: when a node joins a cluster or is given a new pool.

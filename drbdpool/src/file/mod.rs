@@ -10,6 +10,7 @@
 //! The directory is one node's alone: a marker file says whose, and it stays locked (`flock`) while the pool is open. A volume's
 //! user locks the volume's file in turn, so that it is not removed under him.
 
+mod adopt;
 mod allocate;
 mod marker;
 mod snapshots;
@@ -24,7 +25,7 @@ use crate::patience::patiently;
 use crate::pool::{BLOCK, round_up, thin_free};
 use crate::{
     Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot,
-    SnapshotMethod, SnapshotName, Unclaimed, Volume, VolumeName,
+    SnapshotMethod, SnapshotName, Source, Unclaimed, Volume, VolumeName,
 };
 
 /// A pool of files; see [`Pool`].
@@ -295,6 +296,18 @@ impl Pool for FilePool {
             Err(error) => return Err(error),
         }
         self.sync()
+    }
+
+    fn adoptable(&self, source: &Source, volume: &VolumeName) -> Result<u64, PoolError> {
+        self.could_adopt(source, volume)
+    }
+
+    fn adopt(&self, source: &Source, volume: &VolumeName) -> Result<Device, PoolError> {
+        self.make_ours(source, volume)
+    }
+
+    fn disown(&self, volume: &VolumeName, source: &Source) -> Result<(), PoolError> {
+        self.give_back(volume, source)
     }
 
     fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {

@@ -13,6 +13,7 @@
 //! the group's disks, which this pool answers: *direct mode*. There it holds every disk of the group exclusively
 //! (`O_EXCL`) for as long as it is open, so that no device-mapper, file system or second pool can use them at the same time.
 
+mod adopt;
 mod command;
 mod create;
 mod direct;
@@ -37,7 +38,7 @@ use report::{LogicalVolume, VolumeGroup};
 use crate::pool::{BLOCK, round_up};
 use crate::{
     Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot, SnapshotMethod,
-    SnapshotName, Unclaimed, Volume, VolumeName,
+    SnapshotName, Source, Unclaimed, Volume, VolumeName,
 };
 
 /// A volume group; see [`Pool`].
@@ -342,6 +343,18 @@ impl Pool for LvmPool {
                 why: "it changed while it was being removed; try again".to_owned(),
             })),
         }
+    }
+
+    fn adoptable(&self, source: &Source, volume: &VolumeName) -> Result<u64, PoolError> {
+        self.could_adopt(source, volume)
+    }
+
+    fn adopt(&self, source: &Source, volume: &VolumeName) -> Result<Device, PoolError> {
+        self.make_ours(source, volume)
+    }
+
+    fn disown(&self, volume: &VolumeName, source: &Source) -> Result<(), PoolError> {
+        self.give_back(volume, source)
     }
 
     fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {

@@ -26,12 +26,16 @@ pub(crate) fn valid_thin_pool(name: &str) -> Result<(), &'static str> {
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '_' | '.' | '-')) {
         return Err("a thin pool's name can contain letters, digits, '+', '_', '.' and '-' only");
     }
-    let reserved = RESERVED_BEGINNINGS.iter().any(|word| name.starts_with(word))
-        || RESERVED_WORDS.iter().any(|word| name.contains(&format!("_{word}")));
-    if reserved || mapped_length(name) > VOLUME_GROUP_MAX {
+    if is_internal(name) || mapped_length(name) > VOLUME_GROUP_MAX {
         return Err("LVM keeps such names for itself");
     }
     Ok(())
+}
+
+/// Whether LVM gives such names to the parts of volumes, which it does not show.
+pub(super) fn is_internal(name: &str) -> bool {
+    RESERVED_BEGINNINGS.iter().any(|word| name.starts_with(word))
+        || RESERVED_WORDS.iter().any(|word| name.contains(&format!("_{word}")))
 }
 
 /// The name of the logical volume for a volume. Different volumes have different ones.

@@ -44,6 +44,8 @@ pub(super) struct LogicalVolume {
     pub(super) size: u64,
     /// The thin pool that a thin volume is in; empty for others.
     pub(super) pool: String,
+    /// What it is a snapshot of; empty for others.
+    pub(super) origin: String,
     /// How full a thin pool is, in thousandths; `None` where that is not known, as of one that is not active.
     pub(super) data_fill: Option<u16>,
     /// The same, of its metadata.
@@ -80,7 +82,7 @@ impl VolumeGroup {
         "--reportformat json --units b --nosuffix ",
         "--configreport vg -o vg_name,vg_tags,vg_attr,vg_extent_size ",
         "--configreport pv -o pv_name,pv_attr,pe_start,pv_pe_count,pv_pe_alloc_count ",
-        "--configreport lv -o lv_name,lv_uuid,lv_tags,lv_size,lv_attr,pool_lv,origin_size,data_percent,metadata_percent ",
+        "--configreport lv -o lv_name,lv_uuid,lv_tags,lv_size,lv_attr,pool_lv,origin,origin_size,data_percent,metadata_percent ",
         "--configreport pvseg -o pv_name ",
         "--configreport seg -o lv_name,segtype,seg_start,seg_size,seg_pe_ranges",
     );
@@ -188,6 +190,7 @@ impl LogicalVolume {
             uuid: row.lv_uuid,
             tags: tags(&row.lv_tags),
             pool: row.pool_lv,
+            origin: row.origin,
             data_fill: thousandths(&row.data_percent),
             metadata_fill: thousandths(&row.metadata_percent),
             attributes: row.lv_attr,
@@ -218,6 +221,24 @@ impl LogicalVolume {
     /// Whether somebody has it open through device-mapper.
     pub(super) fn is_open(&self) -> bool {
         self.attribute(5) == 'o'
+    }
+
+    /// Why it is not like a volume that a pool makes, if it is not.
+    pub(super) fn unlike_a_volume(&self, full_name: &str) -> Option<String> {
+        if !self.origin.is_empty() {
+            return Some(format!("it is a snapshot of '{}'; copy it to a volume of its own", self.origin));
+        }
+        match self.attribute(0) {
+            '-' | 'V' | 'm' | 'M' | 'r' | 'R' if self.attribute(1) == 'w' => None,
+            '-' | 'V' | 'm' | 'M' | 'r' | 'R' => {
+                Some(format!("it is read-only; make it writeable with 'lvchange --permission rw {full_name}'"))
+            }
+            's' | 'S' => Some("it is a snapshot; copy it to a volume of its own".to_owned()),
+            'o' | 'O' => Some("it has snapshots that would go on under it; remove them first ('lvs' shows them)".to_owned()),
+            't' => Some("it is a thin pool; adopt the volumes in it one by one".to_owned()),
+            'C' => Some(format!("it is cached; take the cache off with 'lvconvert --uncache {full_name}' first")),
+            kind => Some(format!("it is a logical volume of type '{kind}' or a part of another one; see 'lvs -a'")),
+        }
     }
 
     /// Why nobody can use it, if nobody can.
@@ -330,6 +351,8 @@ struct LvRow {
     lv_attr: String,
     #[serde(default)]
     pool_lv: String,
+    #[serde(default)]
+    origin: String,
     #[serde(default)]
     origin_size: String,
     #[serde(default)]

@@ -67,6 +67,17 @@ pub(super) fn volume_of(tags: &[String], identity: &Identity) -> Option<VolumeNa
     if tags.contains(&ours) { tags.iter().find_map(|tag| tag.strip_prefix(VOLUME))?.parse().ok() } else { None }
 }
 
+/// Whose a logical volume is, for a message; `None` when it is nobody's.
+pub(super) fn owner_of_volume(tags: &[String]) -> Option<String> {
+    let (cluster, node) = tags.iter().find_map(|tag| tag.strip_prefix(OWNER))?.split_once('/')?;
+    Some(format!("node {node} of cluster {cluster}"))
+}
+
+/// Whether a tag is one of those that make a logical volume somebody's volume.
+pub(super) fn is_of_volume(tag: &str) -> bool {
+    [OWNER, VOLUME, ZEROED, SNAPSHOT].iter().any(|key| tag.starts_with(key)) || tag == RESTORING
+}
+
 /// The tags of a snapshot: whose and which it is. A tag may have no `@`, and names have no colon.
 pub(super) fn of_snapshot(identity: &Identity, snapshot: &SnapshotName) -> [String; 2] {
     [owned(identity), format!("{SNAPSHOT}{}:{}", snapshot.volume(), snapshot.name())]
