@@ -22,6 +22,7 @@
 //! # Ok::<(), drbdpool::PoolError>(())
 //! ```
 
+mod adoptable;
 mod copy;
 mod detect;
 mod device;
@@ -36,10 +37,10 @@ mod pool;
 #[path = "../../src/units/size.rs"]
 mod size;
 mod snapshot;
-mod source;
 mod spec;
 mod zero;
 
+pub use adoptable::Adoptable;
 pub use detect::{DEFAULT_VOLUME_GROUP, Detected, detect_default};
 pub use error::{CommandFailure, Outcome, PoolError};
 pub use file::FilePool;
@@ -49,7 +50,6 @@ pub use name::{Part, VolumeName};
 pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Segment, Volume};
 pub use size::{human, human_up};
 pub use snapshot::{Snapshot, SnapshotMethod, SnapshotName};
-pub use source::Source;
 pub use spec::PoolSpec;
 
 /// Makes a pool a node's, if it is nobody's, and opens it: when a node joins a cluster or is given a new pool.

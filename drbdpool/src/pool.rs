@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use crate::{PoolError, PoolSpec, Snapshot, SnapshotMethod, SnapshotName, Source, VolumeName};
+use crate::{Adoptable, PoolError, PoolSpec, Snapshot, SnapshotMethod, SnapshotName, VolumeName};
 
 /// Told how far a long operation is, as bytes done and bytes in all; `Break` ends it early.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
@@ -67,7 +67,7 @@ pub trait Pool: fmt::Debug + Send + Sync {
     ///
     /// [`PoolError::NotAdoptable`] says why it could not: it is in use, somebody's, a part of something, not of whole blocks, elsewhere, or
     /// the name is taken. [`PoolError::NoSpace`] where its holes need more than there is.
-    fn adoptable(&self, source: &Source, volume: &VolumeName) -> Result<u64, PoolError>;
+    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError>;
 
     /// Makes a logical volume or file, with all that is on it, a volume of this pool, ready for use; nothing is copied or written. When
     /// the process dies on the way it is as it was, or it is the volume. One that is the volume already is answered as it is.
@@ -75,7 +75,7 @@ pub trait Pool: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// Those of [`adoptable`](Self::adoptable).
-    fn adopt(&self, source: &Source, volume: &VolumeName) -> Result<Device, PoolError>;
+    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError>;
 
     /// Undoes [`adopt`](Self::adopt): the volume is nobody's again, has its former name where that is free, and keeps what is on it.
     /// Nothing when there is no such volume.
@@ -83,7 +83,7 @@ pub trait Pool: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// [`PoolError::InUse`].
-    fn disown(&self, volume: &VolumeName, source: &Source) -> Result<(), PoolError>;
+    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError>;
 
     /// How this pool makes snapshots.
     ///

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use drbdpool::{FilePool, Pool, PoolError, PoolSpec, Source, VolumeName};
+use drbdpool::{Adoptable, FilePool, Pool, PoolError, PoolSpec, VolumeName};
 use real::{CLAIM, Group, can_run, has_device_mapper, identity, volume};
 use rustix::fs::{FlockOperation, flock};
 
@@ -20,10 +20,13 @@ fn refused(answer: Result<u64, PoolError>) -> String {
 }
 
 /// A logical volume of so many extents that is not active, as an administrator makes it, with `byte` all over it.
-fn make(group: &Group, name: &str, extents: u64) -> Source {
+fn make(group: &Group, name: &str, extents: u64) -> Adoptable {
     let activation: &[&str] = if has_device_mapper() { &["-ay", "-Wn"] } else { &["-an", "-Zn", "-Wn"] };
     let extents = extents.to_string();
-    group.lvm("lvcreate", &[activation, &["--yes", "--type", "linear", "--extents", &extents, "--name", name, &group.name]].concat());
+    group.lvm(
+        "lvcreate",
+        &[activation, &["--yes", "--type", "linear", "--extents", &extents, "--name", name, &group.name]].concat(),
+    );
     format!("{}/{name}", group.name).parse().unwrap()
 }
 
@@ -95,7 +98,7 @@ fn what_cannot_be_adopted_is_refused_by_name_and_stays_as_it_is() {
     let pool = group.open(&identity("0")).unwrap();
     let web = volume("web");
     pool.create(&volume("db"), EXTENT).unwrap();
-    let source = |name: &str| format!("{}/{name}", group.name).parse::<Source>().unwrap();
+    let source = |name: &str| format!("{}/{name}", group.name).parse::<Adoptable>().unwrap();
     let why = |name: &str| refused(pool.adoptable(&source(name), &web));
     assert!(why("db_00").contains("it is volume 'db_00' of this node already"));
     assert!(why("none").contains("there is no such logical volume"));
@@ -104,9 +107,15 @@ fn what_cannot_be_adopted_is_refused_by_name_and_stays_as_it_is() {
     assert!(refused(pool.adoptable(&"/etc/hostname".parse().unwrap(), &web)).contains("takes logical volumes"));
 
     make(&group, "strange", 1);
-    group.lvm("lvchange", &["--addtag", "blkrep.owner=c9/4", "--addtag", "blkrep.volume=x_00", &format!("{}/strange", group.name)]);
+    group.lvm(
+        "lvchange",
+        &["--addtag", "blkrep.owner=c9/4", "--addtag", "blkrep.volume=x_00", &format!("{}/strange", group.name)],
+    );
     let answer = why("strange");
-    assert!(answer.contains("node 4 of cluster c9") && answer.contains("lvchange --deltag blkrep.owner=c9/4 --deltag"), "{answer}");
+    assert!(
+        answer.contains("node 4 of cluster c9") && answer.contains("lvchange --deltag blkrep.owner=c9/4 --deltag"),
+        "{answer}"
+    );
 
     let old = make(&group, "old", 1);
     make(&group, "web_00", 1);
@@ -150,7 +159,7 @@ fn web() -> VolumeName {
 #[test]
 fn a_file_is_adopted_with_its_bytes_its_holes_reserved_and_given_back() {
     let (directory, pool, image) = files();
-    let source = Source::File(image.clone());
+    let source = Adoptable::File(image.clone());
     let before = fs::read(&image).unwrap();
     assert_eq!(pool.adoptable(&source, &web()).unwrap(), 1 << 20);
     let device = pool.adopt(&source, &web()).unwrap();
@@ -168,7 +177,7 @@ fn a_file_is_adopted_with_its_bytes_its_holes_reserved_and_given_back() {
 #[test]
 fn a_file_that_cannot_be_adopted_is_refused_by_name() {
     let (directory, pool, image) = files();
-    let why = |path: &Path| refused(pool.adoptable(&Source::File(path.to_owned()), &web()));
+    let why = |path: &Path| refused(pool.adoptable(&Adoptable::File(path.to_owned()), &web()));
     assert!(refused(pool.adoptable(&"vg/lv".parse().unwrap(), &web())).contains("takes files"));
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&image, &link).unwrap();
@@ -193,9 +202,9 @@ fn a_file_that_cannot_be_adopted_is_refused_by_name() {
     drop(held);
     pool.create(&VolumeName::data("db", 0).unwrap(), 4096).unwrap();
     assert!(why(&directory.path().join("pool/db_00")).contains("it is volume 'db_00' of this node already"));
-    let taken = refused(pool.adoptable(&Source::File(image.clone()), &VolumeName::data("db", 0).unwrap()));
+    let taken = refused(pool.adoptable(&Adoptable::File(image.clone()), &VolumeName::data("db", 0).unwrap()));
     assert!(taken.contains("choose another resource name"), "{taken}");
-    assert_eq!(pool.adoptable(&Source::File(image), &web()).unwrap(), 1 << 20, "when all that is mended");
+    assert_eq!(pool.adoptable(&Adoptable::File(image), &web()).unwrap(), 1 << 20, "when all that is mended");
 }
 
 #[test]
@@ -203,6 +212,6 @@ fn a_file_that_is_locked_is_in_use() {
     let (_directory, pool, image) = files();
     let held = File::open(&image).unwrap();
     flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
-    let answer = pool.adopt(&Source::File(image.clone()), &web());
+    let answer = pool.adopt(&Adoptable::File(image.clone()), &web());
     assert!(matches!(answer, Err(PoolError::NotAdoptable { .. })) && image.exists(), "{answer:?}");
 }

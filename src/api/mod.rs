@@ -44,8 +44,8 @@ pub use operations::{OPERATIONS, Operation, Promise, Service, routes};
 pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionValues, Options, Quorum, SetOptions};
 pub use pools::{AddPool, DefaultPool, Fill, ListPools, NodePool, Pool, RemovePool};
 pub use resources::{
-    AddResource, AddVolume, AddedVolume, FreeSpace, ListFreeSpace, ListResources, ListVolumes, RemoveResource, RemoveVolume,
-    ResizeVolume, ResizedVolume, Resource, Volume,
+    AddResource, AddVolume, AddedVolume, AdoptVolume, FreeSpace, ListFreeSpace, ListResources, ListVolumes, RemoveResource,
+    RemoveVolume, ResizeVolume, ResizedVolume, Resource, Volume,
 };
 pub use server::serve_connection;
 pub use snapshots::{

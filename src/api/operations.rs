@@ -109,6 +109,8 @@ operation_table! {
     GET "/v1/volumes" list_volumes(ListVolumes) -> Vec<Volume>;
     /// Adds a volume, and its resource when there is none.
     POST "/v1/volumes/add" add_volume(AddVolume) -> AddedVolume;
+    /// Makes a volume, and its resource, of a logical volume or file that the node that is asked has.
+    POST "/v1/volumes/adopt" adopt_volume(AdoptVolume) -> AddedVolume;
     /// Grows a volume on every replica of its resource.
     POST "/v1/volumes/resize" resize_volume(ResizeVolume) -> ResizedVolume;
     /// Removes a volume from every replica of its resource.

@@ -110,7 +110,26 @@ pub struct AddVolume {
     pub metadata_pool: Option<Name>,
 }
 
-/// What [`AddVolume`] has made.
+/// Makes a logical volume or file of the node that is asked the first replica of a new resource, with all that is on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptVolume {
+    /// The resource; it has no volumes yet, or is made.
+    pub resource: Name,
+    /// `GROUP/VOLUME`, or the full path of a file.
+    pub source: String,
+    /// How many replicas the resource shall have; absent: this one.
+    #[serde(default)]
+    pub deploy: Option<u32>,
+    /// Options of the resource, when this creates it.
+    #[serde(default)]
+    pub options: OptionValues,
+    /// The node's pool that takes it; the one that it is in when absent.
+    #[serde(default)]
+    pub pool: Option<Name>,
+}
+
+/// What [`AddVolume`] or [`AdoptVolume`] has made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddedVolume {
     /// The volume's number.

@@ -62,6 +62,8 @@ pub enum Command {
         #[serde(default)]
         pool: Option<Name>,
     },
+    /// Gives a resource without volumes its first one, of `bytes`, and its first replica: what the node has as `source`, in that pool.
+    Adopt { resource: Name, node: NodeId, pool: Name, source: String, bytes: u64, seed: Seed },
     /// Chooses the pool that the metadata of a resource's future replicas goes to.
     SetMetadataPool { resource: Name, pool: Option<Name> },
     /// Grows a volume to `bytes` (a multiple of 4096).

@@ -1,6 +1,6 @@
 //! What nodes still have to delete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,4 +33,7 @@ pub struct Leftover {
     /// The parts of snapshots, which go first.
     #[serde(default)]
     pub snapshots: Vec<StoredSnapshot>,
+    /// Of the volumes, those that are not deleted but given back as what they were, because no replica was made of them yet.
+    #[serde(default)]
+    pub adopts: BTreeMap<VolumeId, String>,
 }

@@ -283,7 +283,7 @@ pub struct Assignment {
     pub initially_in_sync: bool,
     /// Whether the node has confirmed that the replica exists. From then on it is never created again.
     pub created: bool,
-    /// The volumes the replica has, with their sizes in bytes, as confirmed.
+    /// The volumes the replica has, with their sizes in bytes, as confirmed; before that, those that it adopts.
     pub volumes: BTreeMap<VolumeId, u64>,
     /// It is to go, and waits to be dropped from the record by the primary.
     pub leaving: bool,
@@ -293,6 +293,9 @@ pub struct Assignment {
     /// The snapshot that the replica is made of, until it is.
     #[serde(default)]
     pub source: Option<Source>,
+    /// What the node has already and makes volumes of, until it has.
+    #[serde(default)]
+    pub adopts: BTreeMap<VolumeId, String>,
 }
 
 impl Assignment {

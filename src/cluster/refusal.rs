@@ -56,6 +56,8 @@ pub enum Refusal {
     NoSuchVolume(String, VolumeId),
     #[error("resource '{0}' has a volume {1} already")]
     VolumeExists(String, VolumeId),
+    #[error("resource '{0}' has volumes or replicas: only a new one can begin with what a node has")]
+    NotNew(String),
     #[error("resource '{0}' has no volumes")]
     NoVolumes(String),
     #[error("a resource has at most {0} volumes")]
@@ -165,6 +167,7 @@ impl Refusal {
             | Self::AddressInUse(..)
             | Self::ResourceExists(_)
             | Self::VolumeExists(..)
+            | Self::NotNew(_)
             | Self::SnapshotExists(..)
             | Self::Assigned(..) => RefusalKind::Exists,
             Self::BadAddress(_)
@@ -243,6 +246,7 @@ impl Refusal {
             Self::ResourceExists(_) => "choose another name".into(),
             Self::NoSuchVolume(..) => "`blkrep list-volumes` shows the volumes".into(),
             Self::VolumeExists(..) => "choose another number, or leave it out".into(),
+            Self::NotNew(_) => "choose another name".into(),
             Self::NoVolumes(name) => format!("add one first: `blkrep add-volume {name} SIZE`"),
             Self::TooManyVolumes(_) => "create another resource".into(),
             Self::BadSize(_) => "give a size above zero, in whole blocks of 4 KiB".into(),

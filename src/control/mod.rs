@@ -13,13 +13,14 @@
 //! | [`nbd`] | NBD clients, negotiated and handed to the data plane |
 //! | [`attachments`] | volumes as block devices of this node, and what is mounted from them |
 //! | [`docker`] | Docker volumes in the model, and their plugin's socket |
-//! | [`status`], [`service`] | the API's operations |
+//! | [`status`], [`service`], `adopt` | the API's operations |
 //! | [`replica`], `area`, `metadata` | metadata made, and looked at while a node is stopped |
 //! | [`snapshots`] | snapshots: taken on all nodes at one moment, restored, read, scheduled |
 //! | [`removal`], [`unused`], [`holds`] | nothing is taken from under a client |
 //!
 //! Stopping all of this on every node stops no I/O.
 
+mod adopt;
 mod area;
 pub mod attachments;
 pub mod authority;

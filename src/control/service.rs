@@ -11,13 +11,14 @@ use super::status;
 use super::unused::{Part, Unused};
 use super::{attachments, docker, local, options, removal, snapshots};
 use crate::api::{
-    AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, ApiError, AskStatus, AssignResource,
-    Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, DefaultPool, DeployResource, Detach, DockerVolume, Done,
-    FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions,
-    ListPools, ListResources, ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping,
-    Placement, Pong, Promise, Relative, RemoveNode, RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ResizeVolume,
-    ResizedVolume, Resource, ResourceStatus, RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, Service, SetOptions, Shutdown,
-    Snapshot, SnapshotSchedule, TakenSnapshot, UnassignResource, UndeployResource, Unmount, Volume, state,
+    AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, AdoptVolume, ApiError, AskStatus,
+    AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, DefaultPool, DeployResource, Detach,
+    DockerVolume, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace,
+    ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted, NodePool,
+    OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode, RemovePool, RemoveResource, RemoveSnapshot,
+    RemoveVolume, ResizeVolume, ResizedVolume, Resource, ResourceStatus, RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots,
+    Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, TakenSnapshot, UnassignResource, UndeployResource, Unmount,
+    Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -26,7 +27,7 @@ use crate::units::{Authority, BLOCK, Name, human_up};
 
 /// Answers the API's operations.
 pub struct Operations {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     doorkeeper: Arc<Doorkeeper>,
     stop: watch::Sender<bool>,
 }
@@ -37,12 +38,12 @@ impl Operations {
         Self { node, doorkeeper, stop }
     }
 
-    async fn propose(&self, command: Command) -> Result<Applied, ApiError> {
+    pub(super) async fn propose(&self, command: Command) -> Result<Applied, ApiError> {
         Ok(self.node.consensus.propose(command, PATIENCE).await?)
     }
 
     /// The model for a decision.
-    async fn agreed(&self) -> Result<Arc<Cluster>, ApiError> {
+    pub(super) async fn agreed(&self) -> Result<Arc<Cluster>, ApiError> {
         Ok(self.node.consensus.read(PATIENCE).await?)
     }
 
@@ -54,7 +55,7 @@ impl Operations {
         Ok(only.map_or_else(|| model.resources.values().map(tell).collect(), |resource| vec![tell(resource)]))
     }
 
-    fn placed(model: &Cluster, name: &Name) -> Vec<Name> {
+    pub(super) fn placed(model: &Cluster, name: &Name) -> Vec<Name> {
         let replicas = model.resource_named(name).map(|resource| resource.replicas().collect::<Vec<_>>()).unwrap_or_default();
         replicas.iter().filter_map(|id| model.nodes.get(id)).map(|node| node.name.clone()).collect()
     }
@@ -92,7 +93,7 @@ impl Operations {
     }
 
     /// The command for so many replicas, on nodes that answer if there are enough.
-    async fn deployment(&self, model: &Cluster, resource: Name, count: DeployCount, pool: Option<Name>) -> Command {
+    pub(super) async fn deployment(&self, model: &Cluster, resource: Name, count: DeployCount, pool: Option<Name>) -> Command {
         let avoid = status::silent(&self.node, model).await;
         let (placement, keep) = (Place::Count(count), BTreeSet::new());
         Command::Deploy { resource, placement, avoid, keep, seed: local::random_seed(), pool }
@@ -315,6 +316,10 @@ impl Service for Operations {
 
     fn add_volume(&self, asked: AddVolume) -> Promise<'_, AddedVolume> {
         Box::pin(self.add(asked))
+    }
+
+    fn adopt_volume(&self, asked: AdoptVolume) -> Promise<'_, AddedVolume> {
+        Box::pin(self.adopted(asked))
     }
 
     fn resize_volume(&self, asked: ResizeVolume) -> Promise<'_, ResizedVolume> {

@@ -10,11 +10,11 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use super::FilePool;
 use crate::pool::BLOCK;
-use crate::{Device, PoolError, Source, VolumeName};
+use crate::{Adoptable, Device, PoolError, VolumeName};
 
 impl FilePool {
     /// [`Pool::adoptable`](crate::Pool::adoptable).
-    pub(super) fn could_adopt(&self, source: &Source, volume: &VolumeName) -> Result<u64, PoolError> {
+    pub(super) fn could_adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
         let (path, found) = self.candidate(source, volume)?;
         locked(source, path)?;
         self.check_holes(&found)?;
@@ -22,7 +22,7 @@ impl FilePool {
     }
 
     /// [`Pool::adopt`](crate::Pool::adopt).
-    pub(super) fn make_ours(&self, source: &Source, volume: &VolumeName) -> Result<Device, PoolError> {
+    pub(super) fn make_ours(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let target = self.path(volume);
         if self.size(volume)?.is_none() {
@@ -43,9 +43,9 @@ impl FilePool {
     }
 
     /// [`Pool::disown`](crate::Pool::disown).
-    pub(super) fn give_back(&self, volume: &VolumeName, source: &Source) -> Result<(), PoolError> {
+    pub(super) fn give_back(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
         let _changing = self.changing();
-        let Source::File(path) = source else { return Ok(()) };
+        let Adoptable::File(path) = source else { return Ok(()) };
         if self.size(volume)?.is_none() {
             return Ok(());
         }
@@ -55,8 +55,8 @@ impl FilePool {
     }
 
     /// The file, if it can become `volume` as it is.
-    fn candidate<'a>(&self, source: &'a Source, volume: &VolumeName) -> Result<(&'a Path, Metadata), PoolError> {
-        let Source::File(path) = source else {
+    fn candidate<'a>(&self, source: &'a Adoptable, volume: &VolumeName) -> Result<(&'a Path, Metadata), PoolError> {
+        let Adoptable::File(path) = source else {
             return Err(source.refused(format!("{} takes files; name the pool that its volume group is", self.spec)));
         };
         let found = fs::symlink_metadata(path).map_err(PoolError::io("examine", path))?;
@@ -114,7 +114,7 @@ fn unfit(path: &Path, found: &Metadata, device: u64, directory: &Path) -> Option
 }
 
 /// The file, open and locked.
-fn locked(source: &Source, path: &Path) -> Result<File, PoolError> {
+fn locked(source: &Adoptable, path: &Path) -> Result<File, PoolError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(PoolError::io("open", path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -139,7 +139,8 @@ fn user(path: &Path) -> Option<String> {
         return Some("the kernel, as swap space".to_owned());
     }
     let numbers = entries("/proc").filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let opens = |process: &u32| entries(&format!("/proc/{process}/fd")).any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path));
+    let opens =
+        |process: &u32| entries(&format!("/proc/{process}/fd")).any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path));
     numbers.into_iter().find(opens).map(|process| format!("process {process}"))
 }
 

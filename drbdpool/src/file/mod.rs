@@ -24,8 +24,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::patience::patiently;
 use crate::pool::{BLOCK, round_up, thin_free};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot,
-    SnapshotMethod, SnapshotName, Source, Unclaimed, Volume, VolumeName,
+    Adoptable, Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot,
+    SnapshotMethod, SnapshotName, Unclaimed, Volume, VolumeName,
 };
 
 /// A pool of files; see [`Pool`].
@@ -298,15 +298,15 @@ impl Pool for FilePool {
         self.sync()
     }
 
-    fn adoptable(&self, source: &Source, volume: &VolumeName) -> Result<u64, PoolError> {
+    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
         self.could_adopt(source, volume)
     }
 
-    fn adopt(&self, source: &Source, volume: &VolumeName) -> Result<Device, PoolError> {
+    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
         self.make_ours(source, volume)
     }
 
-    fn disown(&self, volume: &VolumeName, source: &Source) -> Result<(), PoolError> {
+    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
         self.give_back(volume, source)
     }
 

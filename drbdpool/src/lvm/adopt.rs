@@ -10,16 +10,16 @@ use super::names::{is_internal, lv_name};
 use super::report::{LogicalVolume, VolumeGroup};
 use super::{LvmPool, Mode, direct, in_use, tags};
 use crate::pool::BLOCK;
-use crate::{Device, PoolError, Source, VolumeName};
+use crate::{Adoptable, Device, PoolError, VolumeName};
 
 impl LvmPool {
     /// [`Pool::adoptable`](crate::Pool::adoptable).
-    pub(super) fn could_adopt(&self, source: &Source, volume: &VolumeName) -> Result<u64, PoolError> {
+    pub(super) fn could_adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
         Ok(self.candidate(&self.report()?, source, volume)?.size)
     }
 
     /// [`Pool::adopt`](crate::Pool::adopt).
-    pub(super) fn make_ours(&self, source: &Source, volume: &VolumeName) -> Result<Device, PoolError> {
+    pub(super) fn make_ours(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let mut group = self.report()?;
         if self.find(&group, volume).is_none() {
@@ -40,7 +40,7 @@ impl LvmPool {
     }
 
     /// [`Pool::disown`](crate::Pool::disown).
-    pub(super) fn give_back(&self, volume: &VolumeName, source: &Source) -> Result<(), PoolError> {
+    pub(super) fn give_back(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
         let _changing = self.changing();
         let mut group = self.report()?;
         let Some(lv) = self.find(&group, volume) else { return Ok(()) };
@@ -48,7 +48,7 @@ impl LvmPool {
             return Err(in_use(volume, ""));
         }
         // First the name, then the tags: what has them can be found again when this is cut short.
-        if let Source::LogicalVolume { name, .. } = source
+        if let Adoptable::LogicalVolume { name, .. } = source
             && lv.name != *name
             && !group.volumes.iter().any(|lv| lv.name == *name)
         {
@@ -69,10 +69,10 @@ impl LvmPool {
     fn candidate<'a>(
         &self,
         group: &'a VolumeGroup,
-        source: &Source,
+        source: &Adoptable,
         volume: &VolumeName,
     ) -> Result<&'a LogicalVolume, PoolError> {
-        let Source::LogicalVolume { volume_group, name } = source else {
+        let Adoptable::LogicalVolume { volume_group, name } = source else {
             return Err(source.refused(format!("{} takes logical volumes; name a pool of files", self.spec)));
         };
         if *volume_group != self.volume_group {
@@ -105,8 +105,11 @@ impl LvmPool {
             .or_else(|| coarse_disk(lv))
             .or_else(|| {
                 let present = self.find(group, volume).map(|other| &other.name);
-                let taken = present.or_else(|| group.volumes.iter().map(|lv| &lv.name).find(|other| **other == name && name != lv.name));
-                taken.map(|other| format!("'{}/{other}' has the name that it would get; choose another resource name", self.volume_group))
+                let taken =
+                    present.or_else(|| group.volumes.iter().map(|lv| &lv.name).find(|other| **other == name && name != lv.name));
+                taken.map(|other| {
+                    format!("'{}/{other}' has the name that it would get; choose another resource name", self.volume_group)
+                })
             })
     }
 
@@ -119,7 +122,8 @@ impl LvmPool {
         if let Some(snapshot) = tags::snapshot_of(&lv.tags, &self.identity) {
             return Some(format!("it is the snapshot '{snapshot}' of this node"));
         }
-        let deletions: String = lv.tags.iter().filter(|tag| tags::is_of_volume(tag)).map(|tag| format!("--deltag {tag} ")).collect();
+        let deletions: String =
+            lv.tags.iter().filter(|tag| tags::is_of_volume(tag)).map(|tag| format!("--deltag {tag} ")).collect();
         let way_out = format!("lvchange {deletions}{}", self.full_name(lv));
         Some(format!("it belongs to {owner}; if that is gone for good, take its tags away: '{way_out}'"))
     }
@@ -129,7 +133,10 @@ impl LvmPool {
         let group = &self.volume_group;
         match self.thin.as_deref().unwrap_or("") {
             pool if pool == lv.pool => None,
-            "" => Some(format!("it is in the thin pool '{0}'; 'blkrep add-pool NAME lvm-thin:{group}/{0}' makes that a pool", lv.pool)),
+            "" => Some(format!(
+                "it is in the thin pool '{0}'; 'blkrep add-pool NAME lvm-thin:{group}/{0}' makes that a pool",
+                lv.pool
+            )),
             pool => Some(format!("it is not in the thin pool '{pool}'; name the pool that is the volume group itself")),
         }
     }

@@ -37,8 +37,8 @@ use report::{LogicalVolume, VolumeGroup};
 
 use crate::pool::{BLOCK, round_up};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot, SnapshotMethod,
-    SnapshotName, Source, Unclaimed, Volume, VolumeName,
+    Adoptable, Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot,
+    SnapshotMethod, SnapshotName, Unclaimed, Volume, VolumeName,
 };
 
 /// A volume group; see [`Pool`].
@@ -345,15 +345,15 @@ impl Pool for LvmPool {
         }
     }
 
-    fn adoptable(&self, source: &Source, volume: &VolumeName) -> Result<u64, PoolError> {
+    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
         self.could_adopt(source, volume)
     }
 
-    fn adopt(&self, source: &Source, volume: &VolumeName) -> Result<Device, PoolError> {
+    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
         self.make_ours(source, volume)
     }
 
-    fn disown(&self, volume: &VolumeName, source: &Source) -> Result<(), PoolError> {
+    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
         self.give_back(volume, source)
     }
 

@@ -3,6 +3,7 @@
 //! Each file holds the lines of one subject with the handlers right below them. A verb's arguments are read in its handler, and
 //! nowhere else.
 
+mod adopt;
 mod attachments;
 mod docker;
 mod found;
@@ -25,6 +26,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         nodes::VERBS,
         pools::VERBS,
         resources::VERBS,
+        adopt::VERBS,
         options::VERBS,
         snapshots::VERBS,
         replicas::VERBS,

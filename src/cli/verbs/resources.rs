@@ -190,7 +190,7 @@ async fn add_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Failu
 
 /// Waits until a volume is made and its resource well, or can at least be used and does not get better for a while. Returns what is not
 /// well.
-async fn settle(session: &Session<'_>, name: &Name, added: VolumeId, patience: Duration) -> Option<String> {
+pub(super) async fn settle(session: &Session<'_>, name: &Name, added: VolumeId, patience: Duration) -> Option<String> {
     let (began, mut last) = (Instant::now(), None);
     let settled = wait::until(patience, async || {
         let request = ListVolumes { resource: Some(name.clone()) };

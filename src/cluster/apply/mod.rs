@@ -1,5 +1,6 @@
 //! Taking commands: every function here first checks, then changes.
 
+mod adoption;
 mod nodes;
 mod pools;
 mod record;
@@ -7,6 +8,7 @@ mod replicas;
 mod resources;
 mod snapshots;
 
+use adoption::Found;
 use replicas::Choice;
 use snapshots::Wanted;
 
@@ -54,6 +56,9 @@ impl Cluster {
             Command::SetProperties { resource, properties } => self.set_properties(&resource, properties),
             Command::RemoveResource { resource, force } => self.remove_resource(&resource, force),
             Command::AddVolume { resource, volume, bytes, pool } => self.add_volume(&resource, volume, bytes, pool),
+            Command::Adopt { resource, node, pool, source, bytes, seed } => {
+                self.adopt(&resource, Found { node, pool, source, bytes }, seed)
+            }
             Command::SetMetadataPool { resource, pool } => self.set_metadata_pool(&resource, pool),
             Command::ResizeVolume { resource, volume, bytes } => self.resize_volume(&resource, volume, bytes),
             Command::RemoveVolume { resource, volume, force } => self.remove_volume(&resource, volume, force),

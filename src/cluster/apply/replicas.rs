@@ -122,6 +122,7 @@ impl Cluster {
         assignment.created = true;
         assignment.volumes = known;
         assignment.source = None;
+        assignment.adopts.clear();
         settle_sizes(resource);
         if let Some(source) = made_of {
             self.made_of(&source);
@@ -230,7 +231,9 @@ impl Cluster {
         let Some(assignment) = resource.assignments.get(&node) else { return };
         let Some(replica) = assignment.replica else { return };
         let (places, name, snapshots) = (assignment.places.clone(), resource.name.clone(), Vec::new());
-        let leftover = Leftover { node, resource: id, name, replica, volumes, metadata, places, snapshots };
+        let adopts = assignment.adopts.iter().filter(|(volume, _)| volumes.contains(volume));
+        let adopts = adopts.map(|(&volume, source)| (volume, source.clone())).collect();
+        let leftover = Leftover { node, resource: id, name, replica, volumes, metadata, places, snapshots, adopts };
         self.leftovers.insert(LeftoverId(self.next_leftover), leftover);
         self.next_leftover += 1;
     }
@@ -313,7 +316,7 @@ impl Cluster {
 
     /// Gives `nodes` a replica. The first ones of a resource make its first record: all of them are in sync when every pool
     /// gives zeroes, for then they are equal; else only the first is. A later one waits for the primary's full sync.
-    fn place(&mut self, id: ResourceId, nodes: &[NodeId], pool: Option<&Name>, draws: &mut Draws) {
+    pub(super) fn place(&mut self, id: ResourceId, nodes: &[NodeId], pool: Option<&Name>, draws: &mut Draws) {
         let placed: Vec<(NodeId, Places)> =
             nodes.iter().filter_map(|id| self.nodes.get(id)).map(|n| (n.id, self.resources[&id].places_on(n, pool))).collect();
         let zeroed = placed.iter().all(|(node, places)| {
@@ -347,5 +350,6 @@ enum Move {
 
 pub(super) fn new_assignment(replica: Option<ReplicaId>, incarnation: Incarnation, initially_in_sync: bool) -> Assignment {
     let (created, volumes, leaving) = (false, BTreeMap::new(), false);
-    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving, places: Places::default(), source: None }
+    let (places, source, adopts) = (Places::default(), None, BTreeMap::new());
+    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving, places, source, adopts }
 }

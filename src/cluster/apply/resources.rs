@@ -197,6 +197,7 @@ impl Cluster {
         for assignment in resource.assignments.values_mut() {
             assignment.volumes.remove(&volume);
             assignment.places.volumes.remove(&volume);
+            assignment.adopts.remove(&volume);
         }
         self.drop_leavers();
         Ok(Applied::Done)
@@ -241,7 +242,7 @@ pub(super) fn settle_sizes(resource: &mut Resource) {
     }
 }
 
-fn check_size(bytes: u64) -> Result<(), Refusal> {
+pub(super) fn check_size(bytes: u64) -> Result<(), Refusal> {
     if bytes == 0 || !bytes.is_multiple_of(BLOCK) {
         Err(Refusal::BadSize(bytes))
     } else if bytes > Limits::VOLUME_BYTES {

@@ -183,7 +183,8 @@ impl Cluster {
         // The replica stays: it is told from one whose storage goes by being the same.
         let replica = present.assignments.get(&node).and_then(|a| a.replica).unwrap_or(ReplicaId(0));
         let (name, places, snapshots) = (present.name.clone(), part.places.clone(), vec![part]);
-        let left = Leftover { node, resource, name, replica, volumes: BTreeSet::new(), metadata: false, places, snapshots };
+        let (volumes, metadata, adopts) = (BTreeSet::new(), false, BTreeMap::new());
+        let left = Leftover { node, resource, name, replica, volumes, metadata, places, snapshots, adopts };
         self.leftovers.insert(LeftoverId(self.next_leftover), left);
         self.next_leftover += 1;
     }

@@ -1,5 +1,6 @@
 //! The model's tests: stories first, then random commands against the invariants.
 
+mod adoption;
 mod nodes;
 mod placement;
 mod random;

@@ -66,8 +66,9 @@ impl Step<'_> {
             // Where several are in sync from the start, or none was ever written, they have to be equal from the first byte.
             let zero = plan.up_to_date && fresh.record.as_ref().is_some_and(|record| record.in_sync.len() > 1);
             self.storage_changed = true;
-            let Assignment { places, source, .. } = fresh.assignments[&self.node.me].clone();
-            blocking(move || storage::create(&node, &name, &plan, &places, zero, source.as_ref())).await?;
+            let Assignment { places, source, adopts, .. } = fresh.assignments[&self.node.me].clone();
+            let origin = storage::Origin { zero, source, adopts };
+            blocking(move || storage::create(&node, &name, &plan, &places, &origin)).await?;
         } else if wanted.iter().any(|(volume, bytes)| assignment.volumes.get(volume).is_none_or(|has| has < bytes)) {
             let fresh = self.confirmed(resource.id, |present| present.replica == Some(replica)).await?;
             let Assignment { volumes: present, places, .. } = fresh.assignments[&self.node.me].clone();

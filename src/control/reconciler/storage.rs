@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use drbdpool::{Condition, Device, Pool, PoolError, SnapshotMethod, SnapshotName, VolumeName};
+use drbdpool::{Adoptable, Condition, Device, Pool, PoolError, SnapshotMethod, SnapshotName, VolumeName};
 
 use crate::cluster::{Leftover, Places, Source, StoredSnapshot};
 use crate::control::node::Node;
@@ -19,29 +19,46 @@ pub(in crate::control) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("it was broken off: {error}"))?
 }
 
-/// Creates the volumes and the metadata of a replica that never was: of a snapshot, if there is a source.
-pub(super) fn create(
-    node: &Node,
-    name: &Name,
-    plan: &ReplicaPlan,
-    places: &Places,
-    zero: bool,
-    source: Option<&Source>,
-) -> Result<(), String> {
-    for (&volume, &bytes) in &plan.volumes {
+/// What a new replica's volumes begin as.
+pub(super) struct Origin {
+    /// They have to read as zeros.
+    pub(super) zero: bool,
+    /// The snapshot that they are made of.
+    pub(super) source: Option<Source>,
+    /// What the node has already and makes them of.
+    pub(super) adopts: BTreeMap<VolumeId, String>,
+}
+
+/// Creates the volumes and the metadata of a replica that never was.
+pub(super) fn create(node: &Node, name: &Name, plan: &ReplicaPlan, places: &Places, origin: &Origin) -> Result<(), String> {
+    for (&volume, &bytes) in plan.volumes.iter().filter(|(volume, _)| !origin.adopts.contains_key(volume)) {
         let pool = pool(node, places.of(volume))?;
-        match source {
+        match &origin.source {
             Some(Source { of, stored, .. }) => {
                 pool.restore(&snapshot_name(of, volume, stored)?, &data(name, volume)?).map_err(told)?;
             }
-            None => create_volume(&*pool, &data(name, volume)?, bytes, zero)?,
+            None => create_volume(&*pool, &data(name, volume)?, bytes, origin.zero)?,
         }
     }
     let metadata =
         pool(node, places.metadata())?.create(&metadata(name)?, node.maker.metadata_bytes(&plan.volumes)).map_err(told)?;
     let backing = backing(&metadata);
     // A replica that exists was created by an earlier try whose confirmation was lost.
-    if node.maker.inspect(&backing)? == Some(plan.replica) { Ok(()) } else { node.maker.create(plan, &backing) }
+    if node.maker.inspect(&backing)? != Some(plan.replica) {
+        node.maker.create(plan, &backing)?;
+    }
+    // Last: as long as anything can fail for want of space, what others made stays as it is.
+    for (&volume, source) in &origin.adopts {
+        let (source, wanted) = (source.parse::<Adoptable>().map_err(told)?, plan.volumes.get(&volume).copied().unwrap_or(0));
+        let device = pool(node, places.of(volume))?.adopt(&source, &data(name, volume)?).map_err(told)?;
+        if device.size < wanted {
+            return Err(format!(
+                "{source} had {wanted} bytes and has {} now; make it as large again, or remove the resource, which gives it back",
+                device.size
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Makes a replica's volumes as large as they shall be; creates those that it never had. Answers whether anything changed.
@@ -124,7 +141,13 @@ pub(super) fn remove(node: &Node, leftover: &Leftover) -> Result<(), String> {
     if leftover.metadata {
         pool(node, places.metadata())?.remove(&metadata(name)?).map_err(told)?;
     }
-    leftover.volumes.iter().try_for_each(|&volume| pool(node, places.of(volume))?.remove(&data(name, volume)?).map_err(told))
+    leftover.volumes.iter().try_for_each(|&volume| {
+        let (pool, data) = (pool(node, places.of(volume))?, data(name, volume)?);
+        match leftover.adopts.get(&volume) {
+            Some(source) => source.parse().and_then(|source| pool.disown(&data, &source)).map_err(told),
+            None => pool.remove(&data).map_err(told),
+        }
+    })
 }
 
 /// Takes snapshots of a replica's volumes, while nobody writes to them; how many bytes had to be copied for it.

@@ -10,7 +10,7 @@ use crate::PoolError;
 ///
 /// Written as `GROUP/VOLUME` or `/dev/GROUP/VOLUME`, or as a file's full path.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum Adoptable {
     /// A logical volume.
     LogicalVolume {
         /// Its volume group.
@@ -22,7 +22,7 @@ pub enum Source {
     File(PathBuf),
 }
 
-impl FromStr for Source {
+impl FromStr for Adoptable {
     type Err = PoolError;
 
     fn from_str(text: &str) -> Result<Self, PoolError> {
@@ -47,7 +47,7 @@ impl FromStr for Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for Adoptable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LogicalVolume { volume_group, name } => write!(f, "{volume_group}/{name}"),
@@ -56,7 +56,7 @@ impl fmt::Display for Source {
     }
 }
 
-impl Source {
+impl Adoptable {
     /// The error that it cannot be adopted, and why.
     pub(crate) fn refused(&self, why: impl Into<String>) -> PoolError {
         PoolError::NotAdoptable { what: self.to_string(), why: why.into() }
@@ -69,12 +69,12 @@ mod tests {
 
     #[test]
     fn logical_volumes_and_files_are_told_apart_by_how_they_are_written() {
-        let lv = Source::LogicalVolume { volume_group: "vg0".to_owned(), name: "web".to_owned() };
-        assert_eq!("vg0/web".parse::<Source>().unwrap(), lv);
-        assert_eq!("/dev/vg0/web".parse::<Source>().unwrap(), lv);
-        assert_eq!("/srv/pool/web.img".parse::<Source>().unwrap(), Source::File("/srv/pool/web.img".into()));
+        let lv = Adoptable::LogicalVolume { volume_group: "vg0".to_owned(), name: "web".to_owned() };
+        assert_eq!("vg0/web".parse::<Adoptable>().unwrap(), lv);
+        assert_eq!("/dev/vg0/web".parse::<Adoptable>().unwrap(), lv);
+        assert_eq!("/srv/pool/web.img".parse::<Adoptable>().unwrap(), Adoptable::File("/srv/pool/web.img".into()));
         for text in ["vg0/web", "/srv/pool/web.img"] {
-            assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<Adoptable>().unwrap().to_string(), text);
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
             ("./x", "full path"),
             ("", "full path"),
         ] {
-            let error = bad.parse::<Source>().unwrap_err().to_string();
+            let error = bad.parse::<Adoptable>().unwrap_err().to_string();
             assert!(error.contains(remedy), "{bad}: {error}");
         }
     }
