@@ -140,7 +140,7 @@ pub trait Pool: fmt::Debug + Send + Sync {
 }
 
 /// The size of a pool, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Capacity {
     /// The volume group or file system, whoever uses it.
     pub total: u64,
@@ -148,6 +148,8 @@ pub struct Capacity {
     pub free: u64,
     /// How full it is, of a thin pool. What it promised to volumes may be more than it has.
     pub fill: Option<Fill>,
+    /// What is amiss with it and what to do, though volumes that exist may be in use.
+    pub trouble: Option<String>,
 }
 
 /// How full a thin pool is, in thousandths. When one of them is 1000, writes fail.

@@ -257,7 +257,7 @@ impl Refusal {
             Self::TooFewNodes { .. } => "ask for fewer, or add a node: `blkrep add-node NAME ADDRESS`".into(),
             Self::TooManyReplicas(_) => "ask for fewer".into(),
             Self::NoSpace { .. } | Self::NoSpaceOn { .. } => {
-                "free or add space (`blkrep list-nodes` shows it), or ask for fewer replicas or a smaller size".into()
+                "free or add space (`blkrep list-pools` shows it, and what is amiss with a pool), or ask for fewer replicas or a smaller size".into()
             }
             Self::QuorumIsSettled(_) => {
                 "make another resource, set its quorum before it gets a volume (`blkrep add-resource`, `blkrep set-options`), and copy the data"

@@ -193,6 +193,11 @@ pub fn release_pool(pool: Option<(PoolSpec, Box<dyn Pool>)>, cluster: ClusterId,
 
 /// A pool as it is announced to the cluster.
 pub fn report(pool: &dyn Pool) -> Result<PoolReport, PoolError> {
+    look(pool).map(|(report, _)| report)
+}
+
+/// The same, and what is amiss with it all the same.
+pub fn look(pool: &dyn Pool) -> Result<(PoolReport, Option<String>), PoolError> {
     let capacity = pool.capacity()?;
     let (name, kind, zeroed) = match pool.spec() {
         PoolSpec::Lvm { volume_group } => (volume_group.clone(), PoolKind::Lvm, false),
@@ -201,7 +206,7 @@ pub fn report(pool: &dyn Pool) -> Result<PoolReport, PoolError> {
         PoolSpec::FileThin { directory } => (directory.display().to_string(), PoolKind::FileThin, true),
     };
     let fill = capacity.fill.map(|fill| cluster::PoolFill { data: fill.data, metadata: fill.metadata });
-    Ok(PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed, fill })
+    Ok((PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed, fill }, capacity.trouble))
 }
 
 /// Lets the threads that the calling one starts serve block devices of this machine itself: their memory is never waited for until such

@@ -3,6 +3,7 @@
 import subprocess
 
 import clients
+import leftovers
 import oracle
 from cluster import Cluster
 from pools import FilePool, LvmPool, differences, lvm
@@ -151,6 +152,70 @@ def storage_that_changes_behind_the_daemons_back(scene):
     wait_for("it can be put there again", lambda: one.run("assign-resource", "web", two.name).returncode == 0, 60)
     cluster.wait_up_to_date("web", 2)
     cluster.check_identical("web")
+
+
+@story(minutes=4)
+def a_disk_of_several_is_missing(scene):
+    """A group has two disks, and the second is pulled out: the pool is said to be failing, with the way out; the volume on the first disk
+    goes on, the one on the second is lost there and served by the other node; nothing new is put there. The disk comes back, and
+    both are well."""
+    cluster = scene.closes(Cluster(scene, 2, pool="lvm", pool_bytes=160 * MIB)).form()
+    one, two = cluster.nodes
+    second = two.folder / "second.img"
+    with open(second, "wb") as image:
+        image.truncate(256 * MIB)
+    device = lvm("losetup", "--find", "--show", str(second)).strip()
+    scene.callback(lambda: leftovers.quietly("losetup", "-d", device))
+    cluster.add_volume("web", "96MiB", 2)
+    two.stop()
+    lvm("vgextend", "--quiet", "--yes", two.pool.group, device)
+    two.start()
+    wait_for("the room is known", lambda: pool_of(one, two)["pool"]["free"] > 200 * MIB, 60)
+    two.blkrep("add-volume", "db", "128MiB")
+    two.blkrep("assign-resource", "db", two.name)
+    cluster.wait_up_to_date("db", 1)
+    known = {"web": oracle.Oracle(96 * MIB // 4096, seed=8), "db": oracle.Oracle(128 * MIB // 4096, seed=9)}
+    for name, blocks in known.items():
+        oracle.fill(blocks, two.uri(name))
+
+    two.stop()
+    lvm("losetup", "--detach", device)
+    two.start()
+    failure = wait_for("the loss is told", lambda: pool_of(one, two).get("failure"), 60)
+    check(two.pool.group in failure and "vgreduce --removemissing" in failure, "what is missing and the way out", failure)
+    lost = wait_for("the volume's loss is told", lambda: cluster.replicas("db", one)[two.name]["failure"], 30)
+    check("missing" in lost, "why it cannot be used", lost)
+    oracle.verify(known["web"], two.uri("web"))
+    check(cluster.replicas("web", one)[two.name]["disk"] == "UpToDate", "what is on the other disk goes on")
+    said = one.refuses("add-volume", "more", "16MiB", "--deploy", "2", naming=["list-pools"])
+    check("more" not in [r["name"] for r in one.json("list-resources")], "nothing was made", said)
+
+    two.stop()
+    device = lvm("losetup", "--find", "--show", str(second)).strip()
+    lvm("vgextend", "--quiet", "--restoremissing", two.pool.group, device)
+    two.start()
+    wait_for("the pool is well", lambda: "failure" not in pool_of(one, two), 60)
+    cluster.wait_up_to_date("db", 1)
+    for name, blocks in known.items():
+        oracle.verify(blocks, two.uri(name))
+
+
+@story(minutes=2)
+def a_group_is_one_clusters(scene):
+    """A volume group that is a cluster's is refused to another, which is told whose it is and how it is set free."""
+    cluster = scene.closes(Cluster(scene, 2, pool="lvm", pool_bytes=128 * MIB))
+    one, two = cluster.nodes
+    one.init()
+    one.stop()
+    taken = two.pool
+    two.pool = one.pool
+    two.refuses("init", two.address, "-q", "--name", two.name, *two.local, naming=["belongs to node", "vgchange --deltag"])
+    two.pool = taken
+    two.init()
+    two.refuses("add-pool", "stolen", one.pool.option, naming=["belongs to node", "vgchange --deltag"])
+    check([pool["name"] for pool in two.json("list-pools")] == ["default"], "nothing was added")
+    one.start()
+    wait_for("its owner has it", lambda: one.json("list-pools")[0]["pool"], 30)
 
 
 def pool_of(asked, node):

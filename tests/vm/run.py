@@ -2,7 +2,7 @@
 """The machine suite: what needs a kernel with device-mapper, or with an NBD client, in a virtual machine of its own (see machine.py).
 
 `tests/vm/run.py` runs all of it, in a few minutes, and skips itself with the reason where no such machine can be had. With parts of
-names it runs those of the stories in attached_stories.py that have them, and nothing else.
+names it runs those of the stories in it that have them, and nothing else.
 """
 
 import json
@@ -20,6 +20,8 @@ PROFILE = os.environ.get("VM_PROFILE", "release")
 SECONDS = int(os.environ.get("VM_SECONDS", "500"))
 # Tests of drbdpool that have something to do only here.
 PROGRAMS = ["mapper", "thin"]
+# Files with stories, which run there too.
+STORIES = ["attached_stories.py", "power_stories.py"]
 BINARY = Path(os.environ.get("BLKREP", ROOT / "target" / "release" / "blkrep"))
 # The stories' files lie on a disk in memory: on tmpfs there is no direct I/O.
 DISK = "modprobe brd rd_nr=1 rd_size=6000000 && mkfs.ext4 -q /dev/ram0 && mount /dev/ram0 /tmp || exit 92"
@@ -39,16 +41,25 @@ def main():
     built = {} if stories else programs()
     for name in built:
         lines += [f"echo; echo '# {name}'", f"BLKREP_TEST_ROOT=1 /run/{name} --test-threads 1 || worst=1"]
-    lines += ["echo; echo '# attached'", DISK, f"BLKREP=/run/blkrep-under-test python3 -u /mnt/tests/vm/attached_stories.py {shlex.join(stories)} || worst=1"]
+    lines += [DISK]
+    files = [name for name in STORIES if has_one(name, stories)]
+    for name in files:
+        lines += [f"echo; echo '# {name}'", f"BLKREP=/run/blkrep-under-test python3 -u /mnt/tests/vm/{name} {shlex.join(stories)} || worst=1"]
     folders = [ROOT / "tests" / "lib", ROOT / "tests" / "vm"]
     status, output = machine.run("\n".join([*lines, "exit $worst", ""]), SECONDS, built | {"blkrep-under-test": BINARY}, folders)
     print(output)
     counts = [(int(passed), int(failed)) for passed, failed in COUNT.findall(output)]
     passed, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
     # A program that told no count has not come to its end.
-    failed = max(failed, len(built) + 1 - len(counts), int(status != 0))
+    failed = max(failed, len(built) + len(files) - len(counts), int(status != 0))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def has_one(name, parts):
+    """Whether a file has a story with one of these parts in its name, or none are asked for."""
+    told = re.findall(r"^@story.*\ndef (\w+)", (ROOT / "tests" / "vm" / name).read_text(), re.MULTILINE)
+    return not parts or any(part in story for part in parts for story in told)
 
 
 def programs():

@@ -215,7 +215,8 @@ impl Pool for FilePool {
         let Some(oversubscription) = self.oversubscription else {
             let owed = self.owed_to_snapshots()?;
             let open: u64 = files.iter().map(|(_, file)| file.len().saturating_sub(file.blocks() * 512)).sum();
-            return Ok(Capacity { total, free: available.saturating_sub(open).saturating_sub(owed) / BLOCK * BLOCK, fill: None });
+            let free = available.saturating_sub(open).saturating_sub(owed) / BLOCK * BLOCK;
+            return Ok(Capacity { total, free, fill: None, trouble: None });
         };
         let (promised, used) = self.taken()?.iter().fold((promised, used), |(promised, used), snapshot| {
             let own = fs::metadata(self.directory.join(snapshot.name.to_string())).map_or(0, |file| file.blocks() * 512);
@@ -225,7 +226,8 @@ impl Pool for FilePool {
         let size = available.saturating_add(used).min(total);
         let thousandths = (size - available.min(size)).saturating_mul(1000).checked_div(size).unwrap_or(1000);
         let fill = Fill { data: u16::try_from(thousandths).unwrap_or(1000), metadata: None };
-        Ok(Capacity { total: size, free: thin_free(size, promised, oversubscription, fill), fill: Some(fill) })
+        let free = thin_free(size, promised, oversubscription, fill);
+        Ok(Capacity { total: size, free, fill: Some(fill), trouble: None })
     }
 
     fn create(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {

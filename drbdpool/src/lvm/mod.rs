@@ -215,7 +215,7 @@ impl LvmPool {
     fn capacity_of(&self, group: &VolumeGroup) -> Result<Capacity, PoolError> {
         Ok(match self.thin_pool(group)? {
             Some(thin) => self.thin_capacity(group, thin),
-            None => Capacity { total: group.total(), free: group.free(), fill: None },
+            None => Capacity { total: group.total(), free: group.free(), fill: None, trouble: group.trouble() },
         })
     }
 

@@ -151,6 +151,17 @@ impl VolumeGroup {
         self.attribute(3) == 'p'
     }
 
+    /// What is amiss with the group as a whole.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.is_partial().then(|| {
+            format!(
+                "a disk is missing from volume group '{0}', which LVM does not change meanwhile ('pvs' shows it): bring it back; if it is \
+                 lost, take the replicas on it from this node (unassign-resource) and end it with 'vgreduce --removemissing --force {0}'",
+                self.name
+            )
+        })
+    }
+
     fn attribute(&self, at: usize) -> char {
         self.attributes.chars().nth(at).unwrap_or('-')
     }
@@ -408,11 +419,13 @@ pub(super) mod tests {
     fn what_is_on_a_missing_disk_is_broken_and_nothing_is_free() {
         let damaged = group(MISSING);
         assert_eq!(damaged.free(), 0);
+        assert!(damaged.trouble().unwrap().contains("vgreduce --removemissing"));
         assert!(volume(&damaged, "a_00").broken("drbdpool").unwrap().contains("missing from volume group 'drbdpool'"));
         assert_eq!(volume(&damaged, "b_00").broken("drbdpool"), None);
         assert_eq!(damaged.disks.iter().filter(|disk| disk.is_missing()).count(), 1);
         // The same group after its disk has come back.
         let healed = MISSING.replace("wz-pn-", "wz--n-").replace("a-m", "a--");
+        assert_eq!(group(&healed).trouble(), None);
         assert_eq!(group(&healed).free(), 2 << 22, "nothing of the disk that is closed to allocation");
     }
 

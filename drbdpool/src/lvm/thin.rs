@@ -68,7 +68,7 @@ impl LvmPool {
         let fill = Fill { data: lv.data_fill.unwrap_or(0), metadata: lv.metadata_fill };
         let oversubscription = tags::oversubscription(&lv.tags).unwrap_or(OVERSUBSCRIPTION);
         let free = if group.is_partial() { 0 } else { thin_free(lv.size, promised, oversubscription, fill) };
-        Capacity { total: lv.size, free, fill: Some(fill) }
+        Capacity { total: lv.size, free, fill: Some(fill), trouble: group.trouble() }
     }
 
     fn bad(&self, why: String) -> PoolError {

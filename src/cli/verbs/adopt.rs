@@ -20,7 +20,9 @@ pub(super) const VERBS: &[Verb] = &[Verb {
     long: "A logical volume of a volume group that is a pool of this node, or a file on the file system of a pool of files, becomes \
            the first replica of a new resource, with all that is on it: nothing is copied or changed, for the metadata lies beside it. \
            It gets the name of a volume of the pool (RESOURCE_00), and a file moves into the pool's directory; whatever names it \
-           otherwise, such as /etc/fstab, has to name the volume from then on. Other replicas get a full sync. What is in use, \
+           otherwise, such as /etc/fstab, has to name the volume from then on. Other replicas get a full sync. Devices of `blkrep attach` have \
+           sectors of 4096 bytes: a partition table, an XFS or an ext4 that was made with smaller sectors or blocks is for NBD clients \
+           that use those, such as qemu. What is in use, \
            somebody else's, a snapshot or a part of something is refused. A resource that is removed before its first replica was \
            ready gives back what it adopted; later, it is removed with its data like any other.",
     args: &[
@@ -56,6 +58,6 @@ async fn adopt(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     };
     let resource = request.resource.clone();
     let added = session.client.adopt_volume(request).await?;
-    let notes: Vec<String> = settle(session, &resource, patience).await.into_iter().collect();
+    let notes: Vec<String> = settle(session, &resource, VolumeId(0), patience).await.into_iter().collect();
     session.output.done(&added, &notes)
 }

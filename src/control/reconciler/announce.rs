@@ -65,13 +65,17 @@ async fn look(node: &Arc<Node>, wanted: &BTreeMap<Name, Option<String>>) -> BTre
     let looked = tokio::task::spawn_blocking(move || {
         let look = |(name, spec): (Name, Option<String>)| {
             let report =
-                open(&node, &name, spec.as_deref()).and_then(|pool| local::report(&*pool).map_err(|error| error.to_string()));
-            if node.board.note_pool(&name, report.as_ref().err().cloned())
-                && let Err(failure) = &report
+                open(&node, &name, spec.as_deref()).and_then(|pool| local::look(&*pool).map_err(|error| error.to_string()));
+            let failure = match &report {
+                Ok((_, trouble)) => trouble.clone(),
+                Err(failure) => Some(failure.clone()),
+            };
+            if node.board.note_pool(&name, failure.clone())
+                && let Some(failure) = failure
             {
-                tracing::warn!(pool = %name, %failure, "the pool cannot be used");
+                tracing::warn!(pool = %name, %failure, "something is amiss with the pool");
             }
-            Some((name, report.ok()?))
+            Some((name, report.ok()?.0))
         };
         wanted.into_iter().filter_map(look).collect()
     });

@@ -1,0 +1,159 @@
+"""Replicas on disks that fail and machines that lose power. These stories run inside the machine: `run.py` takes them there."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
+
+import clients
+from cluster import Cluster
+from mapped import MappedPool
+from suite import check, run_stories, story, wait_for
+
+MIB = 1 << 20
+BLOCK = 4096
+BLOCKS = 512
+
+
+def nodes_on_mapped_disks(scene, count, mapped):
+    """Nodes on loopback addresses, some of them with a volume group on a disk of device-mapper."""
+    for module in ("dm-flakey", "dm-log-writes"):
+        subprocess.run(["modprobe", module], check=True)
+    made = scene.closes(Cluster(scene, count, enter=lambda: None))
+    for number in mapped:
+        made[number].pool = scene.closes(MappedPool(made[number].folder / "mapped", f"n{number}", 128 * MIB))
+    made.form()
+    made.add_volume("web", "32MiB", count, "--peer-tls", "off")
+    return made
+
+
+class Writer:
+    """Writes blocks that hold how often they were written, each a version of its own, and knows what a flush has made durable."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.newest = [0] * BLOCKS
+        self.durable = [list(self.newest)]
+
+    def write(self, handle, count):
+        for _ in range(count):
+            block = self.random.randrange(BLOCKS)
+            self.newest[block] += 1
+            handle.pwrite(content(block, self.newest[block]), block * BLOCK)
+
+    def flush(self, handle):
+        """Returns the number of this flush."""
+        handle.flush()
+        self.durable.append(list(self.newest))
+        return len(self.durable) - 1
+
+    def check(self, handle, flush, when):
+        """Each block has a version that is not older than at that flush, and was written."""
+        for block in range(BLOCKS):
+            found = bytes(handle.pread(BLOCK, block * BLOCK))
+            version = int.from_bytes(found[:8], "little")
+            check(found == content(block, version), "a block is whole", when, block)
+            least, most = self.durable[flush][block], self.newest[block]
+            check(least <= version <= most, "what was flushed is there, and nothing that was never written", when, block, least, version, most)
+
+
+def content(block, version):
+    """Zeroes are what no block had before its first version."""
+    return (version.to_bytes(8, "little") + block.to_bytes(8, "little")) * (BLOCK // 16) if version else bytes(BLOCK)
+
+
+@story(minutes=3)
+def power_is_lost_between_any_two_writes(scene):
+    """A replica without peers is written and flushed while its disk records every write; then the disk becomes what it would be had
+    power been lost in the middle, at the ends of flushes and between them. Each time the replica starts, and has what was flushed."""
+    cluster = nodes_on_mapped_disks(scene, 1, [1])
+    node = cluster[1]
+    node.stop()
+    node.pool.record()
+    node.start()
+    cluster.wait_up_to_date("web", 1)
+    writer, handle = Writer(1), clients.connect(node.uri("web"))
+    for _ in range(12):
+        writer.write(handle, 40)
+        node.pool.mark(f"flush {writer.flush(handle)}")
+    writer.write(handle, 40)
+    node.kill()
+    entries = node.pool.recorded()
+    marks = {at: int(entry.mark.split()[1]) for at, entry in enumerate(entries) if entry.mark and entry.mark.startswith("flush")}
+    check(len(marks) == 12, "every flush is marked", len(marks))
+    scene.note(f"{len(entries)} writes and flushes were recorded")
+    points = random.Random(2).sample(range(1, len(entries)), 6) + [min(marks) + 1, len(entries)]
+    for point in sorted(points):
+        node.pool.power_lost(entries[:point])
+        node.start()
+        cluster.wait_up_to_date("web", 1)
+        handle = clients.connect(node.uri("web"))
+        flush = max((number for at, number in marks.items() if at < point), default=0)
+        writer.check(handle, flush, f"after {point} of {len(entries)} entries, flush {flush}")
+        handle.shutdown()
+        node.kill()
+
+
+@story(minutes=3)
+def a_secondary_that_lost_power_is_made_equal(scene):
+    """The secondary loses power with writes in its disk's cache, some of which are lost; the primary goes on. When it is back, its replica
+    gets what it has lost besides what it missed: both are the same, byte for byte."""
+    cluster = nodes_on_mapped_disks(scene, 2, [2])
+    one, two = cluster.nodes
+    writer, draws = Writer(3), random.Random(4)
+    for _ in range(2):
+        two.stop()
+        two.pool.record()
+        two.start()
+        cluster.wait_up_to_date("web", 2)
+        handle = clients.connect(one.uri("web"))
+        writer.write(handle, 60)
+        writer.flush(handle)
+        writer.write(handle, 200)
+        two.kill()
+        writer.write(handle, 60)
+        handle.flush()
+        entries = two.pool.recorded()
+        # What a flush has made durable is there; of what came after it, as much as chance has it.
+        last = max(at for at, entry in enumerate(entries) if entry.makes_durable)
+        point = draws.randint(last + 1, len(entries))
+        scene.note(f"{len(entries) - point} of {len(entries) - last - 1} writes in the cache were lost")
+        two.pool.power_lost(entries[:point])
+        two.start()
+        cluster.wait_up_to_date("web", 2)
+        handle.flush()
+        handle.shutdown()
+        wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
+        cluster.check_identical("web")
+
+
+@story(minutes=3)
+def a_disk_that_fails_takes_its_replica_and_nothing_else(scene):
+    """The disk of one node refuses writes, then everything: its replica is given up, the client sees no error, and with the disk mended and
+    the daemon started again, both replicas are the same."""
+    cluster = nodes_on_mapped_disks(scene, 2, [2])
+    one, two = cluster.nodes
+    writer = Writer(5)
+    for features in (["error_writes"], []):
+        handle = clients.connect(one.uri("web"))
+        writer.write(handle, 60)
+        writer.flush(handle)
+        two.pool.fail(*features)
+        writer.write(handle, 200)
+        writer.flush(handle)
+        disk = lambda: cluster.replicas("web", one)[two.name]["disk"]
+        wait_for("its replica is given up", lambda: disk() in ("Failed", "Diskless"), 30)
+        two.kill()
+        two.pool.mend()
+        two.start()
+        cluster.wait_up_to_date("web", 2)
+        writer.check(handle, len(writer.durable) - 1, "after the repair")
+        handle.shutdown()
+        wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
+        cluster.check_identical("web")
+
+
+if __name__ == "__main__":
+    sys.exit(run_stories())
