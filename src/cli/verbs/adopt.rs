@@ -7,6 +7,7 @@ use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
+use crate::units::VolumeId;
 
 use super::options::{RESOURCE_OPTIONS, values};
 use super::resources::settle;
