@@ -284,6 +284,15 @@ mod tests {
     }
 
     #[test]
+    fn every_command_is_told_what_not_to_look_at() {
+        let script = "case \"$*\" in *'filter=['*'/dev/nbd'*) echo '{\"report\": []}';; *) exit 9;; esac";
+        let (_directory, lvm) = played(script, LONG);
+        lvm.change("lvcreate", &["--", "vg"]).unwrap();
+        let report = lvm.volume_group("vg");
+        assert!(matches!(report, Err(PoolError::Report { .. })), "it was run, and found nothing: {report:?}");
+    }
+
+    #[test]
     fn a_missing_program_is_named() {
         let options = LvmOptions { program: Some("/nonexistent/lvm".into()), ..LvmOptions::default() };
         let error = Lvm::new(options, false).unwrap_err();
