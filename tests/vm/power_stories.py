@@ -21,9 +21,11 @@ def nodes_on_mapped_disks(scene, count, mapped):
     """Nodes on loopback addresses, some of them with a volume group on a disk of device-mapper."""
     for module in ("dm-flakey", "dm-log-writes"):
         subprocess.run(["modprobe", module], check=True)
+    # Before the nodes, so that they end before their disks.
+    pools = {number: scene.closes(MappedPool(scene.folder / f"n{number}" / "mapped", f"n{number}", 128 * MIB)) for number in mapped}
     made = scene.closes(Cluster(scene, count, enter=lambda: None))
-    for number in mapped:
-        made[number].pool = scene.closes(MappedPool(made[number].folder / "mapped", f"n{number}", 128 * MIB))
+    for number, pool in pools.items():
+        made[number].pool = pool
     made.form()
     made.add_volume("web", "32MiB", count, "--peer-tls", "off")
     return made
@@ -77,11 +79,11 @@ def power_is_lost_between_any_two_writes(scene):
     writer, handle = Writer(1), clients.connect(node.uri("web"))
     for _ in range(12):
         writer.write(handle, 40)
-        node.pool.mark(f"flush {writer.flush(handle)}")
+        node.pool.mark(f"flush-{writer.flush(handle)}")
     writer.write(handle, 40)
     node.kill()
     entries = node.pool.recorded()
-    marks = {at: int(entry.mark.split()[1]) for at, entry in enumerate(entries) if entry.mark and entry.mark.startswith("flush")}
+    marks = {at: int(entry.mark.split("-")[1]) for at, entry in enumerate(entries) if entry.mark and entry.mark.startswith("flush-")}
     check(len(marks) == 12, "every flush is marked", len(marks))
     scene.note(f"{len(entries)} writes and flushes were recorded")
     points = random.Random(2).sample(range(1, len(entries)), 6) + [min(marks) + 1, len(entries)]
