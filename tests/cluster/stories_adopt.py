@@ -106,7 +106,8 @@ def an_adoption_that_is_killed_is_made_or_never_was(scene):
 
 def make(pool, name, seed):
     """A logical volume that an administrator made, with data all over it; the data."""
-    lvm("lvcreate", "--quiet", "--yes", "-an", "-Zn", "-Wn", "--size", f"{SIZE}b", "--name", name, pool.group)
+    flags = ["--driverloaded", "n", "-an", "-Zn", "-Wn", "--type", "linear"]
+    lvm("lvcreate", "--quiet", "--yes", *flags, "--size", f"{SIZE}b", "--name", name, pool.group)
     known, at = random.Random(seed).randbytes(SIZE), 0
     with open(pool.device, "r+b", buffering=0) as device:
         for start, length in pool.extents(name):
