@@ -192,7 +192,6 @@ def a_disk_of_several_is_missing(scene):
 
     two.stop()
     device = lvm("losetup", "--find", "--show", str(second)).strip()
-    lvm("vgextend", "--quiet", "--restoremissing", two.pool.group, device)
     two.start()
     wait_for("the pool is well", lambda: "failure" not in pool_of(one, two), 60)
     cluster.wait_up_to_date("db", 1)
