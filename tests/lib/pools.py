@@ -126,7 +126,10 @@ class LvmPool:
         start_of_data = int(self._report("pvs", "-o", "pe_start", "--units", "b", "--nosuffix", self.device)[0]["pv"][0]["pe_start"])
         found = []
         for row in sorted(rows, key=lambda row: int(row["seg_start"])):
-            first = int(re.fullmatch(rf"{re.escape(self.device)}:(\d+)-\d+", row["seg_pe_ranges"])[1])
+            match = re.fullmatch(rf"{re.escape(self.device)}:(\d+)-\d+", row["seg_pe_ranges"])
+            if not match:
+                raise RuntimeError(f"{volume} is not on {self.device}: {row}")
+            first = int(match[1])
             found.append((start_of_data + first * int(row["vg_extent_size"]), int(row["seg_size"])))
         return found
 
