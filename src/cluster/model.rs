@@ -312,6 +312,9 @@ pub struct Limits;
 impl Limits {
     /// The largest volume, in bytes: 1 PiB, as DRBD's.
     pub const VOLUME_BYTES: u64 = 1 << 50;
+    /// Replicas of a resource that decide alone. Of three, two can propose at once and each be stored by another: a fork with no fault in
+    /// the network, which nothing but a majority can rule out.
+    pub const ALONE: usize = 2;
     /// Replicas of one resource: the metadata has room for 31 peers.
     pub const REPLICAS: usize = 32;
     /// Volumes of one resource.

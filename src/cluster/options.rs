@@ -258,6 +258,9 @@ fn on_off(text: &str) -> Result<bool, String> {
     }
 }
 
+/// The slowest rate that can be set, in bytes per second.
+const RATE_MIN: u64 = 64 << 10;
+
 fn rate(text: &str) -> Result<u64, String> {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor: u64 = match unit.to_ascii_lowercase().trim_end_matches("ib") {
@@ -268,7 +271,9 @@ fn rate(text: &str) -> Result<u64, String> {
         _ => return Err("give bytes per second, or with a unit of k, m or g".into()),
     };
     let number: u64 = digits.parse().map_err(|_| "give a number of bytes per second".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "that is more than can be counted".to_owned())
+    let rate = number.checked_mul(factor).ok_or_else(|| "that is more than can be counted".to_owned())?;
+    // A resync that would take years is a slip of the finger.
+    if (1..RATE_MIN).contains(&rate) { Err("give at least 64k, or 0 for no limit".into()) } else { Ok(rate) }
 }
 
 fn milliseconds(text: &str, min: u64, max: u64) -> Result<u64, String> {

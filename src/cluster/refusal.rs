@@ -77,6 +77,8 @@ pub enum Refusal {
     TooFewNodes { wanted: usize, available: usize },
     #[error("a resource has at most {0} replicas")]
     TooManyReplicas(usize),
+    #[error("the replicas of resource '{0}' decide alone (quorum=off): it can have two")]
+    TooManyAlone(String),
     #[error(
         "{} do not fit on {wanted} node(s): {fitting} have so much room, and the most is {} on '{best}'", human_up(*needed), human(*most)
     )]
@@ -191,6 +193,7 @@ impl Refusal {
             | Self::NoVolumes(_)
             | Self::LastReplica(..)
             | Self::LastUpToDate(..)
+            | Self::TooManyAlone(_)
             | Self::InUse(..)
             | Self::PoolInUse { .. }
             | Self::FirstPool(_)
@@ -256,6 +259,9 @@ impl Refusal {
             Self::BadProperty(_) => String::new(),
             Self::TooFewNodes { .. } => "ask for fewer, or add a node: `blkrep add-node NAME ADDRESS`".into(),
             Self::TooManyReplicas(_) => "ask for fewer".into(),
+            Self::TooManyAlone(_) => {
+                "take one away first (`blkrep unassign-resource`); a resource that is made where there are three nodes decides by majority and can have more".into()
+            }
             Self::NoSpace { .. } | Self::NoSpaceOn { .. } => {
                 "free or add space (`blkrep list-pools` shows it, and what is amiss with a pool), or ask for fewer replicas or a smaller size".into()
             }

@@ -36,6 +36,7 @@ impl Cluster {
         let pool = choice.pool;
         match self.resolve(resource, placement, choice)? {
             Move::Add(nodes) => {
+                self.check_alone(&self.resources[&id], nodes.len())?;
                 for &node in &nodes {
                     self.check_target(&self.resources[&id], node, pool)?;
                 }
@@ -79,6 +80,7 @@ impl Cluster {
             resource.assignments.insert(target, new_assignment(None, Incarnation(0), false));
             resource.round += 1;
         } else {
+            self.check_alone(resource, 1)?;
             self.check_target(resource, target, pool)?;
             self.place(id, &[target], pool, &mut draws);
         }
@@ -283,6 +285,16 @@ impl Cluster {
         nodes.sort_by_key(|node| (resource.known_primary() == Some(*node), in_sync(node), free(node), std::cmp::Reverse(*node)));
         nodes.truncate(count);
         Ok(nodes)
+    }
+
+    /// Replicas that decide alone are two at most, those that are leaving included: they still vote.
+    fn check_alone(&self, resource: &Resource, more: usize) -> Result<(), Refusal> {
+        let authority = resource.record.as_ref().map_or_else(|| self.options(resource).quorum, |record| record.authority);
+        let present = resource.assignments.values().filter(|assignment| !assignment.is_diskless()).count();
+        match authority {
+            Authority::Off if more > 0 && present + more > Limits::ALONE => Err(Refusal::TooManyAlone(resource.name.to_string())),
+            Authority::Off | Authority::Majority => Ok(()),
+        }
     }
 
     fn check_target(&self, resource: &Resource, id: NodeId, pool: Option<&Name>) -> Result<(), Refusal> {

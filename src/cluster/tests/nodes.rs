@@ -96,6 +96,24 @@ fn who_decides_is_settled_when_the_first_replicas_are_made() {
 }
 
 #[test]
+fn replicas_that_decide_alone_are_two_at_most() {
+    let mut cluster = cluster_with(&[10 * GIB; 3], true);
+    let options: BTreeMap<_, _> = [("quorum".to_owned(), Some("off".to_owned()))].into();
+    let create = |replicas| {
+        Command::All(vec![
+            Command::CreateResource { name: name("web"), options: options.clone(), properties: BTreeMap::new(), now: NOW },
+            Command::AddVolume { resource: name("web"), volume: None, bytes: GIB, pool: None },
+            deploy("web", DeployCount::Total(replicas), 1),
+        ])
+    };
+    let refused = Err(Refusal::TooManyAlone("web".to_owned()));
+    assert_eq!(cluster.apply(create(3)), refused);
+    cluster.apply(create(2)).unwrap();
+    assert_eq!(cluster.apply(deploy("web", DeployCount::More(1), 2)), refused);
+    cluster.apply(deploy("web", DeployCount::Total(2), 3)).unwrap();
+}
+
+#[test]
 fn a_backup_of_a_newer_program_or_of_something_else_is_refused_by_name() {
     assert!(matches!(Cluster::decode(b"{}"), Err(SnapshotError::NotAModel)));
     assert!(matches!(Cluster::decode(b"blkrep-model 2\n{}"), Err(SnapshotError::TooNew(2))));
