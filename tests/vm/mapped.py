@@ -1,5 +1,6 @@
 """Disks of device-mapper that fail on demand, or remember every write, so that a loss of power can be played at any moment."""
 
+import itertools
 import os
 import shutil
 import struct
@@ -9,10 +10,13 @@ from pathlib import Path
 import leftovers
 from leftovers import prefix
 from pools import LvmPool, lvm
+from suite import wait_for
 
 SECTOR = 512
 FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8
 LOG_BYTES = 1 << 30
+# No two disks of a run have the same name, whatever a story that failed has left.
+numbers = itertools.count()
 
 
 class MappedPool(LvmPool):
@@ -21,7 +25,7 @@ class MappedPool(LvmPool):
     def __init__(self, folder, name, bytes):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.group, self.bytes = f"{prefix()}_{name}", bytes
+        self.group, self.bytes = f"{prefix()}_{name}_{next(numbers)}", bytes
         self.disk, self.log, self.base = folder / "disk.img", folder / "log.img", folder / "base.img"
         self.mapped = f"power-{self.group}"
         self.device = f"/dev/mapper/{self.mapped}"
@@ -74,8 +78,7 @@ class MappedPool(LvmPool):
 
     def power_lost(self, entries):
         """Makes the disk what it would be if these writes were all that reached it since the record began. Nobody may have it open."""
-        lvm("vgchange", "--quiet", "-an", self.group)
-        mapper("remove", self.mapped)
+        self._take_down()
         lvm("losetup", "--detach", self.loop)
         subprocess.run(["cp", "--sparse=always", self.base, self.disk], check=True)
         with open(self.disk, "r+b") as disk, open(self.log, "rb") as log:
@@ -84,9 +87,14 @@ class MappedPool(LvmPool):
         self.loop = make_loop(self.disk, self.bytes)
         mapper("create", self.mapped, "--table", self._linear())
 
+    def _take_down(self):
+        # A daemon that was killed has its devices until its last I/O is done.
+        wait_for("nobody has the group's volumes", lambda: lvm("vgchange", "--quiet", "-an", self.group) is not None, 20)
+        wait_for("nobody has the disk", lambda: mapper("remove", self.mapped) or True, 20)
+
     def close(self):
-        leftovers.quietly("vgchange", "--quiet", "-an", self.group)
-        leftovers.quietly("dmsetup", "remove", self.mapped)
+        self.mend()
+        self._take_down()
         for device in filter(None, (self.loop, self.log_loop)):
             leftovers.quietly("losetup", "-d", device)
 

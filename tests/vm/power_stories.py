@@ -86,7 +86,7 @@ def power_is_lost_between_any_two_writes(scene):
     marks = {at: int(entry.mark.split("-")[1]) for at, entry in enumerate(entries) if entry.mark and entry.mark.startswith("flush-")}
     check(len(marks) == 12, "every flush is marked", len(marks))
     scene.note(f"{len(entries)} writes and flushes were recorded")
-    points = random.Random(2).sample(range(1, len(entries)), 6) + [min(marks) + 1, len(entries)]
+    points = random.Random(2).sample(range(1, len(entries)), 3) + [min(marks) + 1, len(entries)]
     for point in sorted(points):
         node.pool.power_lost(entries[:point])
         node.start()
