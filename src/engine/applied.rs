@@ -2,8 +2,9 @@
 //!
 //! A node that forwards its clients' requests sends again what was not answered when the primary changes. What the new primary's own disk
 //! has, must not be done a second time: somebody may have read it and written over it since. So every replica remembers the forwarded
-//! writes that it has applied, until their answers have arrived. The primary's memory counts: it is given to each replica when that one
-//! reports and when it is admitted, less what is still on its way there.
+//! writes that it has applied, until their answers have arrived. The primary's memory counts, since its copy wins: of what a replica
+//! remembers when it reports, only that remains which the primary remembers, too; when the two copies are equal, and when a replica is
+//! admitted, it is given all, less what is still on its way there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,8 @@ pub(super) struct Applied {
     reign: u64,
     /// One session a node: a node that forwards anew has given up what it forwarded before.
     sessions: BTreeMap<NodeId, Session>,
+    /// What this node remembered when it heard of that reign.
+    before: BTreeMap<NodeId, Session>,
 }
 
 #[derive(Debug, Default)]
@@ -58,8 +61,8 @@ impl Engine {
         self.applied.reign = reign;
     }
 
-    /// Primary: tells a replica what of the forwarded writes is on its disk.
-    pub(super) fn tell_applied(&mut self, at: usize) {
+    /// Primary: tells a replica what of the forwarded writes is on this node's disk, and on the replica's when the two are `equal`.
+    pub(super) fn tell_applied(&mut self, at: usize, equal: bool) {
         let Some(reign) = &mut self.reign else { return };
         let flights = &mut reign.flights;
         let mut flying: BTreeSet<(NodeId, u64, u64)> = BTreeSet::new();
@@ -72,20 +75,30 @@ impl Engine {
         }
         let memory = self.applied.memory;
         // That there is a memory counts, though nothing be in it.
-        let mut told = vec![Message::Applied { memory, node: self.id.node, session: 0, done: Vec::new() }];
+        let mut told = vec![Message::Applied { memory, node: self.id.node, session: 0, done: Vec::new(), equal }];
         for (&node, Session { name: session, done }) in &self.applied.sessions {
             let there = done.iter().copied().filter(|seq| !flying.contains(&(node, *session, *seq)));
-            told.push(Message::Applied { memory, node, session: *session, done: there.collect() });
+            told.push(Message::Applied { memory, node, session: *session, done: there.collect(), equal });
         }
         told.into_iter().for_each(|message| self.send(at, message));
     }
 
     /// Replica: what the primary that it follows says. Of another reign than the last one said, it replaces what this node remembers:
-    /// where the two differ, the primary's copy is about to.
-    pub(super) fn learn_applied(&mut self, memory: u64, node: NodeId, name: u64, done: Vec<u64>) {
+    /// where the two differ, the primary's copy is about to. Until they are equal, what only the primary remembers is not here yet, and
+    /// what only this node remembers may be gone at any moment: it was never answered, and is done again.
+    pub(super) fn learn_applied(&mut self, memory: u64, node: NodeId, (name, mut done): (u64, Vec<u64>), equal: bool) {
         let reign = self.record.as_ref().map_or(0, |r| r.reign);
         if self.applied.reign != reign || self.applied.memory != memory {
-            self.applied = Applied { memory, reign, sessions: BTreeMap::new() };
+            let known = self.applied.memory == memory;
+            let before = std::mem::take(&mut self.applied.sessions);
+            let before = if known { before } else { BTreeMap::new() };
+            self.applied = Applied { memory, reign, sessions: BTreeMap::new(), before };
+        }
+        if equal {
+            self.applied.before.remove(&node);
+        } else {
+            let before = self.applied.before.get(&node).filter(|s| s.name == name);
+            done.retain(|seq| before.is_some_and(|s| s.done.contains(seq)));
         }
         if name != 0 {
             let session = self.applied.sessions.entry(node).or_default();

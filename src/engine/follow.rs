@@ -136,7 +136,9 @@ impl Engine {
             Message::Cool { id, extents, dirty } => self.cool(at, id, extents, &dirty),
             Message::Origin { .. } if mutated(Mutant::OriginIgnored) => {}
             Message::Origin { seq, origin } => drop(self.follow.origins.insert(seq, origin)),
-            Message::Applied { memory, node, session, done } => self.learn_applied(memory, node, session, done),
+            Message::Applied { memory, node, session, done, equal } => {
+                self.learn_applied(memory, node, (session, done), equal);
+            }
             Message::AdmitPart { hot, dirty } => self.admit_part(&hot, &dirty),
             Message::Admit { id, bases } => self.admit(at, id, &bases),
             other => debug_assert!(false, "{other:?} is handled before"),

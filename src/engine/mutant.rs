@@ -218,6 +218,8 @@ pub enum Mutant {
     ForwardedTwice,
     /// W7: a new primary forgets which forwarded writes its disk has.
     AppliedForgotten,
+    /// W7: what the primary has done is taken for done by a replica that lacks it still.
+    AppliedUnequal,
     /// W7: a replica does not note which of the primary's writes were forwarded.
     OriginIgnored,
     /// W7: a request is sent again to a primary that does not know what was done.

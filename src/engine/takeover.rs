@@ -160,7 +160,8 @@ impl Engine {
             }
         }
         let recorded = record.in_sync.get(&self.peers[at].node);
-        self.tell_applied(at);
+        // Until all are equal, the receiver may lack what this node has (rule P2).
+        self.tell_applied(at, mutated(Mutant::AppliedUnequal));
         if member && (recorded == incarnation.as_ref() || mutated(Mutant::RestartNotRenewed)) {
             self.resume(at);
         }
@@ -266,10 +267,10 @@ impl Engine {
 
     /// Tells a member that nothing of older reigns need be remembered. A target remembers until its admission (rule M5).
     pub(super) fn tell_equal(&mut self, at: usize) {
-        let Some(reign) = self.reign.as_ref().filter(|r| r.equal) else { return };
-        let seq = reign.settled;
+        let Some(seq) = self.reign.as_ref().filter(|r| r.equal).map(|r| r.settled) else { return };
         let member = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.peers[at].node));
         if member && self.peers[at].data {
+            self.tell_applied(at, true);
             self.send(at, Message::Settled { seq, older: true });
         }
     }

@@ -264,7 +264,7 @@ pub enum Message {
         /// The request.
         origin: Origin,
     },
-    /// Primary to replica: the forwarded writes that are on the receiver's disk.
+    /// Primary to replica: the forwarded writes that are on the primary's disk, and on the receiver's when the two are equal.
     Applied {
         /// Names the memory that the primary has of them.
         memory: u64,
@@ -274,6 +274,8 @@ pub enum Message {
         session: u64,
         /// Their numbers, at most [`FORWARDED_MAX`].
         done: Vec<u64>,
+        /// The receiver's disk has all of them. If not, it may yet have to be made equal: what both know counts.
+        equal: bool,
     },
 }
 

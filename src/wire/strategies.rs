@@ -164,11 +164,8 @@ fn authority() -> impl Strategy<Value = Message> {
             seq,
             origin: Origin { node: NodeId(node), session, seq: request, answered }
         }),
-        (any::<(u64, u32, u64)>(), vec(any::<u64>(), 0..20)).prop_map(|((memory, node, session), done)| Message::Applied {
-            memory,
-            node: NodeId(node),
-            session,
-            done
+        (any::<(u64, u32, u64, bool)>(), vec(any::<u64>(), 0..20)).prop_map(|((memory, node, session, equal), done)| {
+            Message::Applied { memory, node: NodeId(node), session, done, equal }
         }),
         Just(Message::StepDown),
         Just(Message::InUse),
