@@ -26,7 +26,7 @@ def volumes_lie_in_pools_of_their_own(scene):
     check(ssd["pool"]["kind"] == "lvm" and ssd["pool"]["free"] == ssd["pool"]["size"], "the added pool", ssd)
     check([pool["default"] for pool in listed.values()].count(True) == 2, "one default on each node", listed)
 
-    one.refuses("add-volume", "web", "64MiB", "--deploy", "2", "--pool", "nosuch", naming=["2 replicas"])
+    one.refuses("add-volume", "web", "64MiB", "--deploy", "2", "--pool", "nosuch", naming=["nosuch"])
     one.blkrep("add-volume", "web", "64MiB", "--pool", "ssd")
     one.blkrep("add-volume", "web", "32MiB")
     one.blkrep("deploy-resource", "web", "2")

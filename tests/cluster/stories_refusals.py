@@ -270,7 +270,7 @@ def a_full_file_pool(scene):
     one, two = cluster.nodes
     cluster.add_volume("first", "100MiB", 2)
     with unchanged(cluster):
-        said = one.refuses("add-volume", "second", "200MiB", "--deploy", "2", naming=["room", "bytes"])
+        said = one.refuses("add-volume", "second", "200MiB", "--deploy", "2", naming=["room", "MiB"])
         check(one.name in said or two.name in said, "the node with the most room is named", said)
     two.pool.fill(leave=16 * MIB)
     one.blkrep("add-volume", "second", "64MiB", "--deploy", "2", "--wait", "0")
@@ -329,7 +329,7 @@ def storage_that_is_not_the_replicas(scene):
 
     pool = two.pool.folder
     with_wrong(pool / "web_meta", lambda file: file.write_bytes((pool / "db_meta").read_bytes()), "belongs to resource")
-    with_wrong(pool / "web_00", lambda file: os.truncate(file, 8 * MIB), "bytes")
+    with_wrong(pool / "web_00", lambda file: os.truncate(file, 8 * MIB), "MiB")
     strange = scene.closes(Cluster(scene, 1, folder=scene.folder / "strange", enter=cluster.network.enter(2))).form()[1]
     strange.stop()
     two.stop()
