@@ -80,10 +80,6 @@
 //! | | `cooling` | making extents cold, at the primary and at a replica |
 //! | | `hold` | a moment without writes, for snapshots |
 //! | | `remote` | reads that a peer does when the own disk has failed |
-//! | clients elsewhere | `forward` | requests of this node's clients, done by the primary |
-//! | | `guests` | requests of other nodes' clients, done here |
-//! | | `entry` | letting a client in, here or there |
-//! | | `applied` | which of them were done: none is done twice |
 //! | who counts | `membership` | the ack set; losing a peer; going on without it |
 //! | | `resync` | bringing a target up to date, making a member equal |
 //! | | `admission` | taking a target into the in-sync set |
@@ -106,7 +102,6 @@
 
 mod activity;
 mod admission;
-mod applied;
 mod change;
 mod configure;
 mod connect;
@@ -114,13 +109,10 @@ mod cooling;
 mod core;
 mod court;
 mod dirty;
-mod entry;
 mod event;
 mod flights;
 mod flush;
 mod follow;
-mod forward;
-mod guests;
 mod hold;
 mod ids;
 mod latch;
@@ -151,7 +143,6 @@ mod tests;
 mod unsettled;
 
 pub use self::core::Engine;
-pub use entry::ORPHANS_MAX;
 pub use event::{
     Answer, AttachError, BufferId, ClientId, Command, DiskIo, DiskOutcome, Event, Failure, Held, HoldError, HoldId, OpId,
     Request, RequestId, Ticket,
@@ -160,5 +151,6 @@ pub use link::{Link, Links};
 pub use mutant::Mutant;
 #[cfg(feature = "mutants")]
 pub use mutant::choose;
+pub use promotion::ORPHANS_MAX;
 pub use settings::{Identity, OnNoQuorum, Peer, Settings, Timeouts};
 pub use status::{Connection, PeerStatus, ResourceStatus, ResyncStatus, Suspension, VolumeStatus};

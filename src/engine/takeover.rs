@@ -9,8 +9,8 @@ use super::event::{BufferId, Command, Failure};
 use super::link::Links;
 use super::mutant::{Mutant, mutated};
 use super::peer::Session;
-use super::reign::{Asker, Phase, Reign};
-use super::requests::{range_of, release_buffer};
+use super::reign::{Phase, Reign};
+use super::requests::range_of;
 use super::store::Then;
 
 impl Engine {
@@ -43,8 +43,6 @@ impl Engine {
             ranges.chain(suspects.iter()).for_each(|range| peer.dirty.set(*range));
         }
         self.refresh_ack_set();
-        self.begin_applied(record.reign);
-        self.adopt_forwarded();
     }
 
     /// An older primary that this node followed may still hold a lease, and must hear that its reign is over.
@@ -160,8 +158,6 @@ impl Engine {
             }
         }
         let recorded = record.in_sync.get(&self.peers[at].node);
-        // Until all are equal, the receiver may lack what this node has (rule P2).
-        self.tell_applied(at, mutated(Mutant::AppliedUnequal));
         if member && (recorded == incarnation.as_ref() || mutated(Mutant::RestartNotRenewed)) {
             self.resume(at);
         }
@@ -267,10 +263,10 @@ impl Engine {
 
     /// Tells a member that nothing of older reigns need be remembered. A target remembers until its admission (rule M5).
     pub(super) fn tell_equal(&mut self, at: usize) {
-        let Some(seq) = self.reign.as_ref().filter(|r| r.equal).map(|r| r.settled) else { return };
+        let Some(reign) = self.reign.as_ref().filter(|r| r.equal) else { return };
+        let seq = reign.settled;
         let member = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.peers[at].node));
         if member && self.peers[at].data {
-            self.tell_applied(at, true);
             self.send(at, Message::Settled { seq, older: true });
         }
     }
@@ -279,8 +275,7 @@ impl Engine {
     fn consider_step_down(&mut self) {
         let hot = self.store.as_ref().is_some_and(|s| !s.failed && s.activity.hot() > 0);
         let stopping = self.stopping != Stopping::No;
-        let used = !self.clients.is_empty() || !self.wanting.is_empty() || !self.visitors.is_empty();
-        let wanted_again = !stopping && (used || self.has_hold());
+        let wanted_again = !stopping && (!self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold());
         let Some(reign) = self.reign.as_mut().filter(|r| r.phase == Phase::SteppingDown) else { return };
         if self.change.is_some() {
             return;
@@ -288,8 +283,9 @@ impl Engine {
         if wanted_again {
             reign.phase = Phase::Serving;
             reign.idle_since = None;
-            reign.guests.heir = None;
-            self.admit_waiting();
+            for client in std::mem::take(&mut self.wanting).into_keys() {
+                self.attached(client, Ok(()));
+            }
             return;
         }
         let quiet = reign.flights.is_empty()
@@ -319,7 +315,7 @@ impl Engine {
         if self.reign.is_some() && !mutated(Mutant::NeverDeposed) {
             self.fail_everything();
             self.out.push(Command::DropClients);
-            self.forget_clients();
+            self.clients.clear();
             self.end_reign();
         }
     }
@@ -385,13 +381,10 @@ impl Engine {
             if let (false, true, Some(store)) = (flying, pending.holds, &mut self.store) {
                 store.activity.release(range_of(&pending.request).expect("only what changes blocks holds extents hot").0);
             }
-            if !flying {
-                release_buffer(&mut self.out, &pending.request);
+            if !flying && let super::Request::Read { buffer, .. } | super::Request::Write { buffer, .. } = pending.request {
+                self.out.push(Command::Release(buffer));
             }
-            // A guest asks the next primary.
-            if let Asker::Client { id, .. } = pending.asker {
-                self.out.push(Command::Complete { id, result: Err(Failure::Io) });
-            }
+            self.out.push(Command::Complete { id: pending.id, result: Err(Failure::Io) });
         }
         // Of those that were on their way nowhere, because the disk has failed and there is no other, nothing else will tell the end.
         for seq in flying {
