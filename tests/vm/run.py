@@ -21,7 +21,9 @@ SECONDS = int(os.environ.get("VM_SECONDS", "500"))
 # Tests of drbdpool that have something to do only here.
 PROGRAMS = ["mapper", "thin"]
 # Files with stories, which run there too.
-STORIES = ["attached_stories.py", "power_stories.py"]
+STORIES = ["attached_stories.py"]
+# Those that take minutes each: they run, one in a machine, when they are asked for by name.
+LONG = ["power_stories.py"]
 BINARY = Path(os.environ.get("BLKREP", ROOT / "target" / "release" / "blkrep"))
 # The stories' files lie on a disk in memory: on tmpfs there is no direct I/O.
 DISK = "modprobe brd rd_nr=1 rd_size=6000000 && mkfs.ext4 -q /dev/ram0 && mount /dev/ram0 /tmp || exit 92"
@@ -42,7 +44,7 @@ def main():
     for name in built:
         lines += [f"echo; echo '# {name}'", f"BLKREP_TEST_ROOT=1 /run/{name} --test-threads 1 || worst=1"]
     lines += [DISK]
-    files = [name for name in STORIES if has_one(name, stories)]
+    files = [name for name in STORIES + (LONG if stories else []) if has_one(name, stories)]
     for name in files:
         lines += [f"echo; echo '# {name}'", f"BLKREP=/run/blkrep-under-test python3 -u /mnt/tests/vm/{name} {shlex.join(stories)} || worst=1"]
     folders = [ROOT / "tests" / "lib", ROOT / "tests" / "vm"]
