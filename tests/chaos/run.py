@@ -29,8 +29,8 @@ from schedule import draw
 KEPT = [101, 102, 105]
 # From here on stories try all that they can.
 LONG_MINUTES = 15
-# These fail: after a loss of power at some of the points a replica's resync does not begin until its primary changes, and nobody knows why yet.
-# Nothing is lost by it. They run when they are asked for by name.
+# These fail: after a loss of power at some of the points a replica's resync does not begin, and nobody knows why yet.
+# They run when they are asked for by name.
 FAILING = {"the_primary_is_killed_at_commit_points", "a_secondary_is_killed_at_commit_points"}
 # The most that a round may take.
 ROUND_MINUTES = 5
