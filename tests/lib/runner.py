@@ -82,7 +82,7 @@ UNIT = [
 ]
 ARCHITECTURE = [cargo("test", "--release", "--locked", "--test", "architecture")]
 
-SIM = [cargo("test", "--release", "--locked", "--test", "sim", "--", "--seeds", "600", "--seconds", "120")]
+SIM = [cargo("test", "--release", "--locked", "--test", "sim", "--", "--seeds", "2000", "--seconds", "300")]
 MODEL = [cargo("test", "--release", "--locked", "--test", "model")]
 MUTANTS = [cargo("test", "--release", "--locked", "--features", "mutants", "--test", "sim", "--", "--mutants")]
 POOLS = [cargo("test", "--release", "--locked", "-p", "drbdpool", "--tests", BLKREP_TEST_ROOT="1")]

@@ -1,4 +1,4 @@
-//! Whole clusters in one thread, from one seed: the production engine, with disks, a network, an authority and clients that are made
+//! Whole clusters, each in one thread and from one seed: the production engine, with disks, a network, an authority and clients that are made
 //! here and can fail in every way that the seed asks for. Time is virtual; a seed always gives the same run.
 //!
 //!     cargo test --release --test sim -- --seeds 2000 --from 1     # many seeds
@@ -26,7 +26,11 @@ mod storage;
 mod world;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+/// After so many failures there is enough to look at.
+const FAILURES_MAX: usize = 10;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -54,27 +58,34 @@ fn main() -> ExitCode {
     let seconds = value("--seconds").unwrap_or(u64::MAX);
     let kept = scenario::KEPT.iter().copied().filter(|_| value("--from").is_none());
     let began = Instant::now();
-    let (mut passed, mut failed) = (0, 0);
     std::panic::set_hook(Box::new(|_| {}));
     let held = (holds::FROM..).take(if value("--from").is_none() { usize::try_from(count / 4).unwrap_or(0) } else { 0 });
-    for seed in kept.chain(from..from + count).chain(held) {
-        if began.elapsed().as_secs() >= seconds {
-            break;
-        }
-        match run(seed, false) {
-            Ok(()) => passed += 1,
-            Err(why) => {
-                failed += 1;
-                println!("seed {seed}: {why}");
-                if failed >= 10 {
-                    break;
-                }
-            }
-        }
-    }
+    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).collect();
+    let (passed, failed) = run_all(&seeds, || began.elapsed().as_secs() >= seconds);
     println!("simulated clusters, seeds {from}.. in {:.1} s", began.elapsed().as_secs_f64());
     println!("{passed} passed, {failed} failed");
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs seeds on all cores, in their order, until there are none, it is `late` or ten have failed: how many passed and failed.
+fn run_all(seeds: &[u64], late: impl Fn() -> bool + Sync) -> (usize, usize) {
+    let (next, passed, failed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let worker = || {
+        while !late() && failed.load(Ordering::Relaxed) < FAILURES_MAX {
+            let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            match run(seed, false) {
+                Ok(()) => passed.fetch_add(1, Ordering::Relaxed),
+                Err(why) => {
+                    println!("seed {seed}: {why}");
+                    failed.fetch_add(1, Ordering::Relaxed)
+                }
+            };
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..std::thread::available_parallelism().map_or(1, usize::from)).for_each(|_| drop(scope.spawn(worker)));
+    });
+    (passed.into_inner(), failed.into_inner())
 }
 
 /// Runs one seed. A panic in the engine is a failure of the seed like any other.
