@@ -1,0 +1,70 @@
+//! Members: their acknowledgements, their reads, their leases, and who is none.
+
+use super::*;
+
+#[test]
+fn a_peer_that_says_that_it_leaves_is_not_waited_for() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    assert!(rig.record.in_sync.contains_key(&B));
+    rig.hear(B, Message::Leaving);
+    assert!(!rig.record.in_sync.contains_key(&B), "in the same moment, not when the connection ends");
+}
+
+#[test]
+fn a_primary_whose_disk_fails_leaves_the_in_sync_set_before_it_answers() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.disk_fails = true;
+    rig.request(1, WRITE);
+    assert_eq!(rig.proposed.last().map(|r| r.in_sync.keys().copied().collect::<Vec<_>>()), Some(vec![B]));
+    assert_eq!(rig.answer_to(1), None, "it is on no disk yet");
+    let seq = rig.sent.iter().find_map(|(_, m)| if let Message::Write(write) = m { Some(write.seq) } else { None });
+    rig.hear(B, Message::Written { seqs: vec![seq.expect("the write was sent")] });
+    assert_eq!(rig.answer_to(1), Some(Ok(())));
+}
+
+#[test]
+fn a_read_that_one_member_cannot_do_is_asked_of_the_next_and_of_none_twice() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    rig.serve(&[B, C]);
+    rig.disk_fails = true;
+    rig.sent.clear();
+    rig.request(1, Request::Read { volume: VolumeId(0), offset: 0, len: 4096, buffer: BufferId(1) });
+    let asked = rig.asked_to_read(B);
+    assert_eq!((asked.len(), rig.asked_to_read(C).len()), (1, 0));
+    rig.hear(B, Message::ReadReply { id: asked[0], ok: false });
+    let asked = rig.asked_to_read(C);
+    assert_eq!((rig.asked_to_read(B).len(), asked.len()), (1, 1));
+    rig.hear(C, Message::ReadReply { id: asked[0], ok: false });
+    assert_eq!(rig.answer_to(1), Some(Err(Failure::Io)));
+    assert_eq!((rig.asked_to_read(B).len(), rig.asked_to_read(C).len()), (1, 1));
+}
+
+#[test]
+fn another_clusters_engine_is_refused() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.meet(B, ClusterId(2));
+    assert_eq!(rig.engine.status().peers[0].connection, Connection::Refused);
+    rig.meet(B, CLUSTER);
+    assert_eq!(rig.engine.status().peers[0].connection, Connection::Connected);
+}
+
+#[test]
+fn holes_are_told_only_where_a_read_could_be_answered() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    let block = BlockRange { volume: VolumeId(0), first: 0, count: 1 };
+    assert!(!rig.engine.may_tell_holes(rig.now, &rig.links, block), "another node may be primary by now");
+    let timeouts = Timeouts::default();
+    let mut link = Link::new(rig.now);
+    link.connected(rig.now);
+    let ping = link.ping(rig.now, &timeouts);
+    assert!(link.ponged(ping));
+    rig.links.insert(B, link);
+    assert!(rig.engine.may_tell_holes(rig.now, &rig.links, block));
+    assert!(!rig.engine.may_tell_holes(rig.now.after(timeouts.lease), &rig.links, block), "the lease is over");
+    rig.request(1, Request::Zero { range: block, unmap: true, fua: false });
+    assert!(!rig.engine.may_tell_holes(rig.now, &rig.links, block), "if this node dies now, these zeroes may never have been");
+    assert!(rig.engine.may_tell_holes(rig.now, &rig.links, BlockRange { first: 1, ..block }));
+}

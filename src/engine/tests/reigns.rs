@@ -1,0 +1,84 @@
+//! Records, and when a reign may begin.
+
+use super::*;
+
+#[test]
+fn a_record_that_could_not_be_stored_is_not_waited_for() {
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.metadata_fails = true;
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.now = rig.now.after(Duration::from_secs(3));
+    rig.tell(Event::Timeout);
+    let primary = rig.engine.status().record.and_then(|r| r.primary);
+    assert!(rig.engine.change.is_none() || primary == Some(ME), "the change is not stuck behind a disk that is gone");
+    assert_eq!(rig.engine.status().disk, DiskState::Failed);
+}
+
+#[test]
+fn a_replica_that_is_admitted_after_it_has_left_stays_outdated() {
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.meet(B, CLUSTER);
+    rig.holds_flushes = true;
+    rig.tell(Event::Stop);
+    assert!(rig.sent.contains(&(B, Message::Leaving)), "it has told the other one to go on alone");
+    let record = Record { primary: Some(B), ..rig.record.next(RecordId(78)) };
+    rig.hear(B, Message::Propose { expect: rig.record.id, record: record.clone() });
+    assert_eq!(rig.engine.status().record, Some(record), "the proposal came while the last flush was under way");
+    rig.holds_flushes = false;
+    for op in std::mem::take(&mut rig.flushing) {
+        rig.tell(Event::DiskDone { op, outcome: DiskOutcome::Done(None) });
+    }
+    assert!(rig.done.contains(&Command::Stopped { clean: true }), "{:?}", rig.done);
+    assert_eq!(rig.engine.status().disk, DiskState::Outdated, "the other one went on: alone, this one must not serve");
+}
+
+#[test]
+fn a_replica_that_stopped_before_it_heard_of_its_admission_is_in_sync() {
+    let record = Record::first(RecordId(77), [(B, Incarnation(101))].into(), Authority::Majority);
+    let mut rig = Rig::with_record(record, &[B]);
+    assert!(!rig.engine.status().in_sync);
+    let mut admitted = rig.record.next(RecordId(78));
+    admitted.in_sync.insert(ME, Incarnation(100));
+    let standing = Standing { record: Some(admitted), ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    assert!(rig.engine.status().in_sync, "the life that was admitted ended cleanly, and this one continues it");
+}
+
+#[test]
+fn a_reign_begins_when_what_the_old_one_submitted_is_on_the_disk() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.record = Record { primary: Some(B), reign: 2, ..rig.record.next(RecordId(78)) };
+    rig.meet(B, CLUSTER);
+    rig.tell(Event::LinkDown { peer: B, silent: true });
+    rig.holds_answers = true;
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.now = rig.now.after(Duration::from_secs(3));
+    rig.tell(Event::Timeout);
+    assert_eq!(rig.unanswered.len(), 1, "it asks for a reign: {:?}", rig.engine.status());
+    // The old primary is there again before the answer, and gives it something to do.
+    rig.meet(B, CLUSTER);
+    let record = rig.record.clone();
+    rig.hear(B, Message::Open { session: 5, record });
+    rig.holds_flushes = true;
+    rig.hear(B, Message::Flush { id: 9 });
+    assert_eq!(rig.flushing.len(), 1, "it follows: {:?}", rig.sent);
+    let ticket = rig.unanswered[0];
+    rig.tell(Event::Answer { ticket, answer: Answer::Granted });
+    assert!(rig.engine.reign.is_none(), "something of the old reign is under way to the disk");
+    let op = rig.flushing[0];
+    rig.tell(Event::DiskDone { op, outcome: DiskOutcome::Done(None) });
+    assert!(rig.engine.reign.is_some(), "and now nothing is");
+}
+
+#[test]
+fn a_proposal_that_another_peer_has_told_of_is_granted() {
+    let mut rig = Rig::new(Authority::Off, &[B, C]);
+    rig.meet(B, CLUSTER);
+    let (expect, record) = (rig.record.id, Record { primary: Some(B), ..rig.record.next(RecordId(78)) });
+    let line = vec![expect];
+    let standing = Standing { record: Some(record.clone()), lineage: line, ..rig.standing(C) };
+    rig.meet_as(C, CLUSTER, standing);
+    assert_eq!(rig.engine.status().record, Some(record.clone()), "C was asked first");
+    rig.hear(B, Message::Propose { expect, record: record.clone() });
+    assert!(rig.sent.contains(&(B, Message::Accepted { id: record.id })), "{:?}", rig.sent);
+}

@@ -1,0 +1,59 @@
+//! Replicas that are resynced.
+
+use super::*;
+
+#[test]
+fn what_a_target_has_not_made_durable_is_dirty_for_it_when_it_refuses_the_reign() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.lend_target(B);
+    // Its admission waits for this node's own flush.
+    rig.holds_flushes = true;
+    rig.hear(B, Message::SyncReady);
+    rig.request(1, WRITE);
+    let seq = rig.sent.iter().find_map(|(_, m)| if let Message::Write(write) = m { Some(write.seq) } else { None });
+    rig.hear(B, Message::Written { seqs: vec![seq.expect("a target gets clients' writes")] });
+    assert_eq!(rig.answer_to(1), Some(Ok(())));
+    assert!(rig.engine.peers[0].dirty.is_clear(), "it has the block, perhaps in its cache");
+    let newer = Record { primary: Some(B), ..rig.record.next(RecordId(78)) };
+    rig.hear(B, Message::Fenced { record: newer });
+    assert!(!rig.engine.peers[0].dirty.is_clear(), "nobody will hear whether it has made the block durable");
+}
+
+#[test]
+fn a_target_that_has_not_grown_gets_no_writes_when_its_primary_has() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.lend_target(B);
+    let volumes = [(VolumeId(0), 2 * BYTES)].into();
+    let settings = Settings { volumes, ..rig.engine.settings.clone() };
+    rig.tell(Event::Configure(settings));
+    assert_eq!(rig.engine.volume_bytes(VolumeId(0)), Some(2 * BYTES));
+    rig.hear(B, Message::SyncReady);
+    rig.request(1, Request::Write { volume: VolumeId(0), offset: BYTES, len: 4096, buffer: BufferId(1), fua: false });
+    assert_eq!(rig.answer_to(1), Some(Ok(())));
+    assert!(!rig.sent.iter().any(|(_, m)| matches!(m, Message::Write(_))), "{:?}", rig.sent);
+    assert!(!rig.engine.peers[0].dirty.is_clear(), "it is given the block when it has grown");
+}
+
+#[test]
+fn whom_a_proposal_names_in_one_life_is_not_resynced_in_another() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.hear(B, Message::Leaving);
+    assert!(!rig.record.in_sync.contains_key(&B));
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.holds_answers = true;
+    rig.proposed.clear();
+    rig.follow_of(B, 101);
+    rig.hear(B, Message::SyncReady);
+    let flush = rig.sent.iter().find_map(|(_, m)| if let Message::Flush { id } = m { Some(*id) } else { None });
+    rig.hear(B, Message::Flushed { id: flush.expect("what it was given is flushed"), durable: 0 });
+    let admit = rig.sent.iter().find_map(|(_, m)| if let Message::Admit { id, .. } = m { Some(*id) } else { None });
+    rig.hear(B, Message::AdmitStored { id: admit.expect("it is given what its promotion would need") });
+    assert!(rig.proposed.last().is_some_and(|r| r.in_sync.contains_key(&B)), "{:?}", rig.proposed);
+    // Before the answer it loses its power.
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.follow_of(B, 999);
+    assert!(!rig.sent.iter().any(|(_, m)| *m == Message::SyncBegin), "{:?}", rig.sent);
+}
