@@ -18,7 +18,7 @@ use super::mutant::{Mutant, mutated};
 use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::peerset::{PEERS_MAX, PeerSet};
-use super::reign::Reign;
+use super::reign::{Phase, Reign};
 use super::reshape::Reshape;
 use super::settings::{Identity, Settings};
 use super::store::{Store, Then};
@@ -28,7 +28,8 @@ use super::unsettled::Unsettled;
 ///
 /// The engine decides and does nothing: it has no clock, socket or disk. Drive it like this:
 ///
-/// 1. [`start`](Self::start) it with what was read from the metadata area, if the node has a replica.
+/// 1. [`start`](Self::start) it with what was read from the metadata area, if the node has a replica, and hand in a first
+///    [`Event::Timeout`]: what can be done without anybody else is done then.
 /// 2. For everything that happens call [`handle`](Self::handle) with the moment and the connections' leases. Moments never go back.
 /// 3. After one or several events call [`take_commands`](Self::take_commands) and carry the commands out.
 ///    Acknowledgements are gathered until then, so that a batch of events costs one message.
@@ -103,6 +104,20 @@ pub(super) enum Stopping {
     Storing,
     /// Told.
     Stopped,
+}
+
+/// How often a look may follow a look. Each brings the resource a step further, and there are fewer steps than this between two
+/// that need an event: the bound is there so that two looks which undo each other cost a pass, not the thread.
+const LOOKS: usize = 16;
+
+/// How far the resource is, as far as looking at it can change that without a word to anybody.
+#[derive(PartialEq, Eq)]
+struct Stage {
+    stopping: Stopping,
+    reign: Option<(u64, Phase, bool)>,
+    changing: bool,
+    hot: u64,
+    ready: usize,
 }
 
 impl Engine {
@@ -229,9 +244,35 @@ impl Engine {
         into.append(&mut self.out);
     }
 
-    /// Looks at the whole and does what is due. It is called after every event and does nothing when nothing is due, so that no
-    /// event has to know what else it may have made possible.
+    /// Does what is due, until nothing is. It is called after every event, so that no event has to know what else it may have
+    /// made possible; and a look may make possible what an earlier one of the same pass would have done. One pass alone loses a
+    /// wake-up: no event need ever follow the one that it was left for.
     fn consider(&mut self, links: &Links) {
+        for _ in 0..LOOKS {
+            let (stage, told) = (self.stage(), self.out.len());
+            self.look(links);
+            // A lease is asked for by every look that finds none: that makes nothing possible before its answer is there.
+            let acted = self.out[told..].iter().any(|command| !matches!(command, Command::AskLease(_)));
+            if !acted && self.stage() == stage {
+                return;
+            }
+        }
+    }
+
+    /// What a look changes without a command.
+    fn stage(&self) -> Stage {
+        let reign = self.reign.as_ref();
+        Stage {
+            stopping: self.stopping,
+            reign: reign.map(|r| (r.number, r.phase, r.equal)),
+            changing: self.change.is_some(),
+            hot: self.store.as_ref().map_or(0, |s| s.activity.hot()),
+            ready: self.ready.len(),
+        }
+    }
+
+    /// Looks at the whole once and does what is due.
+    fn look(&mut self, links: &Links) {
         self.consider_reshape();
         self.consider_follow();
         self.consider_outdated();

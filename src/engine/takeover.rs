@@ -66,8 +66,9 @@ impl Engine {
         self.consider_membership();
         self.consider_serving();
         self.admit_waiting();
-        self.consider_syncs();
+        // Before resyncs: they wait until the members are equal (rule R6).
         self.consider_equal();
+        self.consider_syncs();
         self.consider_admission();
         self.retry_held();
         self.consider_idleness();

@@ -296,6 +296,7 @@ impl World {
         for peer in (0..self.nodes.len()).filter(|p| *p != at) {
             self.soon((MS, 20 * MS), Happening::Connect { a: at.min(peer), b: at.max(peer) });
         }
+        self.hand(at, Event::Timeout)?;
         self.carry_out(at)
     }
 
@@ -327,6 +328,7 @@ impl World {
         let Some(engine) = &mut self.nodes[at].engine else { return Ok(()) };
         engine.take_commands(&mut commands);
         let timeout = engine.timeout();
+        invariants::awake::check(self, at)?;
         self.do_all(at, commands.drain(..))?;
         self.nodes[at].commands = commands;
         if let Some(when) = timeout

@@ -57,3 +57,22 @@ fn whom_a_proposal_names_in_one_life_is_not_resynced_in_another() {
     rig.follow_of(B, 999);
     assert!(!rig.sent.iter().any(|(_, m)| *m == Message::SyncBegin), "{:?}", rig.sent);
 }
+
+#[test]
+fn a_resync_begins_in_the_moment_in_which_the_members_are_equal() {
+    let alone = Record::first(RecordId(77), [(ME, Incarnation(100))].into(), Authority::Majority);
+    let mut rig = Rig::with_record(alone, &[B]);
+    rig.holds_flushes = true;
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.follow_of(B, 101);
+    rig.engine.peers[0].dirty.fill();
+    rig.hear(B, Message::SyncReady);
+    let compares = |rig: &Rig| rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::Hash { .. }));
+    assert!(!compares(&rig), "what the reign before left is not known to be durable yet (rule R6)");
+    // Nobody writes, nobody comes or goes: the end of this flush is the last event for a long time.
+    let asked = rig.sent.iter().find_map(|(_, m)| if let Message::Flush { id } = m { Some(*id) } else { None });
+    rig.hear(B, Message::Flushed { id: asked.expect("a target is asked, too"), durable: 0 });
+    let flush = rig.flushing.pop().expect("a round that makes the members equal");
+    rig.tell(Event::DiskDone { op: flush, outcome: DiskOutcome::Done(None) });
+    assert!(compares(&rig), "{:?}", rig.sent);
+}

@@ -88,6 +88,7 @@ impl Shard {
         self.by_id.insert(id, key);
         self.dirty.push_back(key);
         self.peers_changed(key, &BTreeMap::new());
+        self.feed(key, Event::Timeout);
         // At once: whoever opened it may look for it.
         self.publish_one(key);
         Ok(())

@@ -8,10 +8,12 @@
 //! | one writer a reign | [`writers`] | at every change of the record |
 //! | an older reign is refused in everything | [`stale`] | at every message |
 //! | snapshots are of one moment, and holds end | [`cut`] | at the end of each hold, and all the time |
+//! | no step waits for an event that need not come | [`awake`] | after every event |
 //! | memory is bounded | [`bounded`] | all the time |
 //! | replicas at rest are the same | [`identical`] | in the end |
 //! | a split brain is always found, and never made up | [`forks`] | in the end |
 
+pub mod awake;
 pub mod bounded;
 pub mod coverage;
 pub mod cut;
