@@ -5,11 +5,13 @@
 //! to two slots, one write at a time each; a write makes everything hot that was asked for since the one before.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::format::{self, Bitmap, PAGE_BITS, PageWrite, Region, encode_activity_page};
 use crate::units::{BlockRange, Extent, ReplicaId, VolumeId, extents_of};
 
 use super::event::Command;
+use super::mutant::{Mutant, mutated};
 use super::ops::{Op, Ops};
 
 /// The activity map of a replica.
@@ -187,12 +189,8 @@ impl Activity {
                 let number = number as u64;
                 let page_write = encode_activity_page(replica, &volume.region, number, page.sequence, &volume.wanted);
                 page.writing = Some(volume.wanted.clone());
-                // From now on an extent that the image leaves out counts as cold: the write may be on disk at any moment.
-                for extent in volume.durable.page_range(number) {
-                    if volume.durable.is_set(extent) && !volume.wanted.is_set(extent) {
-                        volume.durable.clear(extent..extent + 1);
-                    }
-                }
+                // The write may be on disk at any moment.
+                volume.leave_cold(volume.durable.page_range(number));
                 ops.meta(out, Op::ActivityPage { volume: id, page: number }, page_write.at, page_write.bytes);
             }
         }
@@ -212,6 +210,10 @@ impl Activity {
         let pages = (0..volume.wanted.pages()).filter(|&page| image.any_in(image.page_range(page)));
         let writes = pages.map(|page| encode_activity_page(replica, region, page, 1, &image)).collect();
         volume.pages.iter_mut().for_each(|page| page.stale = false);
+        // The region that still has it hot is given up at any moment (rule V2).
+        if !mutated(Mutant::CopyLeavesHot) {
+            volume.leave_cold(0..volume.durable.len());
+        }
         volume.copied = Some(image);
         writes
     }
@@ -264,8 +266,54 @@ impl Volume {
         let page = usize::try_from(extent / PAGE_BITS).expect("page numbers are small");
         self.pages[page].stale = true;
     }
+
+    /// An image of the map is about to be what is on disk: what it leaves out counts as cold from now on.
+    fn leave_cold(&mut self, range: Range<u64>) {
+        let left_out = |extent: &u64| !self.wanted.is_set(*extent);
+        let cold: Vec<u64> = self.durable.runs(range).flatten().filter(left_out).collect();
+        for extent in cold {
+            self.durable.clear(extent..extent + 1);
+        }
+    }
 }
 
 fn index(extent: Extent) -> usize {
     usize::try_from(extent.index).expect("extent numbers are checked against the volume")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(bytes: u64) -> (Activity, Region) {
+        let region = Region { volume: VolumeId(0), bytes, at: 32 << 10, slots: 7 };
+        let mut activity = Activity::default();
+        activity.add(region, format::Activity::new(&region));
+        (activity, region)
+    }
+
+    fn write_all(activity: &mut Activity, ops: &mut Ops) {
+        activity.write_out(ReplicaId(1), ops, &mut Vec::new());
+        activity.written(VolumeId(0), 0);
+    }
+
+    #[test]
+    fn what_was_cooled_before_the_map_is_copied_is_hot_again_only_in_the_copy() {
+        let (mut activity, region) = map(64 << 20);
+        let mut ops = Ops::default();
+        let block = BlockRange { volume: VolumeId(0), first: 0, count: 1 };
+        assert!(!activity.hold(block, 1), "nothing is hot yet");
+        write_all(&mut activity, &mut ops);
+        assert!(activity.is_durable(block));
+        activity.release(block);
+        // It is cold in the copy, and in the old region still hot.
+        activity.cool(&[Extent { volume: VolumeId(0), index: 0 }], 1);
+        let region = Region { at: 1 << 20, ..region };
+        activity.copy(ReplicaId(1), &region);
+        assert!(!activity.hold(block, 2), "the old region is not what will be read after a crash");
+        activity.reshape(region);
+        assert!(!activity.is_durable(block));
+        write_all(&mut activity, &mut ops);
+        assert!(activity.is_durable(block));
+    }
 }

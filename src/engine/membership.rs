@@ -108,9 +108,13 @@ impl Engine {
 
     /// A replica refuses this node's reign because it goes by a newer record (rule F1): its lease is gone at once. Its standing, which
     /// follows, says whose reign it is.
+    ///
+    /// Or it has heard of this node's own next record before this node's opening under the last one came: it is asked again.
     pub(super) fn fenced(&mut self, at: usize, record: &Record) {
         if self.record.as_ref().is_none_or(|mine| mine.id != record.id && mine.number <= record.number) {
             self.close_session(at);
+        } else if matches!(self.peers[at].session, Session::Opening { .. }) && !mutated(Mutant::RefusedForGood) {
+            self.peers[at].session = Session::None;
         }
     }
 

@@ -164,6 +164,8 @@ pub enum Mutant {
     WindowNotFolded,
     /// R1: a target that refuses the reign leaves no window behind.
     FencedWithoutWindow,
+    /// F1: a replica that refused to follow under a record that its primary has replaced is not asked again under the new one.
+    RefusedForGood,
     /// R1: blocks that were found equal are not in the window.
     EqualNotInWindow,
     /// R2: a bit is cleared when its block is sent.
@@ -220,6 +222,8 @@ pub enum Mutant {
     NarrowSession,
     /// V2: maps that move to another region are not copied.
     MoveEmptyHanded,
+    /// V2: what a copy of the activity map leaves out counts as hot as long as the old one has it.
+    CopyLeavesHot,
     /// V2: the other superblock goes on naming the old regions.
     NameOnce,
 }

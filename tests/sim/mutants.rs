@@ -52,6 +52,7 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::WindowNotStored, 17),
     (Mutant::CoolWithoutWindows, 17),
     (Mutant::OwnWriteFailureIgnored, 21),
+    (Mutant::CopyLeavesHot, 987),
     (Mutant::TargetBeforeMembers, FROM + 39),
     (Mutant::HoldUndrained, FROM + 5),
     (Mutant::HoldSkipsVolume, FROM),

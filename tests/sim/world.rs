@@ -296,7 +296,10 @@ impl World {
         for peer in (0..self.nodes.len()).filter(|p| *p != at) {
             self.soon((MS, 20 * MS), Happening::Connect { a: at.min(peer), b: at.max(peer) });
         }
-        self.hand(at, Event::Timeout)?;
+        let node = &mut self.nodes[at];
+        if let Some(engine) = &mut node.engine {
+            engine.handle(node.clock.at(self.now), &node.links, Event::Timeout);
+        }
         self.carry_out(at)
     }
 

@@ -68,3 +68,16 @@ fn holes_are_told_only_where_a_read_could_be_answered() {
     assert!(!rig.engine.may_tell_holes(rig.now, &rig.links, block), "if this node dies now, these zeroes may never have been");
     assert!(rig.engine.may_tell_holes(rig.now, &rig.links, BlockRange { first: 1, ..block }));
 }
+
+#[test]
+fn a_replica_that_knows_its_primarys_next_record_first_is_asked_to_follow_again() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.meet(B, CLUSTER);
+    let session = rig.asked_to_follow(B);
+    // Granted while the question was on its way, and heard of by B through somebody else.
+    rig.sent.clear();
+    rig.hear(B, Message::Fenced { record: rig.record.clone() });
+    assert_ne!(rig.asked_to_follow(B), session, "B is there, so it will not be evicted: nothing else would ever ask it");
+}
