@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::dial::{DialError, dial};
-use super::kernel::{Driver, Terms, bytes_of, device_of, path_of};
+use super::kernel::{Driver, Terms, bytes_of, device_of, path_of, under_way};
 use super::place::{Place, State};
 use crate::nbd::TransmissionFlags;
 use crate::nbd::client::Agreed;
@@ -49,7 +49,7 @@ pub enum Reconnected {
     Yes,
     /// Not now.
     NotYet(String),
-    /// It was ended: the volume is not what its users have in their caches.
+    /// It is never to have them: the volume is not what its users have in their caches. The device waits until it is ended.
     Fenced(String),
 }
 
@@ -61,19 +61,13 @@ pub fn reconnect(place: &Place, state: &State, socket: &Path) -> Reconnected {
         Ok(None) => return Reconnected::NotYet(NO_DRIVER.into()),
         Err(error) => return Reconnected::NotYet(error.to_string()),
     };
-    let fence = |why: String| {
-        if let Err(error) = driver.disconnect(index) {
-            tracing::debug!(index, %error, "a device that is fenced cannot be ended");
-        }
-        Reconnected::Fenced(why)
-    };
     let (sockets, agreed) = match open(socket, state) {
         Ok(open) => open,
         Err(DialError::NotNow(why)) => return Reconnected::NotYet(why),
-        Err(DialError::Never(why)) => return fence(why),
+        Err(DialError::Never(why)) => return Reconnected::Fenced(why),
     };
     if bytes_of(index).is_ok_and(|bytes| agreed.size < bytes) {
-        return fence("the volume is smaller than it was".into());
+        return Reconnected::Fenced("the volume is smaller than it was".into());
     }
     let again = driver.reconnect(index, &state.backend(), &sockets);
     // The daemon may have died before it had noted which one it is.
@@ -82,6 +76,29 @@ pub fn reconnect(place: &Place, state: &State, socket: &Path) -> Reconnected {
         false => show(place, state, &device),
     });
     shown.map_or_else(|error| Reconnected::NotYet(error.to_string()), |()| Reconnected::Yes)
+}
+
+/// Ends a device whose users are to get errors: what is under way fails, and so does whatever comes. One that is gone is ended.
+///
+/// # Errors
+///
+/// What could not be done, in words: the device's users may still wait.
+pub fn fence(state: &State) -> Result<(), String> {
+    let backend = state.backend();
+    let Some(index) = device_of(&backend, &state.device) else { return Ok(()) };
+    let driver = Driver::find().map_err(|error| format!("netlink: {error}"))?.ok_or(NO_DRIVER)?;
+    driver.disconnect(index).map_err(|error| format!("the kernel does not end /dev/nbd{index}: {error}"))?;
+    let deadline = Instant::now() + FAIL;
+    while device_of(&backend, &state.device) == Some(index) {
+        match under_way(index) {
+            Ok(0) | Err(_) => break,
+            Ok(count) if Instant::now() > deadline => {
+                return Err(format!("{count} requests on /dev/nbd{index} have not failed yet"));
+            }
+            Ok(_) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    Ok(())
 }
 
 /// Gives a device its volume's size, when that has grown.
@@ -95,13 +112,15 @@ pub fn grow(state: &State, bytes: u64) -> io::Result<()> {
     Driver::find()?.ok_or_else(none)?.resize(index, &backend, bytes)
 }
 
-/// Ends a device: what its cache holds is written first, where it can be.
+/// Ends a device: what its cache holds is written first, where it can be. A fenced one has nothing left to write, and might wait for
+/// connections that it is never given.
 ///
 /// # Errors
 ///
 /// The kernel's; those of writing, when the device is gone all the same.
-pub fn stop(state: &State) -> io::Result<()> {
-    let synced = File::open(&state.device).and_then(|device| device.sync_all());
+pub fn stop(place: &Place, state: &State) -> io::Result<()> {
+    let sync = || File::open(&state.device).and_then(|device| device.sync_all());
+    let synced = if place.is_fenced() { Ok(()) } else { sync() };
     let end = |index| Driver::find()?.map_or(Ok(()), |driver| driver.disconnect(index));
     device_of(&state.backend(), &state.device).map_or(Ok(()), end)?;
     let deadline = Instant::now() + FREE;
@@ -147,5 +166,7 @@ const BLOCK: u32 = 4096;
 const NO_DRIVER: &str = "this kernel has no NBD client that can be used here; --via fuse does without";
 /// How long the daemon may take for an answer: it waits for replicas before it opens a volume.
 const DIAL: Duration = Duration::from_secs(30);
+/// How long requests may take to fail when their device was ended.
+const FAIL: Duration = Duration::from_secs(5);
 /// How long a device that was ended may have users.
 const FREE: Duration = Duration::from_secs(5);

@@ -208,6 +208,16 @@ pub fn bytes_of(index: u32) -> io::Result<u64> {
     Ok(sectors.trim().parse::<u64>().map_err(io::Error::other)?.saturating_mul(512))
 }
 
+/// How many requests the device's connections were given that have not ended.
+///
+/// # Errors
+///
+/// If there is no such device.
+pub fn under_way(index: u32) -> io::Result<u64> {
+    let counts = fs::read_to_string(facts(index).join("inflight"))?;
+    counts.split_whitespace().map(|count| count.parse::<u64>().map_err(io::Error::other)).sum()
+}
+
 fn number(name: &str) -> Option<u32> {
     name.strip_prefix("nbd")?.parse().ok()
 }

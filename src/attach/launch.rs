@@ -102,8 +102,8 @@ pub async fn stop(place: &Place) -> Result<(), ApiError> {
         return Err(ApiError::new(Code::InUse, message).hint("unmount it first; `lsblk` shows what uses it"));
     }
     if state.via == Via::Nbd {
-        let (device, stopping) = (state.device.display().to_string(), state.clone());
-        return match timeout(STOP, spawn_blocking(move || direct::stop(&stopping))).await {
+        let (device, at, stopping) = (state.device.display().to_string(), place.clone(), state.clone());
+        return match timeout(STOP, spawn_blocking(move || direct::stop(&at, &stopping))).await {
             Err(_) => {
                 let message = format!("what {device} holds in its cache cannot be written");
                 Err(ApiError::new(Code::TimedOut, message).hint("it waits for the volume: `blkrep status` tells for what"))

@@ -5,6 +5,7 @@
 //!   the kernel's NBD client has none: it lives while the kernel has a device of its identifier.)
 //! - `state.json`: what it is an attachment of.
 //! - `seen.json`, `fenced`: what it knows of other nodes' uses of the volume.
+//! - `ended`: the kernel was told that the device is fenced, and has failed what was under way.
 //! - `fuse/volume`: the volume as a file.
 //! - `device`: a link to the block device.
 //! - `helper.log`: what the helper had to tell.
@@ -178,6 +179,16 @@ impl Place {
         self.0.join(FENCED).exists()
     }
 
+    /// Notes that the kernel has ended the device of this fenced attachment. Without that note it is told again.
+    pub fn note_ended(&self, state: &State) -> io::Result<()> {
+        fs::write(self.0.join(ENDED), &state.token)
+    }
+
+    /// Whether the kernel has ended the device of this attachment: another may have taken its place.
+    pub fn is_ended(&self, state: &State) -> bool {
+        fs::read(self.0.join(ENDED)).is_ok_and(|token| token == state.token.as_bytes())
+    }
+
     /// Takes the lock; `None` while another process has it.
     pub fn lock(&self) -> io::Result<Option<File>> {
         let path = self.0.join("lock");
@@ -204,6 +215,7 @@ impl Place {
 const STATE: &str = "state.json";
 const SEEN: &str = "seen.json";
 const FENCED: &str = "fenced";
+const ENDED: &str = "ended";
 
 #[cfg(test)]
 mod tests {
@@ -225,6 +237,16 @@ mod tests {
             pid: 1,
             device: "/dev/loop0".into(),
         }
+    }
+
+    #[test]
+    fn what_was_noted_of_an_attachment_is_not_true_of_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let (place, first) = (Place::at(directory.path()), state());
+        assert!(!place.is_ended(&first));
+        place.note_ended(&first).unwrap();
+        assert!(place.is_ended(&first));
+        assert!(!place.is_ended(&State { token: "u".into(), ..first }));
     }
 
     #[test]

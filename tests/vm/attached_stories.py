@@ -279,5 +279,44 @@ def a_device_is_fenced_when_another_node_took_over(scene):
     nodes.check_identical("web")
 
 
+@story(minutes=2)
+def a_fenced_device_is_ended_by_whoever_finds_it_fenced(scene):
+    """A daemon finds that another node has used what is attached here, and dies before the kernel has heard of it. The next one ends
+    the device: a request that was sent to the first and not answered fails, and so does one that waits for a connection, long before
+    the kernel's patience is over."""
+    nodes = cluster(scene)
+    one = nodes[1]
+    device = one.blkrep("attach", "web").strip()
+    handle = os.open(device, os.O_RDWR | os.O_SYNC)
+    os.pwrite(handle, b"1" * 8192, 0)
+    outcome = {}
+
+    def stale(at):
+        try:
+            os.pwrite(handle, b"2" * 4096, at)
+            outcome[at] = "written"
+        except OSError as error:
+            outcome[at] = error.errno
+
+    writers = [threading.Thread(target=stale, args=[at]) for at in (0, 4096)]
+    one.freeze()
+    writers[0].start()
+    wait_for("the kernel has sent the first write", lambda: sum(map(int, fact(device, "inflight").split())) == 1, 30)
+    one.kill()
+    writers[1].start()
+    (one.root / "run/blkrep/attach/web@0/fenced").touch()
+    one.start()
+    wait_for("both writes have failed", lambda: len(outcome) == 2, 30)
+    check(outcome == {0: 5, 4096: 5}, "they failed with EIO", outcome)
+    check(fact(device, "inflight").split() == ["0", "0"], "the kernel has none of them any more")
+    os.close(handle)
+    one.run("detach", "web")
+    again = one.blkrep("attach", "web").strip()
+    with open(again, "rb") as there:
+        check(there.read(8192) == b"1" * 8192, "nothing that was late has reached the volume")
+    one.blkrep("detach", "web")
+    nodes.check_identical("web")
+
+
 if __name__ == "__main__":
     sys.exit(run_stories())

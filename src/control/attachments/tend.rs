@@ -40,8 +40,8 @@ impl Tending {
             let waits = match self.busy.get(path) {
                 None => false,
                 Some(None) => true,
-                // Whoever waits for connections does not wait for a file system that cannot grow.
-                Some(Some((until, _))) => *until > now && !is_broken(node, place, state),
+                // Whoever waits for connections, or for errors, does not wait for a file system that cannot grow.
+                Some(Some((until, _))) => *until > now && !is_broken(node, place, state) && !is_to_end(place, state),
             };
             if waits || !needs_something(node, place, state) {
                 continue;
@@ -73,7 +73,13 @@ impl Tending {
 }
 
 fn needs_something(node: &Node, place: &Place, state: &State) -> bool {
-    is_broken(node, place, state) || has_grown(node, state).is_some() || (state.filled > 0 && bytes(&state.device) > state.filled)
+    let lags = || has_grown(node, state).is_some() || (state.filled > 0 && bytes(&state.device) > state.filled);
+    is_to_end(place, state) || is_broken(node, place, state) || (!place.is_fenced() && lags())
+}
+
+/// Whether it is fenced, whoever has found that, and its device may still have users that wait. A helper ends by itself.
+fn is_to_end(place: &Place, state: &State) -> bool {
+    state.via == Via::Nbd && place.is_fenced() && !place.is_ended(state)
 }
 
 fn is_broken(node: &Node, place: &Place, state: &State) -> bool {
@@ -82,8 +88,9 @@ fn is_broken(node: &Node, place: &Place, state: &State) -> bool {
 
 /// Whether all went well; else it is tried again.
 async fn tend(node: &Arc<Node>, place: &Place, state: &State) -> bool {
-    if is_broken(node, place, state) && !reconnect(node, place, state).await {
-        return false;
+    let fenced = is_broken(node, place, state) && !reconnect(node, place, state).await;
+    if fenced || is_to_end(place, state) {
+        return end(node, place, state).await;
     }
     let _turn = node.attachments.turn(&state.resource, state.volume).await;
     // It may have been detached meanwhile.
@@ -103,7 +110,25 @@ async fn tend(node: &Arc<Node>, place: &Place, state: &State) -> bool {
     }
 }
 
-/// Gives a device of the kernel's connections again, until it has them or nothing can be done.
+/// Ends a fenced device: the kernel lets its users wait until it is told. Whether it did.
+async fn end(node: &Arc<Node>, place: &Place, state: &State) -> bool {
+    // Whoever is detaching it may wait for the device itself, and makes no other while it does.
+    let _turn = timeout(TURN, node.attachments.turn(&state.resource, state.volume)).await;
+    let of = state.clone();
+    let ended = spawn_blocking(move || direct::fence(&of)).await.unwrap_or_else(|error| Err(error.to_string()));
+    if let Err(why) = ended {
+        tracing::warn!(resource = %state.resource, volume = %state.volume, %why, "the device is fenced and not ended yet");
+        return false;
+    }
+    if place.is_alive() {
+        tracing::error!(resource = %state.resource, volume = %state.volume, "the device fails until it is attached anew");
+    }
+    // If that cannot be noted, it is ended again: that changes nothing.
+    let _ = place.note_ended(state);
+    true
+}
+
+/// Gives a device of the kernel's connections again, until it has them or is gone; false when it is fenced.
 async fn reconnect(node: &Arc<Node>, place: &Place, state: &State) -> bool {
     let links = node.attachments.links.clone();
     if let Err(error) = spawn_blocking(move || links.listen()).await.map_err(io::Error::other).flatten() {
@@ -123,9 +148,9 @@ async fn reconnect(node: &Arc<Node>, place: &Place, state: &State) -> bool {
                 return true;
             }
             Reconnected::Fenced(why) => {
-                tracing::error!(resource = %state.resource, volume = %state.volume, %why, "the device is not used any more");
+                tracing::warn!(resource = %state.resource, volume = %state.volume, %why, "an attachment is fenced");
                 let _ = place.fence();
-                return true;
+                return false;
             }
             Reconnected::NotYet(why) => {
                 node.attachments.links.lost(&state.backend());
@@ -193,6 +218,8 @@ fn unable(error: io::Error) -> ApiError {
     ApiError::new(Code::Io, error)
 }
 
+/// How long a change of the attachment is waited for before its fenced device is ended without it.
+const TURN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
 /// Until what went wrong is tried again, at first and at last.
 const PAUSE: Duration = Duration::from_secs(1);
