@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::PoolError;
+use crate::{Device, PoolError, VolumeName};
 
-/// A logical volume or file that [`Pool::adopt`](crate::Pool::adopt) makes a volume.
+/// A logical volume or file that [`Adoption::adopt`] makes a volume.
 ///
 /// Written as `GROUP/VOLUME` or `/dev/GROUP/VOLUME`, or as a file's full path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +61,33 @@ impl Adoptable {
     pub(crate) fn refused(&self, why: impl Into<String>) -> PoolError {
         PoolError::NotAdoptable { what: self.to_string(), why: why.into() }
     }
+}
+
+/// Making what others made a pool's volumes.
+pub trait Adoption {
+    /// The size in bytes of a logical volume or file that [`adopt`](Self::adopt) could make `volume` now.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NotAdoptable`] says why it could not: it is in use, somebody's, a part of something, not of whole blocks, elsewhere, or
+    /// the name is taken. [`PoolError::NoSpace`] where its holes need more than there is.
+    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError>;
+
+    /// Makes a logical volume or file, with all that is on it, a volume of this pool, ready for use; nothing is copied or written. When
+    /// the process dies on the way it is as it was, or it is the volume. One that is the volume already is answered as it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`adoptable`](Self::adoptable).
+    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError>;
+
+    /// Undoes [`adopt`](Self::adopt): the volume is nobody's again, has its former name where that is free, and keeps what is on it.
+    /// Nothing when there is no such volume.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::InUse`].
+    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError>;
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ mod snapshot;
 mod spec;
 mod zero;
 
-pub use adoptable::Adoptable;
+pub use adoptable::{Adoptable, Adoption};
 pub use detect::{DEFAULT_VOLUME_GROUP, Detected, detect_default};
 pub use error::{CommandFailure, Outcome, PoolError};
 pub use file::FilePool;
@@ -49,7 +49,7 @@ pub use lvm::{LvmOptions, LvmPool};
 pub use name::{Part, VolumeName};
 pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Segment, Volume};
 pub use size::{human, human_up};
-pub use snapshot::{Snapshot, SnapshotMethod, SnapshotName};
+pub use snapshot::{Snapshot, SnapshotMethod, SnapshotName, Snapshots};
 pub use spec::PoolSpec;
 
 /// Makes a pool a node's, if it is nobody's, and opens it: when a node joins a cluster or is given a new pool.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use crate::{Adoptable, PoolError, PoolSpec, Snapshot, SnapshotMethod, SnapshotName, VolumeName};
+use crate::{Adoption, PoolError, PoolSpec, Snapshots, VolumeName};
 
 /// Told how far a long operation is, as bytes done and bytes in all; `Break` ends it early.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
@@ -17,7 +17,9 @@ pub type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
 /// A new volume's life: [`create`](Self::create), then, unless [`Device::zeroed`] says that it reads as zeros, either
 /// [`zero`](Self::zero) or a complete copy from elsewhere, and only then any use. After a restart, [`activate`](Self::activate) and
 /// use. A volume is closed by its users before [`deactivate`](Self::deactivate) or [`remove`](Self::remove).
-pub trait Pool: fmt::Debug + Send + Sync {
+///
+/// What it makes of volumes that others made, and its snapshots, are traits of their own.
+pub trait Pool: Adoption + Snapshots + fmt::Debug + Send + Sync {
     /// What was opened.
     fn spec(&self) -> &PoolSpec;
 
@@ -60,66 +62,6 @@ pub trait Pool: fmt::Debug + Send + Sync {
     /// [`PoolError::HasSnapshots`] where these would go with it; [`PoolError::InUse`] when it is open or being zeroed. Users of segments that are not exclusive are not known to the pool, and
     /// must have closed them.
     fn remove(&self, volume: &VolumeName) -> Result<(), PoolError>;
-
-    /// The size in bytes of a logical volume or file that [`adopt`](Self::adopt) could make `volume` now.
-    ///
-    /// # Errors
-    ///
-    /// [`PoolError::NotAdoptable`] says why it could not: it is in use, somebody's, a part of something, not of whole blocks, elsewhere, or
-    /// the name is taken. [`PoolError::NoSpace`] where its holes need more than there is.
-    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError>;
-
-    /// Makes a logical volume or file, with all that is on it, a volume of this pool, ready for use; nothing is copied or written. When
-    /// the process dies on the way it is as it was, or it is the volume. One that is the volume already is answered as it is.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`adoptable`](Self::adoptable).
-    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError>;
-
-    /// Undoes [`adopt`](Self::adopt): the volume is nobody's again, has its former name where that is free, and keeps what is on it.
-    /// Nothing when there is no such volume.
-    ///
-    /// # Errors
-    ///
-    /// [`PoolError::InUse`].
-    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError>;
-
-    /// How this pool makes snapshots.
-    ///
-    /// # Errors
-    ///
-    /// [`PoolError::NoSnapshots`] when it cannot.
-    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError>;
-
-    /// Takes a snapshot of a volume as it is at this moment, and makes it ready to be read. One of that name is answered as it is. Whoever
-    /// writes to the volume has stopped and flushed it: what is on its way may be in the snapshot or not, in part.
-    ///
-    /// With [`SnapshotMethod::SetAside`], `room` bytes are set aside, at most the volume's size; others ignore it.
-    ///
-    /// # Errors
-    ///
-    /// [`PoolError::NoSnapshots`], [`PoolError::NotFound`] without the volume, [`PoolError::NoSpace`].
-    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError>;
-
-    /// Every snapshot of the pool in order of names.
-    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError>;
-
-    /// Removes a snapshot. Nothing when there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`PoolError::InUse`] when it is open.
-    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError>;
-
-    /// Makes a new volume that has what the snapshot has, ready for use. It does not need the snapshot afterwards. When the process dies
-    /// on the way, the volume is not usable until the same is asked for again.
-    ///
-    /// # Errors
-    ///
-    /// [`PoolError::NotFound`] without the snapshot, [`PoolError::Exists`] when there is such a volume of another size,
-    /// [`PoolError::NoSpace`], [`PoolError::Foreign`].
-    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError>;
 
     /// Every volume of the pool in order of names, at the price of asking for one. What was not made here is left out.
     fn list(&self) -> Result<Vec<Volume>, PoolError>;

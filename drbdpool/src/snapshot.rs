@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Condition, PoolError, VolumeName};
+use crate::{Condition, Device, PoolError, VolumeName};
 
 /// A snapshot of a volume, `<volume>@<name>`. Names follow the grammar of resources' names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -72,6 +72,45 @@ pub enum SnapshotMethod {
     SetAside,
     /// By copying all of the volume, which takes its time and its size.
     Copy,
+}
+
+/// The snapshots of a pool's volumes.
+pub trait Snapshots {
+    /// How this pool makes snapshots.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NoSnapshots`] when it cannot.
+    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError>;
+
+    /// Takes a snapshot of a volume as it is at this moment, and makes it ready to be read. One of that name is answered as it is. Whoever
+    /// writes to the volume has stopped and flushed it: what is on its way may be in the snapshot or not, in part.
+    ///
+    /// With [`SnapshotMethod::SetAside`], `room` bytes are set aside, at most the volume's size; others ignore it.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NoSnapshots`], [`PoolError::NotFound`] without the volume, [`PoolError::NoSpace`].
+    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError>;
+
+    /// Every snapshot of the pool in order of names.
+    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError>;
+
+    /// Removes a snapshot. Nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::InUse`] when it is open.
+    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError>;
+
+    /// Makes a new volume that has what the snapshot has, ready for use. It does not need the snapshot afterwards. When the process dies
+    /// on the way, the volume is not usable until the same is asked for again.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::NotFound`] without the snapshot, [`PoolError::Exists`] when there is such a volume of another size,
+    /// [`PoolError::NoSpace`], [`PoolError::Foreign`].
+    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError>;
 }
 
 #[cfg(test)]

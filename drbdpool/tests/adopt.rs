@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use drbdpool::{Adoptable, FilePool, Pool, PoolError, PoolSpec, VolumeName};
+use drbdpool::{Adoptable, Adoption, FilePool, Pool, PoolError, PoolSpec, VolumeName};
 use real::{CLAIM, Group, can_run, has_device_mapper, identity, volume};
 use rustix::fs::{FlockOperation, flock};
 

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
-use drbdpool::{Condition, Device, DeviceKind, LvmOptions, LvmPool, Pool, PoolError, PoolSpec, Unclaimed, VolumeName};
+use drbdpool::{Condition, Device, DeviceKind, LvmOptions, LvmPool, Pool, PoolError, PoolSpec, Snapshots, Unclaimed, VolumeName};
 use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, run, volume};
 
 const EXTENT: u64 = 4 << 20;

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use drbdpool::{Condition, Pool, PoolError, SnapshotMethod, SnapshotName};
+use drbdpool::{Condition, Pool, PoolError, SnapshotMethod, SnapshotName, Snapshots};
 use real::{Group, get, identity, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;

@@ -5,7 +5,7 @@ mod real;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use drbdpool::{Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, Unclaimed};
+use drbdpool::{Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, Snapshots, Unclaimed};
 use real::{CLAIM, Disks, Group, can_run, get, has_device_mapper, identity, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;

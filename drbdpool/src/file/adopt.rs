@@ -10,19 +10,17 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use super::FilePool;
 use crate::pool::BLOCK;
-use crate::{Adoptable, Device, PoolError, VolumeName};
+use crate::{Adoptable, Adoption, Device, PoolError, VolumeName};
 
-impl FilePool {
-    /// [`Pool::adoptable`](crate::Pool::adoptable).
-    pub(super) fn could_adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
+impl Adoption for FilePool {
+    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
         let (path, found) = self.candidate(source, volume)?;
         locked(source, path)?;
         self.check_holes(&found)?;
         Ok(found.len())
     }
 
-    /// [`Pool::adopt`](crate::Pool::adopt).
-    pub(super) fn make_ours(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
+    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let target = self.path(volume);
         if self.size(volume)?.is_none() {
@@ -42,8 +40,7 @@ impl FilePool {
         Ok(self.device_of(volume, self.existing_size(volume)?))
     }
 
-    /// [`Pool::disown`](crate::Pool::disown).
-    pub(super) fn give_back(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
+    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
         let _changing = self.changing();
         let Adoptable::File(path) = source else { return Ok(()) };
         if self.size(volume)?.is_none() {
@@ -53,7 +50,9 @@ impl FilePool {
         sync_directory_of(path)?;
         self.sync()
     }
+}
 
+impl FilePool {
     /// The file, if it can become `volume` as it is.
     fn candidate<'a>(&self, source: &'a Adoptable, volume: &VolumeName) -> Result<(&'a Path, Metadata), PoolError> {
         let Adoptable::File(path) = source else {

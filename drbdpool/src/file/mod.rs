@@ -24,8 +24,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::patience::patiently;
 use crate::pool::{BLOCK, round_up, thin_free};
 use crate::{
-    Adoptable, Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot,
-    SnapshotMethod, SnapshotName, Unclaimed, Volume, VolumeName,
+    Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshots, Unclaimed,
+    Volume, VolumeName,
 };
 
 /// A pool of files; see [`Pool`].
@@ -218,7 +218,7 @@ impl Pool for FilePool {
             let free = available.saturating_sub(open).saturating_sub(owed) / BLOCK * BLOCK;
             return Ok(Capacity { total, free, fill: None, trouble: None });
         };
-        let (promised, used) = self.taken()?.iter().fold((promised, used), |(promised, used), snapshot| {
+        let (promised, used) = self.snapshots()?.iter().fold((promised, used), |(promised, used), snapshot| {
             let own = fs::metadata(self.directory.join(snapshot.name.to_string())).map_or(0, |file| file.blocks() * 512);
             (promised.saturating_add(snapshot.size), used.saturating_add(own))
         });
@@ -298,38 +298,6 @@ impl Pool for FilePool {
             Err(error) => return Err(error),
         }
         self.sync()
-    }
-
-    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
-        self.could_adopt(source, volume)
-    }
-
-    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
-        self.make_ours(source, volume)
-    }
-
-    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
-        self.give_back(volume, source)
-    }
-
-    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {
-        Ok(self.method())
-    }
-
-    fn snapshot(&self, snapshot: &SnapshotName, _room: u64) -> Result<Device, PoolError> {
-        self.take(snapshot)
-    }
-
-    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError> {
-        self.taken()
-    }
-
-    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
-        self.untake(snapshot)
-    }
-
-    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
-        self.restored(snapshot, volume)
     }
 
     fn list(&self) -> Result<Vec<Volume>, PoolError> {

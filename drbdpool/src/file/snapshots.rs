@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::{FilePool, UNFINISHED, allocate, lock};
 use crate::copy::copy;
 use crate::pool::BLOCK;
-use crate::{Condition, Device, DeviceKind, PoolError, Segment, Snapshot, SnapshotMethod, SnapshotName, VolumeName};
+use crate::{Condition, Device, DeviceKind, PoolError, Segment, Snapshot, SnapshotMethod, SnapshotName, Snapshots, VolumeName};
 
 /// Whether the file system of a directory shares blocks between files: tried out.
 pub(super) fn shares_blocks(directory: &Path) -> bool {
@@ -31,12 +31,12 @@ pub(super) fn shares_blocks(directory: &Path) -> bool {
     answer.is_ok()
 }
 
-impl FilePool {
-    pub(super) fn method(&self) -> SnapshotMethod {
-        if self.shares_blocks { SnapshotMethod::Shared } else { SnapshotMethod::Copy }
+impl Snapshots for FilePool {
+    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {
+        Ok(if self.shares_blocks { SnapshotMethod::Shared } else { SnapshotMethod::Copy })
     }
 
-    pub(super) fn take(&self, snapshot: &SnapshotName) -> Result<Device, PoolError> {
+    fn snapshot(&self, snapshot: &SnapshotName, _room: u64) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let size = self.existing_size(snapshot.volume())?;
         let path = self.directory.join(snapshot.to_string());
@@ -48,7 +48,7 @@ impl FilePool {
         self.snapshot_device(&path)
     }
 
-    pub(super) fn taken(&self) -> Result<Vec<Snapshot>, PoolError> {
+    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError> {
         let mut snapshots = Vec::new();
         for entry in self.entries()? {
             let path = entry?;
@@ -62,7 +62,7 @@ impl FilePool {
         Ok(snapshots)
     }
 
-    pub(super) fn untake(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
+    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
         let _changing = self.changing();
         let path = self.directory.join(snapshot.to_string());
         if self.is_taken(&path)? {
@@ -75,7 +75,7 @@ impl FilePool {
         self.sync()
     }
 
-    pub(super) fn restored(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
+    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let from = self.directory.join(snapshot.to_string());
         if !self.is_taken(&from)? {
@@ -93,11 +93,13 @@ impl FilePool {
         self.sync()?;
         Ok(self.device_of(volume, wanted))
     }
+}
 
+impl FilePool {
     /// What snapshots have been promised and do not have, in bytes: of a clone in a thick pool all, of a copy what it lacks.
     pub(super) fn owed_to_snapshots(&self) -> Result<u64, PoolError> {
         let mut owed = 0u64;
-        for snapshot in self.taken()? {
+        for snapshot in self.snapshots()? {
             let path = self.directory.join(snapshot.name.to_string());
             let blocks = fs::metadata(&path).map_err(PoolError::io("examine", &path)).map(|file| blocks_of(&file))?;
             owed = owed.saturating_add(if self.shares_blocks { snapshot.size } else { snapshot.size.saturating_sub(blocks) });

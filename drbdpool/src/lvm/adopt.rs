@@ -10,16 +10,14 @@ use super::names::{is_internal, lv_name};
 use super::report::{LogicalVolume, VolumeGroup};
 use super::{LvmPool, Mode, direct, in_use, tags};
 use crate::pool::BLOCK;
-use crate::{Adoptable, Device, PoolError, VolumeName};
+use crate::{Adoptable, Adoption, Device, PoolError, VolumeName};
 
-impl LvmPool {
-    /// [`Pool::adoptable`](crate::Pool::adoptable).
-    pub(super) fn could_adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
+impl Adoption for LvmPool {
+    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
         Ok(self.candidate(&self.report()?, source, volume)?.size)
     }
 
-    /// [`Pool::adopt`](crate::Pool::adopt).
-    pub(super) fn make_ours(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
+    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let mut group = self.report()?;
         if self.find(&group, volume).is_none() {
@@ -39,8 +37,7 @@ impl LvmPool {
         self.activated(group, volume)
     }
 
-    /// [`Pool::disown`](crate::Pool::disown).
-    pub(super) fn give_back(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
+    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
         let _changing = self.changing();
         let mut group = self.report()?;
         let Some(lv) = self.find(&group, volume) else { return Ok(()) };
@@ -60,7 +57,9 @@ impl LvmPool {
         let args: Vec<&str> = ours.flat_map(|tag| ["--deltag", tag]).collect();
         self.change("lvchange", &[&args[..], &["--", &self.full_name(lv)]].concat())
     }
+}
 
+impl LvmPool {
     fn rename(&self, old: &str, new: &str) -> Result<(), PoolError> {
         self.change("lvrename", &["--", &self.volume_group, old, new])
     }

@@ -4,12 +4,14 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::filter;
 use super::report::VolumeGroup;
+use super::reports::{Age, Reports, Share};
 use crate::{CommandFailure, Outcome, PoolError};
 
 /// How LVM's commands are run.
@@ -21,6 +23,8 @@ pub struct LvmOptions {
     pub environment: Vec<(OsString, OsString)>,
     /// How long a report may take.
     pub report_timeout: Duration,
+    /// For how long what a report has told is good enough for whoever changes nothing.
+    pub report_lifetime: Duration,
     /// How long a change may take. One that is stopped half way is dangerous: this is for what hangs, not for what is slow.
     pub change_timeout: Duration,
     /// How many bytes of a volume are zeroed between two notes of how far that is, a multiple of 4096. After a restart at most so many
@@ -34,6 +38,7 @@ impl Default for LvmOptions {
             program: None,
             environment: Vec::new(),
             report_timeout: Duration::from_secs(60),
+            report_lifetime: Duration::from_secs(1),
             change_timeout: Duration::from_secs(300),
             // Minutes of a slow disk.
             zero_lap: 32 << 30,
@@ -49,6 +54,7 @@ pub(super) struct Lvm {
     /// Whether LVM may talk to device-mapper.
     mapper: bool,
     filter: filter::Place,
+    reports: Arc<Reports>,
 }
 
 /// How long a process that was told to end may take before it is made to. In the middle of a change LVM puts signals off, because
@@ -58,12 +64,23 @@ const GRACE: Duration = Duration::from_secs(5);
 impl Lvm {
     pub(super) fn new(options: LvmOptions, mapper: bool) -> Result<Self, PoolError> {
         let program = options.program.clone().or_else(find_program).ok_or(PoolError::LvmMissing)?;
-        let mut lvm = Self { program, options, mapper, filter: filter::Place::default() };
+        let mut lvm = Self { program, options, mapper, filter: filter::Place::default(), reports: Arc::default() };
         // Fails when neither is configured, which is what is usual.
         let timeout = lvm.options.report_timeout;
         let configured = lvm.output("lvmconfig", &["devices/filter", "devices/global_filter"], timeout)?;
         lvm.filter = filter::Place::beside(&String::from_utf8_lossy(&configured.stdout));
+        lvm.reports = Reports::of(format!("{:?} {:?} {mapper} {:?}", lvm.program, lvm.options.environment, lvm.filter));
         Ok(lvm)
+    }
+
+    /// Lets a volume group be in the report that all pools share, until the answer is dropped.
+    pub(super) fn share(&self, name: &str) -> Share {
+        self.reports.share(name)
+    }
+
+    /// A volume group that is shared.
+    pub(super) fn shared_group(&self, name: &str, age: Age) -> Result<VolumeGroup, PoolError> {
+        self.reports.group(self, name, age)
     }
 
     /// A volume group at this moment.
@@ -83,11 +100,27 @@ impl Lvm {
             .map_err(|why| PoolError::Report { command: self.command_line("fullreport", &args), why })
     }
 
+    /// Those of these volume groups that LVM tells of, in one report, and whether it had nothing to complain of.
+    pub(super) fn volume_groups(&self, names: &[&str]) -> Result<(Vec<VolumeGroup>, bool), PoolError> {
+        let args: Vec<_> = VolumeGroup::ARGUMENTS.split(' ').chain(["--"]).chain(names.iter().copied()).collect();
+        let args = self.arguments(&args);
+        let output = self.output("fullreport", &args, self.options.report_timeout)?;
+        let complete = output.status.success();
+        match VolumeGroup::parse_all(&output.stdout) {
+            Ok(groups) => Ok((groups, complete)),
+            Err(_) if !complete => Ok((Vec::new(), false)),
+            Err(why) => Err(PoolError::Report { command: self.command_line("fullreport", &args), why }),
+        }
+    }
+
     /// Runs a command that changes something.
     pub(super) fn change<S: AsRef<str>>(&self, subcommand: &str, args: &[S]) -> Result<(), PoolError> {
         let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         let args = self.arguments(&args);
-        let output = self.output(subcommand, &args, self.options.change_timeout)?;
+        let output = self.output(subcommand, &args, self.options.change_timeout);
+        // Whatever came of it.
+        self.reports.forget();
+        let output = output?;
         if output.status.success() { Ok(()) } else { Err(self.failure(subcommand, &args, &output).into()) }
     }
 

@@ -14,6 +14,7 @@
 //! (`O_EXCL`) for as long as it is open, so that no device-mapper, file system or second pool can use them at the same time.
 
 mod adopt;
+mod claim;
 mod command;
 mod create;
 mod direct;
@@ -21,6 +22,7 @@ mod filter;
 mod mapper;
 mod names;
 mod report;
+mod reports;
 mod snapshots;
 mod tags;
 mod thin;
@@ -34,11 +36,12 @@ pub use command::LvmOptions;
 use names::lv_name;
 pub(crate) use names::{valid_thin_pool, valid_volume_group};
 use report::{LogicalVolume, VolumeGroup};
+use reports::{Age, Share};
 
 use crate::pool::{BLOCK, round_up};
 use crate::{
-    Adoptable, Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshot,
-    SnapshotMethod, SnapshotName, Unclaimed, Volume, VolumeName,
+    Capacity, Condition, Device, DeviceKind, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Unclaimed, Volume,
+    VolumeName,
 };
 
 /// A volume group; see [`Pool`].
@@ -50,6 +53,8 @@ pub struct LvmPool {
     thin: Option<String>,
     identity: Identity,
     lvm: Lvm,
+    /// The group is in the report that all pools share.
+    _share: Share,
     mode: Mode,
     /// Held by whoever changes the pool, so that what was read from a report holds until the command that follows from it.
     changes: Mutex<()>,
@@ -89,8 +94,8 @@ impl LvmPool {
         let mode = if mapper { Mode::Mapper } else { Mode::Direct(direct::Claims::default()) };
         let identity = identity.clone();
         let (spec, volume_group, thin) = (spec.clone(), volume_group.clone(), thin.cloned());
-        let (changes, zeroing) = (Mutex::default(), zeroing::InProgress::default());
-        let pool = Self { spec, volume_group, thin, identity, lvm, mode, changes, zeroing };
+        let (changes, zeroing, share) = (Mutex::default(), zeroing::InProgress::default(), lvm.share(&volume_group));
+        let pool = Self { spec, volume_group, thin, identity, lvm, _share: share, mode, changes, zeroing };
         let group = pool.report()?;
         group.check_usable()?;
         pool.check_or_claim(&group, unclaimed)?;
@@ -106,49 +111,19 @@ impl LvmPool {
         }
     }
 
-    pub(crate) fn release(self) -> Result<(), PoolError> {
-        let volumes = self.list()?.len();
-        if volumes > 0 {
-            return Err(PoolError::NotEmpty { pool: self.spec.to_string(), volumes });
-        }
-        match self.thin {
-            Some(_) => self.release_thin(&self.report()?),
-            None => self.tag_group("--deltag"),
-        }
-    }
-
-    /// Makes sure that the group is this node's.
-    fn check_or_claim(&self, group: &VolumeGroup, unclaimed: Unclaimed) -> Result<(), PoolError> {
-        let unowned = tags::is_unowned(&group.tags);
-        if unowned && self.thin.is_none() {
-            return match unclaimed {
-                Unclaimed::Claim { .. } => self.tag_group("--addtag"),
-                Unclaimed::Refuse => Err(self.unclaimed(format!("volume group '{}'", self.volume_group))),
-            };
-        }
-        if unowned || tags::of_owner(&self.identity).iter().all(|tag| group.tags.contains(tag)) {
-            return self.check_thin(group, unclaimed);
-        }
-        Err(PoolError::OtherOwner {
-            pool: format!("volume group '{}'", self.volume_group),
-            owner: tags::owner(&group.tags),
-            wanted: self.identity.to_string(),
-            remedy: tags::removal("vgchange", &self.volume_group, &group.tags),
-        })
-    }
-
-    fn unclaimed(&self, pool: String) -> PoolError {
-        PoolError::Unclaimed { pool, wanted: self.identity.to_string(), why: "it does not have their tags".to_owned() }
-    }
-
-    fn tag_group(&self, option: &str) -> Result<(), PoolError> {
-        let [cluster, node] = tags::of_owner(&self.identity);
-        self.change("vgchange", &[option, &cluster, option, &node, "--", &self.volume_group])
-    }
-
-    /// The group as it is now, its disks held in direct mode.
+    /// The group as it is now.
     fn report(&self) -> Result<VolumeGroup, PoolError> {
-        let group = self.lvm.volume_group(&self.volume_group)?;
+        self.look(Age::Now)
+    }
+
+    /// The group as it was a moment ago, for whoever changes nothing.
+    fn recent(&self) -> Result<VolumeGroup, PoolError> {
+        self.look(Age::Recent)
+    }
+
+    /// The group, its disks held in direct mode.
+    fn look(&self, age: Age) -> Result<VolumeGroup, PoolError> {
+        let group = self.lvm.shared_group(&self.volume_group, age)?;
         if let Mode::Direct(claims) = &self.mode {
             claims.hold(&group)?;
         }
@@ -284,7 +259,7 @@ impl Pool for LvmPool {
     }
 
     fn capacity(&self) -> Result<Capacity, PoolError> {
-        self.capacity_of(&self.report()?)
+        self.capacity_of(&self.recent()?)
     }
 
     fn create(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {
@@ -345,40 +320,8 @@ impl Pool for LvmPool {
         }
     }
 
-    fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError> {
-        self.could_adopt(source, volume)
-    }
-
-    fn adopt(&self, source: &Adoptable, volume: &VolumeName) -> Result<Device, PoolError> {
-        self.make_ours(source, volume)
-    }
-
-    fn disown(&self, volume: &VolumeName, source: &Adoptable) -> Result<(), PoolError> {
-        self.give_back(volume, source)
-    }
-
-    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {
-        self.method()
-    }
-
-    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError> {
-        self.take(snapshot, room)
-    }
-
-    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError> {
-        self.taken()
-    }
-
-    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
-        self.untake(snapshot)
-    }
-
-    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
-        self.restored(snapshot, volume)
-    }
-
     fn list(&self) -> Result<Vec<Volume>, PoolError> {
-        let group = self.report()?;
+        let group = self.recent()?;
         let ours = group.volumes.iter().filter_map(|lv| Some((self.volume_of(lv)?, lv)));
         let mut volumes: Vec<_> =
             ours.map(|(name, lv)| Volume { name, size: lv.size, condition: self.condition(&group, lv) }).collect();
@@ -387,10 +330,14 @@ impl Pool for LvmPool {
     }
 
     fn device(&self, volume: &VolumeName) -> Result<Device, PoolError> {
-        self.ready(&self.report()?, volume)
+        self.ready(&self.recent()?, volume)
     }
 
     fn activate(&self, volume: &VolumeName) -> Result<Device, PoolError> {
+        // After a start all volumes are activated, one by one, and most of them are active.
+        if let Ok(device) = self.device(volume) {
+            return Ok(device);
+        }
         let _changing = self.changing();
         self.activated(self.report()?, volume)
     }

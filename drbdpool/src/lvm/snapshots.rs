@@ -11,10 +11,10 @@ use super::report::{LogicalVolume, VolumeGroup};
 use super::{LvmPool, Mode, in_use, lv_name, tags};
 use crate::copy::copy;
 use crate::pool::round_up;
-use crate::{Condition, Device, PoolError, Snapshot, SnapshotMethod, SnapshotName, VolumeName};
+use crate::{Condition, Device, PoolError, Snapshot, SnapshotMethod, SnapshotName, Snapshots, VolumeName};
 
-impl LvmPool {
-    pub(super) fn method(&self) -> Result<SnapshotMethod, PoolError> {
+impl Snapshots for LvmPool {
+    fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {
         match (&self.thin, &self.mode) {
             (Some(_), _) => Ok(SnapshotMethod::Shared),
             (None, Mode::Mapper) => Ok(SnapshotMethod::SetAside),
@@ -26,8 +26,8 @@ impl LvmPool {
         }
     }
 
-    pub(super) fn take(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError> {
-        let method = self.method()?;
+    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError> {
+        let method = self.snapshot_method()?;
         let _changing = self.changing();
         let group = self.report()?;
         if self.find_snapshot(&group, snapshot).is_none() {
@@ -55,8 +55,8 @@ impl LvmPool {
         self.snapshot_ready(snapshot)
     }
 
-    pub(super) fn taken(&self) -> Result<Vec<Snapshot>, PoolError> {
-        let group = self.report()?;
+    fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError> {
+        let group = self.recent()?;
         let ours = group.volumes.iter().filter_map(|lv| Some((self.snapshot_of(lv)?, lv)));
         let mut all: Vec<_> =
             ours.map(|(name, lv)| Snapshot { name, size: lv.size, condition: self.condition(&group, lv) }).collect();
@@ -64,7 +64,7 @@ impl LvmPool {
         Ok(all)
     }
 
-    pub(super) fn untake(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
+    fn remove_snapshot(&self, snapshot: &SnapshotName) -> Result<(), PoolError> {
         let _changing = self.changing();
         let group = self.report()?;
         let Some(lv) = self.find_snapshot(&group, snapshot) else { return Ok(()) };
@@ -77,7 +77,7 @@ impl LvmPool {
         }
     }
 
-    pub(super) fn restored(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
+    fn restore(&self, snapshot: &SnapshotName, volume: &VolumeName) -> Result<Device, PoolError> {
         let source = self.snapshot_ready(snapshot)?;
         let _changing = self.changing();
         let group = self.report()?;
@@ -102,7 +102,9 @@ impl LvmPool {
         }
         self.activated(self.report()?, volume)
     }
+}
 
+impl LvmPool {
     /// A thin volume that shares everything with a snapshot.
     fn clone_thin(&self, group: &VolumeGroup, snapshot: &SnapshotName, volume: &VolumeName) -> Result<(), PoolError> {
         let from = self.existing_snapshot(group, snapshot)?;
@@ -134,7 +136,7 @@ impl LvmPool {
 
     /// The snapshot's device, active.
     fn snapshot_ready(&self, snapshot: &SnapshotName) -> Result<Device, PoolError> {
-        self.method()?;
+        self.snapshot_method()?;
         let mut group = self.report()?;
         if self.condition(&group, self.existing_snapshot(&group, snapshot)?) == Condition::Inactive {
             let name = self.full_name(self.existing_snapshot(&group, snapshot)?);

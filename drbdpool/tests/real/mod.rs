@@ -147,7 +147,7 @@ impl Group {
 
     /// The same, made with further options.
     pub(crate) fn with(extents: &[u64], options: &[&str]) -> Self {
-        let sizes: Vec<_> = extents.iter().map(|extents| PV_HEAD + extents * (4 << 20)).collect();
+        let sizes: Vec<_> = extents.iter().map(|&extents| disk_of(extents)).collect();
         let disks = Disks::new(&sizes);
         let system = disks.directory().join("lvm");
         fs::create_dir(&system).unwrap();
@@ -177,9 +177,17 @@ impl Group {
 
     /// Adds a disk to the group.
     pub(crate) fn extend(&mut self, extents: u64) {
-        let disk = self.disks.add(PV_HEAD + extents * (4 << 20));
+        let disk = self.disks.add(disk_of(extents));
         self.show_disks();
         self.lvm("vgextend", &["--yes", &self.name, &disk]);
+    }
+
+    /// Makes another group beside this one, on a disk of its own; its name.
+    pub(crate) fn another(&mut self, suffix: &str, extents: u64) -> String {
+        let (name, disk) = (format!("{}-{suffix}", self.name), self.disks.add(disk_of(extents)));
+        self.show_disks();
+        self.lvm("vgcreate", &["--yes", &name, &disk]);
+        name
     }
 
     /// Runs one of LVM's commands as an administrator would.
@@ -203,9 +211,11 @@ impl Group {
         text(&output.stdout)
     }
 
+    /// How LVM is run for this group. What tests change behind a pool's back it sees at once.
     pub(crate) fn options(&self) -> LvmOptions {
         let environment = vec![("LVM_SYSTEM_DIR".into(), OsString::from(&self.system))];
-        LvmOptions { environment, report_timeout: Duration::from_secs(120), ..LvmOptions::default() }
+        let (report_timeout, report_lifetime) = (Duration::from_secs(120), Duration::ZERO);
+        LvmOptions { environment, report_timeout, report_lifetime, ..LvmOptions::default() }
     }
 
     /// The group as a pool.
@@ -221,6 +231,11 @@ impl Group {
     pub(crate) fn open_unless(&self, identity: &Identity, unclaimed: Unclaimed) -> Result<LvmPool, PoolError> {
         LvmPool::open(&self.spec(), identity, unclaimed, self.options())
     }
+}
+
+/// How large a disk is that has room for so many extents of a group.
+fn disk_of(extents: u64) -> u64 {
+    PV_HEAD + extents * (4 << 20)
 }
 
 impl Drop for Group {
