@@ -70,7 +70,7 @@ pub trait Adoption {
     /// # Errors
     ///
     /// [`PoolError::NotAdoptable`] says why it could not: it is in use, somebody's, a part of something, not of whole blocks, elsewhere, or
-    /// the name is taken. [`PoolError::NoSpace`] where its holes need more than there is.
+    /// the name is taken; [`PoolError::OtherPools`] that another pool of the same volume group could. [`PoolError::NoSpace`] where its holes need more than there is.
     fn adoptable(&self, source: &Adoptable, volume: &VolumeName) -> Result<u64, PoolError>;
 
     /// Makes a logical volume or file, with all that is on it, a volume of this pool, ready for use; nothing is copied or written. When

@@ -141,6 +141,14 @@ pub enum PoolError {
         /// Why not, and what to do.
         why: String,
     },
+    /// A logical volume could become a volume of another pool: that of the same volume group, or of a thin pool in it.
+    #[error("{what} cannot be adopted: {why}")]
+    OtherPools {
+        /// What it is.
+        what: String,
+        /// Of which pool.
+        why: String,
+    },
     /// The pool is too full.
     #[error("{pool} has {} free, {} are needed; remove volumes or add storage to it", human(*free), human_up(*wanted))]
     NoSpace {

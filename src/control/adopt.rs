@@ -82,22 +82,25 @@ impl Operations {
 /// A pool that is open, with its name.
 type Candidate = (Name, Arc<dyn Pool>);
 
-/// The first pool that could adopt the source, and the source's size; else why the last of them could not.
+/// The first pool that could adopt the source, and the source's size; else why not.
 fn find(candidates: &[Candidate], source: &Adoptable, volume: &VolumeName) -> Result<(Name, u64), PoolError> {
-    let mut answer = Err(PoolError::NotAdoptable { what: source.to_string(), why: "no pool takes it".to_owned() });
+    let mut refusals = Vec::new();
     for (name, pool) in candidates {
-        answer = pool.adoptable(source, volume).map(|bytes| (name.clone(), bytes));
-        if answer.is_ok() {
-            break;
+        match pool.adoptable(source, volume) {
+            Ok(bytes) => return Ok((name.clone(), bytes)),
+            Err(refusal) => refusals.push(refusal),
         }
     }
-    answer
+    // A thin pool and the group that it is in: the one that the volume is in knows more.
+    let telling = refusals.iter().rposition(|refusal| !matches!(refusal, PoolError::OtherPools { .. }));
+    let none = || PoolError::NotAdoptable { what: source.to_string(), why: "no pool takes it".to_owned() };
+    Err(if refusals.is_empty() { none() } else { refusals.swap_remove(telling.unwrap_or(0)) })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn refused(error: PoolError) -> ApiError {
     let code = match error {
-        PoolError::NotAdoptable { .. } => Code::InUse,
+        PoolError::NotAdoptable { .. } | PoolError::OtherPools { .. } => Code::InUse,
         PoolError::NoSpace { .. } => Code::NoSpace,
         _ => Code::Storage,
     };

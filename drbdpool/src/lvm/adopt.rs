@@ -83,6 +83,9 @@ impl LvmPool {
                 false => format!("there is no such logical volume; 'lvs {volume_group}' shows those that there are"),
             }));
         };
+        if let Some(why) = self.elsewhere(lv) {
+            return Err(PoolError::OtherPools { what: source.to_string(), why });
+        }
         match self.unfit(group, lv, volume) {
             Some(why) => Err(source.refused(why)),
             None => Ok(lv),
@@ -94,7 +97,6 @@ impl LvmPool {
         let (name, full) = (lv_name(&self.volume_group, volume), self.full_name(lv));
         self.whose(lv)
             .or_else(|| lv.unlike_a_volume(&full))
-            .or_else(|| self.elsewhere(lv))
             .or_else(|| lv.broken(&self.volume_group))
             .or_else(|| lv.is_open().then(|| format!("it is in use; unmount it, or end what has it open ('lsof /dev/{full}')")))
             .or_else(|| match &self.mode {
