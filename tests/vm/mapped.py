@@ -17,6 +17,10 @@ FLUSH, FUA, DISCARD, MARK = 1, 2, 4, 8
 LOG_BYTES = 1 << 30
 # No two disks of a run have the same name, whatever a story that failed has left.
 numbers = itertools.count()
+# The machine's settings for LVM, which see all disks as long as none of these is there.
+SETTINGS = Path("/etc/lvm/lvmlocal.conf")
+NO_UDEV = "activation { udev_sync = 0 udev_rules = 0 verify_udev_operations = 0 }\n"
+there = set()
 
 
 class MappedPool(LvmPool):
@@ -33,10 +37,8 @@ class MappedPool(LvmPool):
         self.log_loop = None
         mapper("create", self.mapped, "--table", self._linear())
         # LVM shall see the disk, and not what it is made of.
-        Path("/etc/lvm/lvmlocal.conf").write_text(
-            "activation { udev_sync = 0 udev_rules = 0 verify_udev_operations = 0 }\n"
-            'devices { global_filter = [ "a|^/dev/mapper/power-|", "r|.*|" ] }\n'
-        )
+        there.add(self.group)
+        SETTINGS.write_text(NO_UDEV + 'devices { global_filter = [ "a|^/dev/mapper/power-|", "r|.*|" ] }\n')
         lvm("pvcreate", "--quiet", "--yes", self.device)
         lvm("vgcreate", "--quiet", self.group, self.device)
 
@@ -97,6 +99,9 @@ class MappedPool(LvmPool):
         self._take_down()
         for device in filter(None, (self.loop, self.log_loop)):
             leftovers.quietly("losetup", "-d", device)
+        there.discard(self.group)
+        if not there:
+            SETTINGS.write_text(NO_UDEV)
 
 
 class Entry:
