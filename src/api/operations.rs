@@ -139,6 +139,8 @@ operation_table! {
     POST "/v1/assignments/add" assign_resource(AssignResource) -> Done;
     /// Takes a resource's replica from a node.
     POST "/v1/assignments/remove" unassign_resource(UnassignResource) -> Done;
+    /// Compares the replicas of a resource, or ends that.
+    POST "/v1/resources/verify" verify_resource(VerifyResource) -> Done;
 
     /// The Docker volumes.
     GET "/v1/docker/volumes" list_docker_volumes(ListDockerVolumes) -> Vec<DockerVolume>;

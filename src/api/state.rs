@@ -20,6 +20,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::{Membership, Node};
+use super::operate::Verify;
 use super::status::{Connection, Pending, ReplicaStatus, ResourceStatus, Resync, Suspension};
 use crate::units::{DiskState, Name, Role};
 
@@ -301,6 +302,12 @@ impl ResourceStatus {
             let views = self.replicas.iter().filter(|r| r.online).flat_map(|r| &r.peers);
             views.filter(|p| p.node == target.node).filter_map(|p| p.resync).find(|r| r.source)
         })
+    }
+
+    /// What the latest verify has found of a replica.
+    pub fn verify_of(&self, target: &ReplicaStatus) -> Option<Verify> {
+        let views = self.replicas.iter().filter(|r| r.online).flat_map(|r| &r.peers);
+        views.filter(|p| p.node == target.node).filter_map(|p| p.verify).max_by_key(|found| found.reign)
     }
 
     fn split_brain(&self) -> Option<String> {

@@ -11,6 +11,7 @@ fn resource(nodes: &[&str]) -> ResourceStatus {
         disk: Some(DiskState::UpToDate),
         out_of_sync: 0,
         resync: None,
+        verify: None,
     };
     let replica = |(id, node): (u32, &&str)| ReplicaStatus {
         node: node.parse().unwrap(),

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::Node;
+use super::operate::Verify;
 use super::options::EffectiveOptions;
 use crate::units::{DiskState, Name, NodeId, ResourceId, Role, VolumeId};
 
@@ -124,6 +125,9 @@ pub struct PeerView {
     /// The resync that is going on between the two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync: Option<Resync>,
+    /// How that node has found the peer's replica the last time it has compared it, since its daemon was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
 }
 
 /// The connection between two nodes, for a resource.

@@ -79,6 +79,7 @@ fn a_resync_shows_its_progress_and_speed() {
     resource.replicas[1].disk = Some(DiskState::Inconsistent);
     let resync = |done: u64| Some(Resync { source: true, total: 1 << 30, done });
     let view = PeerView {
+        verify: None,
         node: "beta".parse().unwrap(),
         connection: Connection::Connected,
         disk: Some(DiskState::Inconsistent),

@@ -28,7 +28,7 @@ use super::setup::no_member;
 use super::snapshots::part::{self, Taking};
 use super::status::{Question, Report};
 use super::tls::{Credentials, Tls};
-use super::{attachments, authority, docker, local, nbd, reconciler, snapshots};
+use super::{attachments, authority, docker, local, nbd, operate, reconciler, snapshots};
 use crate::api::setup::{Listener, Root};
 use crate::api::{ApiError, Code, routes, serve_connection};
 use crate::cluster::Cluster;
@@ -281,6 +281,7 @@ impl Answers for PeersAnswers {
                     serde_json::to_vec(&clients).map_err(|error| error.to_string())
                 }
                 net::Service::Snapshots => part::run_errand(&self.node, &request).await,
+                net::Service::Operations => operate::run_errand(&self.node, &request).await,
                 net::Service::Attachments => attachments::run_errand(&self.node, &request).await,
             }
         })

@@ -61,7 +61,7 @@ impl From<PlaneError> for ApiError {
     fn from(error: PlaneError) -> Self {
         let code = match &error {
             PlaneError::NotOpen(_) => Code::NotFound,
-            PlaneError::Busy(_) | PlaneError::InUse(_) | PlaneError::NotHeld(_) => Code::InUse,
+            PlaneError::Busy(_) | PlaneError::InUse(_) | PlaneError::NotHeld(_) | PlaneError::Refused(_) => Code::InUse,
             PlaneError::NoData(_) => Code::NoData,
             PlaneError::NoQuorum(_) => Code::NoQuorum,
             PlaneError::Storage(_) | PlaneError::Metadata(_) => Code::Storage,

@@ -42,6 +42,7 @@ mod metadata;
 pub mod nbd;
 pub mod net;
 pub mod node;
+pub mod operate;
 pub mod options;
 mod pools;
 pub mod reconciler;

@@ -220,7 +220,26 @@ fn view(peer: &engine::PeerStatus, named: impl Fn(&NodeId) -> Option<Name>) -> O
         engine::Connection::Refused => api::Connection::Refused,
     };
     let resync = peer.resync.map(|r| api::Resync { source: r.source, total: r.total, done: r.done });
-    Some(api::PeerView { node: named(&peer.node)?, connection, disk: peer.disk, out_of_sync: peer.dirty, resync })
+    let verify = peer.verify.map(verify);
+    Some(api::PeerView { node: named(&peer.node)?, connection, disk: peer.disk, out_of_sync: peer.dirty, resync, verify })
+}
+
+fn verify(found: engine::VerifyStatus) -> api::Verify {
+    api::Verify {
+        state: match found.state {
+            engine::VerifyState::Running => api::VerifyState::Running,
+            engine::VerifyState::Done => api::VerifyState::Done,
+            engine::VerifyState::Broken => api::VerifyState::Broken,
+        },
+        reign: found.reign,
+        total: found.total,
+        done: found.done,
+        different: found.different,
+        first: found.first,
+        repair: found.repair,
+        repaired: found.repaired,
+        unread: found.unread,
+    }
 }
 
 fn suspension(why: &engine::Suspension, named: impl Fn(&NodeId) -> Option<Name>) -> api::Suspension {

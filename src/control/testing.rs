@@ -137,6 +137,10 @@ impl DataPlane for FakePlane {
         self.state().answers.push((resource, ticket, answer));
     }
 
+    fn operate(&self, resource: ResourceId, _: crate::runtime::Operation) -> Reply<()> {
+        reply(if self.state().open.contains_key(&resource) { Ok(()) } else { Err(PlaneError::NotOpen(resource)) })
+    }
+
     fn hold(&self, resource: ResourceId, _: HoldId, _: Duration) -> Reply<Held> {
         let open = self.state().open.get(&resource).map(|spec| spec.settings.peers.keys().copied().chain([spec.me]).collect());
         reply(open.map(|in_sync| Held { reign: 0, in_sync }).ok_or(PlaneError::NotOpen(resource)))
@@ -175,6 +179,7 @@ fn status_of(spec: &ResourceSpec) -> ResourceStatus {
         disk: peer.diskful.then_some(DiskState::UpToDate),
         dirty: 0,
         resync: None,
+        verify: None,
     };
     ResourceStatus {
         resource: spec.resource,

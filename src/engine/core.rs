@@ -23,6 +23,7 @@ use super::reshape::Reshape;
 use super::settings::{Identity, Settings};
 use super::store::{Store, Then};
 use super::unsettled::Unsettled;
+use super::verify::Verify;
 
 /// One resource on one node.
 ///
@@ -66,6 +67,8 @@ pub struct Engine {
     pub(super) wanting: BTreeMap<ClientId, Instant>,
     /// Writes are held, or are to be.
     pub(super) hold: Option<Hold>,
+    /// The replicas are compared, or were.
+    pub(super) verify: Verify,
     /// The present record was learned from the cluster's authority in this life, or that is not needed.
     pub(super) record_read: bool,
     pub(super) read_again: Option<Instant>,
@@ -116,6 +119,7 @@ struct Stage {
     stopping: Stopping,
     reign: Option<(u64, Phase, bool)>,
     changing: bool,
+    verifying: bool,
     hot: u64,
     ready: usize,
 }
@@ -152,6 +156,7 @@ impl Engine {
             clients: BTreeSet::new(),
             wanting: BTreeMap::new(),
             hold: None,
+            verify: Verify::default(),
             record_read: false,
             read_again: None,
             own_grant_due: None,
@@ -230,6 +235,7 @@ impl Engine {
             Event::Hold { id, lease } => self.hold(id, lease),
             Event::RenewHold { id, lease } => self.renew_hold(id, lease),
             Event::ReleaseHold(id) => self.release_hold(id),
+            Event::Operate { id, operation } => self.operate(id, operation),
             Event::Stop => self.stop(),
             Event::Timeout | Event::LeaseRenewed => {}
         }
@@ -266,6 +272,7 @@ impl Engine {
             stopping: self.stopping,
             reign: reign.map(|r| (r.number, r.phase, r.equal)),
             changing: self.change.is_some(),
+            verifying: self.is_verifying(),
             hot: self.store.as_ref().map_or(0, |s| s.activity.hot()),
             ready: self.ready.len(),
         }
@@ -283,6 +290,7 @@ impl Engine {
             self.consider_promotion();
         }
         self.consider_hold();
+        self.consider_verify();
         self.consider_change(links);
         self.consider_stop();
         self.write_activity(links);
@@ -302,6 +310,7 @@ impl Engine {
             Op::PeerHash { peer, id } => self.peer_hash_done(peer, id, outcome),
             Op::SyncRead { chunk, range } => self.sync_read_done(chunk, range, &outcome),
             Op::SyncHash { chunk } => self.sync_hash_done(chunk, outcome),
+            Op::VerifyHash { piece } => self.piece_hashed(piece, outcome),
             Op::LastFlush => self.last_flush_done(&outcome),
             Op::Superblock | Op::ActivityPage { .. } | Op::DirtyPage | Op::Reshape => {
                 unreachable!("a metadata operation is not one on data")

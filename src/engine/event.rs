@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::units::{BlockRange, NodeId, Record, RecordId, VolumeId};
 use crate::wire::{BlockHash, Message};
 
+use super::operate::{AskId, OperateError, Operation};
 use super::settings::Settings;
 
 /// Names a client session at this node, chosen by the caller and not used again within the engine's life.
@@ -115,6 +116,13 @@ pub enum Event {
     },
     /// Let writes begin again; answered by [`Command::Released`].
     ReleaseHold(HoldId),
+    /// Do what an operator wants; answered by [`Command::Operated`].
+    Operate {
+        /// Names the question.
+        id: AskId,
+        /// What he wants.
+        operation: Operation,
+    },
     /// End: give up the primary role, drain, flush, mark the metadata clean; answered by [`Command::Stopped`]. Clients that are
     /// still attached lose their sessions.
     Stop,
@@ -282,6 +290,13 @@ pub enum Command {
         id: HoldId,
         /// Whether it has lasted from [`Held`](Self::Held) until now. Otherwise nothing that was read meanwhile is of one moment.
         whole: bool,
+    },
+    /// What an operator wanted has begun, or why not.
+    Operated {
+        /// Which question.
+        id: AskId,
+        /// Begun, or why not; nothing has changed then.
+        result: Result<(), OperateError>,
     },
     /// All that was configured is in force: what was removed is not asked for any more.
     Configured,

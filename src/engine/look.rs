@@ -52,6 +52,7 @@ impl Engine {
             disk: peer.disk(),
             dirty: if self.reign.is_some() { peer.dirty.count() * BLOCK } else { 0 },
             resync,
+            verify: self.verified(peer.node),
         }
     }
 
@@ -85,6 +86,7 @@ impl Engine {
             self.read_again,
             later(self.stop_by),
             later(self.hold_ends()),
+            later(self.verify_due()),
             later(self.wanting.values().min().copied()),
             later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty()),
             self.change.as_ref().and_then(|c| c.again),

@@ -82,9 +82,11 @@
 //! | | `remote` | reads that a peer does when the own disk has failed |
 //! | who counts | `membership` | the ack set; losing a peer; going on without it |
 //! | | `resync` | bringing a target up to date, making a member equal |
+//! | | `verify` | whether the members are the same |
 //! | | `admission` | taking a target into the in-sync set |
 //! | being a replica | `follow` | following a primary: reports, writes, flushes |
 //! | | `reader` | what is read and hashed for the primary |
+//! | an operator's verbs | `operate` | asked and answered |
 //! | what is remembered | `store` | the replica's metadata on its way to disk, and what waits for it |
 //! | | `activity` | hot extents |
 //! | | `dirty` | what each peer lacks |
@@ -120,6 +122,7 @@ mod link;
 mod look;
 mod membership;
 mod mutant;
+mod operate;
 mod ops;
 mod order;
 mod peer;
@@ -141,6 +144,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod unsettled;
+mod verify;
 
 pub use self::core::Engine;
 pub use event::{
@@ -151,6 +155,7 @@ pub use link::{Link, Links};
 pub use mutant::Mutant;
 #[cfg(feature = "mutants")]
 pub use mutant::choose;
+pub use operate::{AskId, OperateError, Operation};
 pub use promotion::ORPHANS_MAX;
 pub use settings::{Identity, OnNoQuorum, Peer, Settings, Timeouts};
-pub use status::{Connection, PeerStatus, ResourceStatus, ResyncStatus, Suspension, VolumeStatus};
+pub use status::{Connection, PeerStatus, ResourceStatus, ResyncStatus, Suspension, VerifyState, VerifyStatus, VolumeStatus};

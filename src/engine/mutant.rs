@@ -206,6 +206,14 @@ pub enum Mutant {
     LeavingForgotten,
     /// R6: a target gets blocks that members do not have yet.
     TargetBeforeMembers,
+    /// R7: a verify does not wait for the writes that are under way in the blocks that it compares.
+    VerifyCrosses,
+    /// R7: a verify begins while the members are being made equal, and counts what is dirty.
+    VerifyUnequal,
+    /// R8: the primary's copy wins against those of all others.
+    RepairOutvoted,
+    /// R8: what was found different is not made equal.
+    RepairForgotten,
     /// H1: a hold does not wait for the writes that are under way.
     HoldUndrained,
     /// H1: a hold lets writes to the last volume begin.

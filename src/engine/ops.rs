@@ -27,6 +27,8 @@ pub(super) enum Op {
     SyncRead { chunk: u64, range: BlockRange },
     /// The source's hashes of a resync chunk.
     SyncHash { chunk: u64 },
+    /// This node's hashes of blocks that are verified.
+    VerifyHash { piece: u64 },
     /// A flush at the end of this engine's life.
     LastFlush,
     /// A superblock.

@@ -62,7 +62,7 @@ impl Engine {
             return;
         }
         let wanted = !self.wanting.is_empty();
-        let needed = wanted || self.has_hold();
+        let needed = wanted || self.has_hold() || self.is_verifying();
         let idle = self.ops.disk_is_idle() || mutated(Mutant::PromoteUndrained);
         if self.change.is_some() || !(needed || self.has_sync_duty()) || !idle {
             // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
@@ -240,8 +240,9 @@ impl Engine {
         // A hold is over in a moment, and whoever asks for the role asks again.
         let Some(reign) = self.reign.as_mut().filter(|_| self.hold.is_none()) else { return };
         if self.clients.is_empty() && self.wanting.is_empty() {
-            // The linger is for clients of this node; another node's client has come.
+            // The linger is for clients of this node; another node's client has come. It goes before a comparison, too.
             reign.yield_role = true;
+            self.give_up_verify();
         } else {
             self.send(at, Message::InUse);
         }
@@ -270,7 +271,7 @@ impl Engine {
     /// A primary that nobody needs gives the role up (after a while, or at once when somebody else wants it).
     pub(super) fn consider_idleness(&mut self) {
         let syncing = self.peers.iter().any(|p| p.sync.is_some());
-        let used = !self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold();
+        let used = !self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold() || self.is_verifying();
         let stopping = self.stopping != Stopping::No;
         let now = self.now;
         let Some(reign) = &mut self.reign else { return };

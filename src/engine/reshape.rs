@@ -246,6 +246,7 @@ impl Engine {
         self.drop_arrivals_in(volume);
         self.peers.iter_mut().for_each(|peer| peer.dirty.remove(volume));
         self.drop_chunks_in(volume);
+        self.drop_pieces_in(volume);
         let Some(reign) = &self.reign else { return };
         let of = |request: &super::Request| range_of(request).is_some_and(|(range, _)| range.volume == volume);
         let waiting = |(key, p): (u64, &super::reign::Pending)| (of(&p.request) && p.state != State::Flying).then_some(key);

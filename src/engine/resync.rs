@@ -178,6 +178,9 @@ impl Engine {
 
     /// A chunk's turn has come: nothing else changes its blocks until it is done.
     pub(super) fn chunk_turn(&mut self, key: u64) {
+        if self.is_piece_turn(key) {
+            return;
+        }
         let Some(reign) = &mut self.reign else { return };
         let question = reign.name();
         let Some(chunk) = reign.chunks.get_mut(key) else { return };
@@ -233,7 +236,7 @@ impl Engine {
     pub(super) fn hashes_of(&mut self, at: usize, question: u64, hashes: Vec<BlockHash>) {
         let Some(reign) = &mut self.reign else { return };
         let asked = |key: &u64| reign.chunks.get(*key).is_some_and(|c| c.peer == at && c.question == question && question != 0);
-        let Some(key) = reign.chunks.keys().find(asked) else { return };
+        let Some(key) = reign.chunks.keys().find(asked) else { return self.piece_hashes_of(at, question, hashes) };
         if let Some(chunk) = reign.chunks.get_mut(key) {
             chunk.theirs = Some(hashes);
             self.compare(key);

@@ -51,6 +51,9 @@ pub struct PeerStatus {
     pub dirty: u64,
     /// The resync that brings this peer up to date from here, or this node from there.
     pub resync: Option<ResyncStatus>,
+    /// How the last verify has found this peer's replica, that this node has made in its present life.
+    #[serde(default)]
+    pub verify: Option<VerifyStatus>,
 }
 
 /// The state of a connection, in DRBD's words.
@@ -75,6 +78,41 @@ pub struct ResyncStatus {
     pub total: u64,
     /// Bytes done, copied or found equal.
     pub done: u64,
+}
+
+/// What a verify has found of a peer's replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyStatus {
+    /// How far it is.
+    pub state: VerifyState,
+    /// The reign in which it was made.
+    pub reign: u64,
+    /// Bytes to be compared.
+    pub total: u64,
+    /// Bytes compared.
+    pub done: u64,
+    /// Blocks that differed.
+    pub different: u64,
+    /// The first of them: its volume, and its first byte there.
+    pub first: Option<(VolumeId, u64)>,
+    /// Whether differences were to be repaired.
+    pub repair: bool,
+    /// How many of them were given to the resync; for the others it is not decided whose copy is right (rule R8).
+    pub repaired: u64,
+    /// Blocks that the peer could not read, or that are not there yet.
+    pub unread: u64,
+}
+
+/// How far a verify is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VerifyState {
+    /// It is going on.
+    #[default]
+    Running,
+    /// Every block was compared.
+    Done,
+    /// It has ended before: the peer was lost, the role has moved, or an operator has stopped it.
+    Broken,
 }
 
 /// Why I/O waits.

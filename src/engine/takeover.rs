@@ -276,7 +276,8 @@ impl Engine {
     fn consider_step_down(&mut self) {
         let hot = self.store.as_ref().is_some_and(|s| !s.failed && s.activity.hot() > 0);
         let stopping = self.stopping != Stopping::No;
-        let wanted_again = !stopping && (!self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold());
+        let wanted_again =
+            !stopping && (!self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold() || self.is_verifying());
         let Some(reign) = self.reign.as_mut().filter(|r| r.phase == Phase::SteppingDown) else { return };
         if self.change.is_some() {
             return;

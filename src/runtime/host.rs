@@ -19,8 +19,8 @@ use super::inbox::{Mailbox, Opening, ReplyTo, Request};
 use super::io::Io;
 use super::memory::{LEAST, Memory};
 use super::plane::{
-    Answer, ClientSocket, Clients, DataPlane, Held, HoldId, Lane, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage,
-    Reply, ResourceSettings, ResourceSpec, Ticket, lane_of,
+    Answer, ClientSocket, Clients, DataPlane, Held, HoldId, Lane, OpenExport, Operation, PeerLink, PlaneError, PlaneEvent,
+    ReplicaStorage, Reply, ResourceSettings, ResourceSpec, Ticket, lane_of,
 };
 use super::shard::{Events, Granted, Shard};
 use super::storage;
@@ -184,6 +184,10 @@ impl DataPlane for Plane {
 
     fn release_hold(&self, resource: ResourceId, id: HoldId) -> Reply<bool> {
         self.ask(resource, |reply| Request::ReleaseHold { resource, id, reply })
+    }
+
+    fn operate(&self, resource: ResourceId, operation: Operation) -> Reply<()> {
+        self.ask(resource, |reply| Request::Operate { resource, operation, reply })
     }
 
     fn look(&self, resource: ResourceId) -> Reply<ResourceStatus> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::engine::{Answer, ClientId, Held, HoldId, Identity, ResourceStatus, Settings, Ticket};
+use crate::engine::{Answer, ClientId, Held, HoldId, Identity, Operation, ResourceStatus, Settings, Ticket};
 use crate::format::Loaded;
 use crate::ring::{OpenDisk, Waker};
 use crate::units::{Name, ResourceId, VolumeId};
@@ -40,6 +40,8 @@ pub(super) enum Request {
     RenewHold { resource: ResourceId, id: HoldId, lease: Duration },
     /// Hold them no more.
     ReleaseHold { resource: ResourceId, id: HoldId, reply: ReplyTo<bool> },
+    /// What an operator wants.
+    Operate { resource: ResourceId, operation: Operation, reply: ReplyTo<()> },
     /// How a resource is at this moment.
     Look { resource: ResourceId, reply: ReplyTo<ResourceStatus> },
     /// Count the clients of every resource that has any.

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub use crate::engine::{Answer, Held, HoldId, OnNoQuorum, Peer, Settings as ResourceSettings, Ticket, Timeouts};
+pub use crate::engine::{Answer, Held, HoldId, OnNoQuorum, Operation, Peer, Settings as ResourceSettings, Ticket, Timeouts};
 pub use crate::ring::{Backing, Segment};
 
 use crate::engine::ResourceStatus;
@@ -70,6 +70,9 @@ pub trait DataPlane: Send + Sync + 'static {
 
     /// Ends a hold; answers whether it has lasted until now.
     fn release_hold(&self, resource: ResourceId, id: HoldId) -> Reply<bool>;
+
+    /// Does what an operator wants of a resource; answers when it has begun. [`PlaneError::Busy`] names the primary, when it is its part.
+    fn operate(&self, resource: ResourceId, operation: Operation) -> Reply<()>;
 
     /// A resource as it is now: unlike [`status`](Self::status) this asks its shard.
     fn look(&self, resource: ResourceId) -> Reply<ResourceStatus>;
@@ -227,6 +230,9 @@ pub enum PlaneError {
     /// Its writes cannot be held.
     #[error("{0}")]
     NotHeld(String),
+    /// What an operator wants makes no sense as things are.
+    #[error("{0}")]
+    Refused(String),
     /// The storage cannot be used; nothing was changed.
     #[error("storage: {0}")]
     Storage(String),

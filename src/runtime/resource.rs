@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::{ClientId, Held, HoldId, Settings, Suspension};
+use crate::engine::{AskId, ClientId, Held, HoldId, Settings, Suspension};
 use crate::ring::Disk;
 use crate::units::{DiskState, Instant, Name, NodeId, ResourceId, Role, VolumeId};
 
@@ -32,6 +32,9 @@ pub(super) struct Resource {
     /// Who waits until writes are held, and until they are not any more.
     pub(super) holding: BTreeMap<HoldId, ReplyTo<Held>>,
     pub(super) releasing: BTreeMap<HoldId, ReplyTo<bool>>,
+    /// Who waits until what he wants has begun.
+    pub(super) operating: BTreeMap<AskId, ReplyTo<()>>,
+    pub(super) next_ask: u64,
     /// Who waits for the end.
     pub(super) closing: Vec<ReplyTo<()>>,
     /// Operations on its disks.

@@ -78,6 +78,14 @@ impl Disk {
         }
     }
 
+    /// The disk changes a sector by itself, for good, and says nothing.
+    pub fn rot(&mut self, sector: u64, value: u64) {
+        let at = usize::try_from(sector).unwrap();
+        self.visible[at] = value;
+        self.durable[at] = value;
+        self.cached.remove(&at);
+    }
+
     pub fn read(&self, sector: u64) -> u64 {
         self.visible[usize::try_from(sector).unwrap()]
     }

@@ -3,6 +3,7 @@
 //!
 //!     cargo test --release --test sim -- --seeds 2000 --from 1     # many seeds
 //!     cargo test --release --test sim -- --seed 17 --trace         # one, with a readable trace
+//!     cargo test --release --test sim -- --from 500000             # seeds from half a million on verify
 //!     cargo test --release --test sim -- --from 1000000            # seeds from a million on take snapshots
 
 #![expect(unreachable_pub, reason = "a test program has no users; pub says what its modules share")]
@@ -23,6 +24,7 @@ mod owner;
 mod rng;
 mod scenario;
 mod storage;
+mod verify;
 mod world;
 
 use std::process::ExitCode;
@@ -59,8 +61,10 @@ fn main() -> ExitCode {
     let kept = scenario::KEPT.iter().copied().filter(|_| value("--from").is_none());
     let began = Instant::now();
     std::panic::set_hook(Box::new(|_| {}));
-    let held = (holds::FROM..).take(if value("--from").is_none() { usize::try_from(count / 4).unwrap_or(0) } else { 0 });
-    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).collect();
+    let also = |share: u64| if value("--from").is_none() { usize::try_from(count / share).unwrap_or(0) } else { 0 };
+    let held = (holds::FROM..).take(also(4));
+    let verified = (verify::FROM..).take(also(8));
+    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).chain(verified).collect();
     let (passed, failed) = run_all(&seeds, || began.elapsed().as_secs() >= seconds);
     println!("simulated clusters, seeds {from}.. in {:.1} s", began.elapsed().as_secs_f64());
     println!("{passed} passed, {failed} failed");

@@ -41,6 +41,7 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     }
     super::owner::plan(&mut world, seed, chaos_until);
     super::holds::plan(&mut world, seed, chaos_until);
+    super::verify::plan(&mut world, seed, chaos_until);
     world.at(1_050 * MS, Happening::Chaos);
     world.at(1_010 * MS, Happening::Check);
     world.run(chaos_until, |world| chaos::strike(world, &kinds))?;
@@ -53,6 +54,10 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
         return Ok(());
     }
     world.settled = true;
+    super::verify::rot(&mut world, seed)?;
+    if converge(&mut world)? == Outcome::SplitBrain {
+        return Ok(());
+    }
     identical::check(&world)?;
     read_all(&mut world)
 }

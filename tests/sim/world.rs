@@ -93,6 +93,8 @@ pub enum Happening {
     Hold,
     /// He does the next thing for it.
     Snap,
+    /// Somebody wants the replicas compared.
+    Verify,
     Configure {
         at: usize,
         life: u32,
@@ -148,6 +150,7 @@ pub struct World {
     pub clients: Vec<Client>,
     pub manners: Manners,
     pub holds: super::holds::Holds,
+    pub verify: super::verify::Verify,
     pub ambush: Option<Ambush>,
     pub resource: ResourceId,
     pub trace: bool,
@@ -185,6 +188,7 @@ impl World {
             oracle: Oracle::default(),
             manners,
             holds: super::holds::Holds::default(),
+            verify: super::verify::Verify::default(),
             ambush: None,
             resource: ResourceId(1),
             trace,
@@ -274,6 +278,7 @@ impl World {
             }
             Happening::Hold => super::holds::ask(self),
             Happening::Snap => super::holds::step(self),
+            Happening::Verify => super::verify::ask(self),
             Happening::Configure { at, life } if self.alive(at, life) => super::owner::configure(self, at),
             Happening::Configure { .. } => Ok(()),
             Happening::Chaos => Ok(()),
@@ -393,6 +398,7 @@ impl World {
             }
             Command::Held { id, result } => super::holds::held(self, at, id, result),
             Command::Released { id, whole } => return super::holds::released(self, id, whole),
+            Command::Operated { id, result } => super::verify::operated(self, at, id, result),
             Command::Configured => {}
             Command::Stopped { clean } => {
                 self.say(|| format!("n{at} stopped, clean {clean}"));

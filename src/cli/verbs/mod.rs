@@ -9,6 +9,7 @@ mod docker;
 mod found;
 mod metadata;
 mod nodes;
+mod operate;
 mod options;
 mod pools;
 mod program;
@@ -30,6 +31,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         options::VERBS,
         snapshots::VERBS,
         replicas::VERBS,
+        operate::VERBS,
         metadata::VERBS,
         attachments::VERBS,
         watch::VERBS,

@@ -17,6 +17,8 @@ pub enum Service {
     Attachments,
     /// Snapshots: what that node has to do for one.
     Snapshots,
+    /// What an operator wants of a resource that is that node's to do.
+    Operations,
 }
 
 impl Service {
@@ -27,11 +29,12 @@ impl Service {
             Self::Holds => 3,
             Self::Attachments => 4,
             Self::Snapshots => 5,
+            Self::Operations => 6,
         }
     }
 
     pub(super) fn of_code(code: u8) -> Option<Self> {
-        [Self::Consensus, Self::Node, Self::Holds, Self::Attachments, Self::Snapshots]
+        [Self::Consensus, Self::Node, Self::Holds, Self::Attachments, Self::Snapshots, Self::Operations]
             .into_iter()
             .find(|service| service.code() == code)
     }

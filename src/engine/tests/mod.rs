@@ -7,6 +7,7 @@ mod holds;
 mod peers;
 mod reigns;
 mod targets;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

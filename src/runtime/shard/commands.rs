@@ -52,6 +52,7 @@ impl Shard {
             Command::ReadRecord { ticket } => self.ask_control(key, |resource| PlaneEvent::ReadRecord { resource, ticket }),
             Command::Held { id, result } => self.held(key, id, result),
             Command::Released { id, whole } => self.released(key, id, whole),
+            Command::Operated { id, result } => self.operated(key, id, result),
             Command::Configured => self.configured(key),
             Command::Stopped { clean } => self.stopped(key, clean),
         }

@@ -14,6 +14,7 @@
 mod asked;
 mod commands;
 mod holds;
+mod operate;
 mod published;
 
 pub(super) use commands::Granted;

@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::engine::Connection;
+use crate::engine::{Connection, VerifyState};
 use crate::units::{DiskState, Role};
 use crate::wire::VERSIONS;
 
@@ -174,4 +174,29 @@ fn the_role_goes_where_the_resource_is_used() {
 fn panic_unless_busy(error: &PlaneError, node: NodeId) -> bool {
     assert_eq!(*error, PlaneError::Busy(node));
     false
+}
+
+#[test]
+fn what_a_disk_changes_by_itself_is_found_by_a_verify_and_repaired() {
+    let [one, other] = connected_pair();
+    let mut client = one.client(Mode::default());
+    client.write(1 << 20, &pattern(7, 1 << 20));
+    client.flush();
+    let file = OpenOptions::new().write(true).open(other.data()).unwrap();
+    for at in [(1 << 20) + 8192, 3 << 20] {
+        file.write_all_at(b"changed behind everybody's back", at).unwrap();
+    }
+    file.sync_all().unwrap();
+    let found = || one.status().peers[0].verify.filter(|found| found.state == VerifyState::Done);
+    wait(one.plane.operate(RESOURCE, Operation::Verify { repair: false })).unwrap();
+    until("all is compared", || found().is_some());
+    let told = found().unwrap();
+    assert_eq!((told.done, told.different, told.first), (BYTES, 2, Some((VOLUME, (1 << 20) + 8192))), "{told:?}");
+    assert!(contents(&one) != contents(&other), "nobody has asked for a repair");
+    let elsewhere = wait(other.plane.operate(RESOURCE, Operation::Verify { repair: true }));
+    assert_eq!(elsewhere, Err(PlaneError::Busy(one.id)));
+    wait(one.plane.operate(RESOURCE, Operation::Verify { repair: true })).unwrap();
+    until("all is compared again", || found().is_some_and(|found| found.repair));
+    until("it is repaired", || is_settled(&one) && contents(&one) == contents(&other));
+    assert!(client.read(1 << 20, 1 << 20) == pattern(7, 1 << 20));
 }

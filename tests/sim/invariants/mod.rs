@@ -8,6 +8,7 @@
 //! | one writer a reign | [`writers`] | at every change of the record |
 //! | an older reign is refused in everything | [`stale`] | at every message |
 //! | snapshots are of one moment, and holds end | [`cut`] | at the end of each hold, and all the time |
+//! | a verify tells of no difference unless a disk has lied | `../verify.rs` | all the time |
 //! | no step waits for an event that need not come | [`awake`] | after every event |
 //! | memory is bounded | [`bounded`] | all the time |
 //! | replicas at rest are the same | [`identical`] | in the end |
@@ -32,6 +33,7 @@ use super::world::World;
 pub fn during(world: &mut World) -> Result<(), String> {
     bounded::check(world)?;
     cut::ends(world)?;
+    super::verify::no_difference(world)?;
     coverage::check(world)
 }
 

@@ -1,0 +1,55 @@
+//! What an operator has the replicas of a resource do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Name, VolumeId};
+
+/// Compares the replicas of a resource, block by block. Answered when it has begun; the status shows how far it is, and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyResource {
+    /// The resource.
+    pub resource: Name,
+    /// Whether differences are made equal, where it is decided whose copy is right.
+    #[serde(default)]
+    pub repair: bool,
+    /// End the one that is under way, rather than begin one.
+    #[serde(default)]
+    pub stop: bool,
+}
+
+/// What the last verify has found of a replica, compared with that of the node that tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verify {
+    /// How far it is.
+    pub state: VerifyState,
+    /// The reign in which it was made: of two, the one of the higher is the later.
+    pub reign: u64,
+    /// How many bytes are to be compared.
+    pub total: u64,
+    /// How many were.
+    pub done: u64,
+    /// How many blocks of 4 KiB differed.
+    pub different: u64,
+    /// The volume of the first of them, and its offset there in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<(VolumeId, u64)>,
+    /// Whether differences were to be repaired.
+    pub repair: bool,
+    /// How many of them are made equal; of the others it is not decided whose copy is right.
+    pub repaired: u64,
+    /// How many blocks of 4 KiB the replica could not read.
+    pub unread: u64,
+}
+
+/// How far a verify is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyState {
+    /// It is going on.
+    Running,
+    /// Every block was compared.
+    Done,
+    /// It has ended before that.
+    Broken,
+}
