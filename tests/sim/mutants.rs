@@ -59,9 +59,8 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::HoldSkipsVolume, FROM),
     (Mutant::HoldNeverEnds, FROM),
     (Mutant::HoldAlwaysWhole, FROM + 2),
-    (Mutant::VerifyCrosses, verify::FROM),
-    (Mutant::VerifyUnequal, verify::FROM),
-    (Mutant::RepairOutvoted, verify::FROM),
+    (Mutant::VerifyCrosses, verify::FROM + 9),
+    (Mutant::RepairOutvoted, verify::FROM + 4),
     (Mutant::RepairForgotten, verify::FROM),
 ];
 
@@ -127,6 +126,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::UnheardIsUnclean,
     Mutant::RefuseKnown,
     Mutant::PromoteUnstored,
+    Mutant::VerifyUnequal,
 ];
 
 /// How many seeds a mutant may survive, from the first that is tried.
@@ -159,7 +159,7 @@ pub fn run_one(name: &str, from: Option<u64>, count: Option<u64>, seed: Option<u
 }
 
 fn all() -> impl Iterator<Item = (Mutant, u64)> {
-    TABLE.iter().copied().chain(SOUGHT.iter().map(|m| (*m, 1)))
+    TABLE.iter().copied().chain(SOUGHT.iter().map(|m| (*m, if *m == Mutant::VerifyUnequal { verify::FROM } else { 1 })))
 }
 
 fn is_stall(why: &str) -> bool {
