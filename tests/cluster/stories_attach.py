@@ -4,10 +4,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
-from attached import Writer, attachment, drop_caches
+from attached import Writer, attachment, drop_caches, is_fenced_by_another_node
 from cluster import Cluster
 from processes import end_all
 from suite import check, story, wait_for
@@ -162,42 +161,7 @@ def an_attachment_is_fenced_when_another_node_took_over(scene):
     needs_devices(scene)
     cluster = scene.closes(Cluster(scene, 2)).form()
     cluster.add_volume("web", "64MiB", 2)
-    one, two = cluster[1], cluster[2]
-    device = one.blkrep("attach", "web").strip()
-    handle = os.open(device, os.O_RDWR | os.O_SYNC)
-    os.pwrite(handle, b"1" * 4096, 0)
-    one.kill()
-    outcome = []
-
-    def stale():
-        try:
-            os.pwrite(handle, b"2" * 4096, 0)
-            outcome.append("written")
-        except OSError as error:
-            outcome.append(error.errno)
-
-    late = threading.Thread(target=stale)
-    late.start()
-    # The first node may come back, and is given the time to.
-    other = wait_for("the other node can attach", lambda: two.blkrep("attach", "web").strip(), 60)
-    with open(other, "r+b", buffering=0) as there:
-        check(there.read(4096) == b"1" * 4096, "the other node reads what was synced")
-        there.seek(0)
-        there.write(b"3" * 4096)
-        os.fsync(there.fileno())
-    two.blkrep("detach", "web")
-    one.start()
-    late.join(90)
-    os.close(handle)
-    check(outcome == [5], "the write that came too late failed with EIO", outcome)
-    cluster.wait_up_to_date("web", 2)
-    one.refuses("attach", "web", naming=["another node"])
-    one.blkrep("detach", "web")
-    again = one.blkrep("attach", "web").strip()
-    with open(again, "rb") as there:
-        check(there.read(4096) == b"3" * 4096, "the volume is as the other node left it")
-    one.blkrep("detach", "web")
-    cluster.check_identical("web")
+    is_fenced_by_another_node(cluster)
 
 
 @story(minutes=2)

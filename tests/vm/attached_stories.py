@@ -1,5 +1,6 @@
 """Volumes as devices of the kernel's NBD client. These stories run inside the machine: `run.py` takes them there."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
-from attached import Writer, attachment, drop_caches
+from attached import LateWrite, Writer, attachment, drop_caches, is_fenced_by_another_node
 from cluster import Cluster
 from suite import check, run_stories, story, wait_for
 
@@ -242,41 +243,7 @@ def what_is_persistent_comes_back(scene):
 def a_device_is_fenced_when_another_node_took_over(scene):
     """A node's daemon dies with a volume attached; the volume is used on another node; the daemon returns. What the first node still had
     to write never reaches the volume: its device fails, until it is attached anew."""
-    nodes = cluster(scene)
-    one, two = nodes[1], nodes[2]
-    device = one.blkrep("attach", "web").strip()
-    handle = os.open(device, os.O_RDWR | os.O_SYNC)
-    os.pwrite(handle, b"1" * 4096, 0)
-    one.kill()
-    outcome = []
-
-    def stale():
-        try:
-            os.pwrite(handle, b"2" * 4096, 0)
-            outcome.append("written")
-        except OSError as error:
-            outcome.append(error.errno)
-
-    late = threading.Thread(target=stale)
-    late.start()
-    other = wait_for("the other node can attach", lambda: two.blkrep("attach", "web").strip(), 60)
-    with open(other, "r+b", buffering=0) as there:
-        check(there.read(4096) == b"1" * 4096, "the other node reads what was synced")
-        there.seek(0)
-        there.write(b"3" * 4096)
-        os.fsync(there.fileno())
-    two.blkrep("detach", "web")
-    one.start()
-    late.join(60)
-    check(outcome == [5], "the write that came too late failed with EIO", outcome)
-    nodes.wait_up_to_date("web", 2)
-    os.close(handle)
-    one.run("detach", "web")
-    again = one.blkrep("attach", "web").strip()
-    with open(again, "rb") as there:
-        check(there.read(4096) == b"3" * 4096, "the volume is as the other node left it")
-    one.blkrep("detach", "web")
-    nodes.check_identical("web")
+    is_fenced_by_another_node(cluster(scene))
 
 
 @story(minutes=2)
@@ -289,25 +256,15 @@ def a_fenced_device_is_ended_by_whoever_finds_it_fenced(scene):
     device = one.blkrep("attach", "web").strip()
     handle = os.open(device, os.O_RDWR | os.O_SYNC)
     os.pwrite(handle, b"1" * 8192, 0)
-    outcome = {}
-
-    def stale(at):
-        try:
-            os.pwrite(handle, b"2" * 4096, at)
-            outcome[at] = "written"
-        except OSError as error:
-            outcome[at] = error.errno
-
-    writers = [threading.Thread(target=stale, args=[at]) for at in (0, 4096)]
     one.freeze()
-    writers[0].start()
+    first = LateWrite(handle, b"2" * 4096, 0)
     wait_for("the kernel has sent the first write", lambda: sum(map(int, fact(device, "inflight").split())) == 1, 30)
     one.kill()
-    writers[1].start()
+    second = LateWrite(handle, b"2" * 4096, 4096)
     (one.root / "run/blkrep/attach/web@0/fenced").touch()
     one.start()
-    wait_for("both writes have failed", lambda: len(outcome) == 2, 30)
-    check(outcome == {0: 5, 4096: 5}, "they failed with EIO", outcome)
+    wait_for("both writes have ended", lambda: first.outcome and second.outcome, 30)
+    check(first.outcome == second.outcome == errno.EIO, "they failed with EIO", first.outcome, second.outcome)
     check(fact(device, "inflight").split() == ["0", "0"], "the kernel has none of them any more")
     os.close(handle)
     one.run("detach", "web")
