@@ -18,7 +18,7 @@ use super::mutant::{Mutant, mutated};
 use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::peerset::{PEERS_MAX, PeerSet};
-use super::reign::{Phase, Reign};
+use super::reign::Reign;
 use super::reshape::Reshape;
 use super::settings::{Identity, Settings};
 use super::store::{Store, Then};
@@ -107,21 +107,6 @@ pub(super) enum Stopping {
     Storing,
     /// Told.
     Stopped,
-}
-
-/// How often a look may follow a look. Each brings the resource a step further, and there are fewer steps than this between two
-/// that need an event: the bound is there so that two looks which undo each other cost a pass, not the thread.
-const LOOKS: usize = 16;
-
-/// How far the resource is, as far as looking at it can change that without a word to anybody.
-#[derive(PartialEq, Eq)]
-struct Stage {
-    stopping: Stopping,
-    reign: Option<(u64, Phase, bool)>,
-    changing: bool,
-    verifying: bool,
-    hot: u64,
-    ready: usize,
 }
 
 impl Engine {
@@ -250,53 +235,6 @@ impl Engine {
         into.append(&mut self.out);
     }
 
-    /// Does what is due, until nothing is. It is called after every event, so that no event has to know what else it may have
-    /// made possible; and a look may make possible what an earlier one of the same pass would have done. One pass alone loses a
-    /// wake-up: no event need ever follow the one that it was left for.
-    fn consider(&mut self, links: &Links) {
-        for _ in 0..LOOKS {
-            let (stage, told) = (self.stage(), self.out.len());
-            self.look(links);
-            // A lease is asked for by every look that finds none: that makes nothing possible before its answer is there.
-            let acted = self.out[told..].iter().any(|command| !matches!(command, Command::AskLease(_)));
-            if !acted && self.stage() == stage {
-                return;
-            }
-        }
-    }
-
-    /// What a look changes without a command.
-    fn stage(&self) -> Stage {
-        let reign = self.reign.as_ref();
-        Stage {
-            stopping: self.stopping,
-            reign: reign.map(|r| (r.number, r.phase, r.equal)),
-            changing: self.change.is_some(),
-            verifying: self.is_verifying(),
-            hot: self.store.as_ref().map_or(0, |s| s.activity.hot()),
-            ready: self.ready.len(),
-        }
-    }
-
-    /// Looks at the whole once and does what is due.
-    fn look(&mut self, links: &Links) {
-        self.consider_reshape();
-        self.consider_follow();
-        self.consider_outdated();
-        self.refuse_impatient();
-        if self.reign.is_some() {
-            self.consider_reign(links);
-        } else {
-            self.consider_promotion();
-        }
-        self.consider_hold();
-        self.consider_verify();
-        self.consider_change(links);
-        self.consider_stop();
-        self.write_activity(links);
-        self.announce();
-    }
-
     fn disk_done(&mut self, op: OpId, outcome: DiskOutcome) {
         let Some(op) = self.ops.disk_done(op) else { return };
         match op {
@@ -343,7 +281,7 @@ impl Engine {
         then.into_iter().for_each(|then| self.then(links, then));
     }
 
-    fn write_activity(&mut self, links: &Links) {
+    pub(super) fn write_activity(&mut self, links: &Links) {
         for then in std::mem::take(&mut self.ready) {
             self.then(links, then);
         }

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! 1. An event changes what it is about and nothing else: an acknowledgement is counted, a report is noted.
-//! 2. Then `consider` looks at the whole and does what is due: begins a resync, evicts a member, serves what was held. It runs after
-//!    every event and finds nothing to do after most, so that no event has to know what else it has made possible.
+//! 2. Then `consider` looks at the whole and does what is due, until nothing is: begins a resync, evicts a member, serves what was held.
+//!    It runs after every event and finds nothing to do after most, so that no event has to know what else it has made possible.
 //! 3. What has to wait for metadata to be durable is a value, `Then`, beside the write that it waits for. When the write has ended,
 //!    `Engine::then` goes on. What waits for a disk operation is a value, too: `Op`.
 //! 4. Acknowledgements are gathered until the commands are taken: a batch of events costs a peer one message.
@@ -58,6 +58,7 @@
 //! | theme | file | what it is |
 //! |---|---|---|
 //! | the engine | `core` | what it owns; how an event finds its way; what it knows of itself |
+//! | | `due` | what is due after an event |
 //! | | `event` | events and commands: the whole border |
 //! | | `settings`, `configure` | what it is told; peers and volumes, at the start and when they change |
 //! | | `reshape` | volumes that come, go or grow under an open engine |
@@ -111,6 +112,7 @@ mod cooling;
 mod core;
 mod court;
 mod dirty;
+mod due;
 mod event;
 mod flights;
 mod flush;
