@@ -18,6 +18,7 @@ import stories_adopt
 import stories_snapshots
 import stories_failures
 import stories_metadata
+import stories_verify
 from suite import run_stories
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""Replicas that are compared while they are used."""
+
+import os
+
+import clients
+from cluster import Cluster
+from suite import check, story, wait_for
+
+MIB = 1 << 20
+BLOCK = 4096
+
+
+@story(minutes=3)
+def what_a_disk_has_changed_by_itself_is_found_and_repaired(scene):
+    """Blocks of a replica change behind its daemon's back. `verify` counts them and says where, and changes nothing; `verify --repair`
+    makes them what the primary has; a second look finds nothing."""
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one, two = cluster[1], cluster[2]
+    one.refuses("verify", "web", naming=["web", "list-resources"])
+    cluster.add_volume("web", "32MiB", 2)
+    handle = clients.connect(one.uri("web"))
+    data = os.urandom(MIB)
+    handle.pwrite(data, 8 * MIB)
+    handle.flush()
+    one.refuses("verify", "web", "--stop", naming=["no verify"])
+    check(verified(cluster, "web")["different"] == 0, "the replicas are the same")
+    for block in (7, 2048, 2049):
+        rot(two, "web_00", block)
+    found = verified(cluster, "web")
+    told = found["different"], found["first"], found["repaired"]
+    check(told == (3, [0, 7 * BLOCK], 0), "three blocks differ, and are left alone", found)
+    check("3 blocks" in one.blkrep("status", "web"), "the status says so", one.blkrep("status", "web"))
+    found = verified(cluster, "web", "--repair")
+    check(found["repaired"] == 3, "of two replicas the primary's counts", found)
+    check(handle.pread(MIB, 8 * MIB) == data, "clients read what they wrote")
+    check(verified(cluster, "web")["different"] == 0, "the replicas are the same again")
+    handle.shutdown()
+    cluster.check_identical("web")
+
+
+def verified(cluster, resource, *options):
+    """What a verify has found, when it is over."""
+    cluster[1].blkrep("verify", resource, *options)
+
+    def over():
+        views = [peer["verify"] for r in cluster.replicas(resource).values() for peer in r["peers"] if peer.get("verify")]
+        check([view["state"] for view in views] == ["done"], "it is over", views)
+        return views[0]
+
+    return wait_for(f"the verify of {resource} ends", over, 60)
+
+
+def rot(node, volume, block):
+    """Changes a block of a file pool's volume, and nobody knows."""
+    path = next(path for path in node.folder.rglob(volume) if path.is_file())
+    handle = os.open(path, os.O_RDWR | os.O_DSYNC)
+    os.pwrite(handle, os.urandom(BLOCK), block * BLOCK)
+    os.close(handle)
