@@ -28,6 +28,8 @@ impl Shard {
     /// An engine has begun with it, or says why not.
     pub(super) fn operated(&mut self, key: Key, id: AskId, result: Result<(), OperateError>) {
         let Some(reply) = self.resources.get_mut(key).and_then(|resource| resource.operating.remove(&id)) else { return };
+        // Whoever hears that it has begun looks at the status next, and must not find there what the one before it came to.
+        self.publish_one(key);
         answer(reply, result.map_err(refusal));
     }
 }
