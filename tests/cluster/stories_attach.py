@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from attached import Writer, attachment, drop_caches, is_fenced_by_another_node
+from attached import Writer, attachment, drop_caches, is_as_another_node_left_it, is_fenced_by_another_node
 from cluster import Cluster
 from processes import end_all
 from suite import check, story, wait_for
@@ -162,6 +162,9 @@ def an_attachment_is_fenced_when_another_node_took_over(scene):
     cluster = scene.closes(Cluster(scene, 2)).form()
     cluster.add_volume("web", "64MiB", 2)
     is_fenced_by_another_node(cluster)
+    cluster[1].refuses("attach", "web", naming=["another node"])
+    cluster[1].blkrep("detach", "web")
+    is_as_another_node_left_it(cluster)
 
 
 @story(minutes=2)
