@@ -76,7 +76,9 @@ pub async fn unmount(node: &Arc<Node>, asked: Unmount) -> Result<Done, ApiError>
         }
         let detach = Detach { resource: state.resource.clone(), volume: Some(state.volume), node: None };
         let detached = detach_here(node, &detach).await;
-        if let (Err(error), false) = (detached, asked.lazily) {
+        // `keep` may have found it unmounted first, and have taken it away.
+        let left = attached(node, &state.resource, state.volume).is_some();
+        if let (Err(error), true) = (detached, left && !asked.lazily) {
             return Err(error);
         }
     }
