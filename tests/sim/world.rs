@@ -301,6 +301,11 @@ impl World {
         for peer in (0..self.nodes.len()).filter(|p| *p != at) {
             self.soon((MS, 20 * MS), Happening::Connect { a: at.min(peer), b: at.max(peer) });
         }
+        self.look(at)
+    }
+
+    /// Has a node's engine do what is due at this moment.
+    pub fn look(&mut self, at: usize) -> Result<(), String> {
         let node = &mut self.nodes[at];
         if let Some(engine) = &mut node.engine {
             engine.handle(node.clock.at(self.now), &node.links, Event::Timeout);

@@ -33,16 +33,15 @@ pub fn check(
     message: Message,
     payload: Option<BufferId>,
 ) -> Result<(), String> {
-    world.carry_out(to)?;
+    // What is due anyway is done first, so that all that follows is because of the message.
+    world.look(to)?;
     let node = &mut world.nodes[to];
     let now = node.clock.at(world.now);
     let Some(engine) = &mut node.engine else { return Ok(()) };
     let text = format!("{message:?}");
-    // What is due anyway is done first, so that all that follows is because of the message.
-    engine.handle(now, &node.links, Event::Timeout);
-    let due = commands(engine);
     engine.handle(now, &node.links, Event::Message { from, reign, message, payload });
-    let caused = commands(engine);
+    let mut caused = Vec::new();
+    engine.take_commands(&mut caused);
     let harmful = caused.iter().find(|c| match c {
         Command::Disk { .. } | Command::Meta { .. } => true,
         Command::Send { to, message, .. } => *to == from && !matches!(message, Message::Fenced { .. } | Message::Standing(_)),
@@ -51,14 +50,6 @@ pub fn check(
     if let Some(harmful) = harmful {
         return Err(format!("n{to} obeys n{from} of the older reign {reign}: {harmful:?} for {text}"));
     }
-    let mut all = due;
-    all.extend(caused);
-    world.do_all(to, all)?;
+    world.do_all(to, caused)?;
     world.carry_out(to)
-}
-
-fn commands(engine: &mut blkrep::engine::Engine) -> Vec<Command> {
-    let mut out = Vec::new();
-    engine.take_commands(&mut out);
-    out
 }
