@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
 import clients
-from power import Writer, nodes_on_mapped_disks
+from power import Writer, lose_power, nodes_on_mapped_disks
 from suite import check, run_stories, story, wait_for
 
 
@@ -27,11 +27,7 @@ def a_disk_loses_power_and_then_fails(scene):
     writer.flush(handle)
     writer.write(handle, 100)
     two.kill()
-    entries = two.pool.recorded()
-    last = max(at for at, entry in enumerate(entries) if entry.makes_durable)
-    point = random.Random(7).randint(last + 1, len(entries))
-    scene.note(f"{len(entries) - point} of {len(entries) - last - 1} writes in the cache were lost")
-    two.pool.power_lost(entries[:point])
+    lose_power(scene, two.pool, random.Random(7))
     two.start()
     cluster.wait_up_to_date("web", 2)
 

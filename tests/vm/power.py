@@ -59,3 +59,12 @@ class Writer:
 def content(block, version):
     """Zeroes are what no block had before its first version."""
     return (version.to_bytes(8, "little") + block.to_bytes(8, "little")) * (BLOCK // 16) if version else bytes(BLOCK)
+
+
+def lose_power(scene, pool, draws):
+    """What a flush has made durable since the recording began is on the disk; of what came after it, as much as chance has it."""
+    entries = pool.recorded()
+    last = max(at for at, entry in enumerate(entries) if entry.makes_durable)
+    point = draws.randint(last + 1, len(entries))
+    scene.note(f"{len(entries) - point} of {len(entries) - last - 1} writes in the cache were lost")
+    pool.power_lost(entries[:point])

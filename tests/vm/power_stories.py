@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
 import clients
-from power import Writer, nodes_on_mapped_disks
+from power import Writer, lose_power, nodes_on_mapped_disks
 from suite import check, run_stories, story, wait_for
 
 
@@ -62,12 +62,7 @@ def a_secondary_that_lost_power_is_made_equal(scene):
         two.kill()
         writer.write(handle, 60)
         handle.flush()
-        entries = two.pool.recorded()
-        # What a flush has made durable is there; of what came after it, as much as chance has it.
-        last = max(at for at, entry in enumerate(entries) if entry.makes_durable)
-        point = draws.randint(last + 1, len(entries))
-        scene.note(f"{len(entries) - point} of {len(entries) - last - 1} writes in the cache were lost")
-        two.pool.power_lost(entries[:point])
+        lose_power(scene, two.pool, draws)
         two.start()
         cluster.wait_up_to_date("web", 2)
         handle.flush()
