@@ -136,7 +136,7 @@ fn remarks(resource: &ResourceStatus, replica: &ReplicaStatus, pace: &Pace, colo
     remarks.join(", ")
 }
 
-/// `verified 42.3%: 3 blocks differed, the first at byte 4096 of volume 0; 1 of them is undecided`
+/// `verifying, 42.3%: 3 blocks differed, the first at byte 4096 of volume 0; given to the resync`
 fn verified(found: &Verify) -> String {
     let tenths = u128::from(found.done.min(found.total)) * 1000 / u128::from(found.total.max(1));
     let share = format!("{}.{}%", tenths / 10, tenths % 10);

@@ -105,7 +105,8 @@ impl Engine {
     pub(super) fn stop_verify(&mut self, id: AskId) {
         let result = if self.verify.stage == Stage::Over {
             let elsewhere = self.follow.primary.map(|at| OperateError::Elsewhere(self.peers[at].node));
-            Err(elsewhere.unwrap_or_else(|| OperateError::Refused("no verify of it is under way".to_owned())))
+            let why = "no verify of it is under way; `blkrep status` shows what the last one has found";
+            Err(elsewhere.unwrap_or_else(|| OperateError::Refused(why.to_owned())))
         } else {
             self.give_up_verify();
             Ok(())
