@@ -275,7 +275,9 @@ impl Door {
             None => (name, None),
         };
         let (resource, volume, _) = self.find(name).await?;
-        let open = self.attach_volume(name, &resource, volume).await?;
+        // Before the data plane is asked; whether it is an attachment that may come is seen after that.
+        let alone = token.is_some() && uses::is_alone(&self.node, &resource.name, volume);
+        let open = self.attach_volume(name, &resource, volume, alone).await?;
         match token {
             Some(token) => uses::admit(&self.node, resource.id, volume, token).await?,
             None => uses::note(&self.node, resource.id).await?,
@@ -283,7 +285,13 @@ impl Door {
         Ok(open)
     }
 
-    async fn attach_volume(&self, name: &str, resource: &Arc<Resource>, volume: VolumeId) -> Result<OpenExport, Refusal> {
+    async fn attach_volume(
+        &self,
+        name: &str,
+        resource: &Arc<Resource>,
+        volume: VolumeId,
+        alone: bool,
+    ) -> Result<OpenExport, Refusal> {
         if !resource.assignments.contains_key(&self.node.me) {
             self.assign(resource).await?;
         }
@@ -291,7 +299,7 @@ impl Door {
         loop {
             let late = tokio::time::Instant::now() >= deadline;
             match self.node.holds.enter(resource.id, volume, &self.node.model()) {
-                Some(_entering) => match self.node.plane.attach(resource.id, volume, false).await {
+                Some(_entering) => match self.node.plane.attach(resource.id, volume, false, alone).await {
                     Ok(open) => return Ok(open),
                     // Just assigned, or the daemon has just started: it comes up in a moment.
                     Err(PlaneError::NotOpen(_)) if !late => {}

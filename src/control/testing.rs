@@ -115,7 +115,7 @@ impl DataPlane for FakePlane {
         reply(self.state().open.remove(&resource).map(drop).ok_or(PlaneError::NotOpen(resource)))
     }
 
-    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool) -> Reply<OpenExport> {
+    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, _: bool) -> Reply<OpenExport> {
         let mut state = self.state();
         let bytes = state.open.get(&resource).and_then(|spec| spec.settings.volumes.get(&volume)).copied();
         let mut attachment = || Box::new(state.attached.entry((resource, volume)).or_default().clone());

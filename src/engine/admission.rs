@@ -108,6 +108,7 @@ impl Engine {
                 self.send(at, Message::AdmitPart { hot: Vec::new(), dirty: vec![(node, part.to_vec())] });
             }
         }
+        self.tell_applied(at, true);
         let bases = self.bases();
         let Some(reign) = &mut self.reign else { return };
         let id = reign.name();

@@ -50,6 +50,8 @@ impl Engine {
         peer.hopeless |= hopeless;
         peer.reset_session();
         self.follow_lost(at);
+        self.server_lost(at);
+        self.guest_gone(at);
         self.reign_lost_peer(at);
         self.change_lost_peer(at);
     }
@@ -139,6 +141,8 @@ impl Engine {
         // A replica that its own record does not have in sync has followed somebody else's proposal, which may never have become the record:
         // nothing was completed here that a member of the other side has not.
         let bystander = !mine.in_sync.contains_key(&self.id.node) && self.reign.is_none() && !mutated(Mutant::BystanderStays);
+        // Without a replica it has only clients here, who are on their side of the fork for as long as they stay.
+        let bystander = bystander && (self.store.is_some() || self.clients.is_empty());
         if bystander && record.in_sync.contains_key(&node) {
             self.peers[at].connection = Connection::Connected;
             self.learn(links, record.clone(), theirs.lineage.clone());

@@ -7,10 +7,13 @@ use crate::units::{Authority, DiskState, Instant, NodeId, Record, RecordId, Reso
 use crate::wire::Message;
 
 use super::activity::Activity;
+use super::applied::Applied;
 use super::change::{Change, Court};
 use super::configure::Bitmaps;
+use super::entry::{Visitor, Wanting};
 use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
+use super::forward::Forward;
 use super::hold::Hold;
 use super::ids::Ids;
 use super::link::Links;
@@ -63,8 +66,16 @@ pub struct Engine {
     /// What this node does as a replica of another primary.
     pub(super) follow: Follow,
     pub(super) clients: BTreeSet<ClientId>,
-    /// Clients that wait for the primary role, and until when.
-    pub(super) wanting: BTreeMap<ClientId, Instant>,
+    /// The one of them that is to be the only client of all nodes.
+    pub(super) alone: Option<ClientId>,
+    /// What this node forwards for its clients while it is not primary.
+    pub(super) forward: Forward,
+    /// Nodes that want their clients' requests taken here.
+    pub(super) visitors: BTreeMap<usize, Visitor>,
+    /// Forwarded writes that were done here.
+    pub(super) applied: Applied,
+    /// Clients that wait to be let in.
+    pub(super) wanting: BTreeMap<ClientId, Wanting>,
     /// Writes are held, or are to be.
     pub(super) hold: Option<Hold>,
     /// The replicas are compared, or were.
@@ -139,6 +150,10 @@ impl Engine {
             reign: None,
             follow: Follow::default(),
             clients: BTreeSet::new(),
+            alone: None,
+            forward: Forward::default(),
+            visitors: BTreeMap::new(),
+            applied: Applied::default(),
             wanting: BTreeMap::new(),
             hold: None,
             verify: Verify::default(),
@@ -207,8 +222,9 @@ impl Engine {
     pub fn handle(&mut self, now: Instant, links: &Links, event: Event) {
         self.now = self.now.max(now);
         match event {
-            Event::Attach(client) => self.attach(client),
-            Event::Detach(client) => self.detach(client),
+            Event::Attach(client) => self.attach(client, false),
+            Event::AttachAlone(client) => self.attach(client, true),
+            Event::Detach(client) => self.detach(links, client),
             Event::Request { id, client, request } => self.request(id, client, request),
             Event::LinkUp(node) => self.link_up(node),
             Event::LinkDown { peer, silent } => self.link_down(peer, silent),

@@ -55,10 +55,12 @@ impl Engine {
         self.consider_follow();
         self.consider_outdated();
         self.refuse_impatient();
+        self.forget_visitors();
         if self.reign.is_some() {
             self.consider_reign(links);
         } else {
             self.consider_promotion();
+            self.consider_forward();
         }
         self.consider_hold();
         self.consider_verify();

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::units::{BlockRange, NodeId, Record, RecordId, VolumeId};
+pub use crate::wire::Failure;
 use crate::wire::{BlockHash, Message};
 
 use super::operate::{AskId, OperateError, Operation};
@@ -44,6 +45,8 @@ pub struct HoldId(pub u64);
 pub enum Event {
     /// A client wants to use the resource; answered by [`Command::Attached`].
     Attach(ClientId),
+    /// As [`Attach`](Self::Attach), and nobody else is let in, here or on another node, until it has gone.
+    AttachAlone(ClientId),
     /// A client is gone. Its requests that were not started are dropped; those that were, run to their end unheard.
     Detach(ClientId),
     /// A client's request, checked against the volume's size; answered by [`Command::Complete`].
@@ -72,7 +75,8 @@ pub enum Event {
         reign: u64,
         /// The message.
         message: Message,
-        /// Its payload.
+        /// Its payload. A forwarded read comes with a buffer for what is read; a forwarded request that needs one and comes without is
+        /// sent back: there is no memory for it now.
         payload: Option<BufferId>,
     },
     /// An operation on the local disk has ended.
@@ -357,17 +361,6 @@ pub enum DiskIo {
         /// The blocks.
         range: BlockRange,
     },
-}
-
-/// Why a request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// No replica could do it.
-    Io,
-    /// The pool is full.
-    NoSpace,
-    /// The resource stops here.
-    ShuttingDown,
 }
 
 /// A moment at which several replicas have the same.

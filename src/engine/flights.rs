@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::units::{BlockRange, Protocol};
-use crate::wire::Message;
+use crate::wire::{Message, Origin};
 
 use super::core::Engine;
 use super::event::{BufferId, Command, DiskIo, DiskOutcome};
@@ -29,6 +29,8 @@ pub(super) struct Flight {
     pub(super) holds: bool,
     /// The client was answered.
     pub(super) answered: bool,
+    /// Which forwarded request it is.
+    pub(super) origin: Option<Origin>,
 }
 
 /// Why blocks are written.
@@ -110,6 +112,15 @@ impl Flights {
         open.map(|(at, _)| self.first + at as u64).collect()
     }
 
+    /// The requests whose clients were answered while some replica has still to write.
+    pub(super) fn answered_keys(&self) -> Vec<u64> {
+        let key = |flight: &Flight| match flight.cause {
+            Cause::Client(key) if flight.answered => Some(key),
+            _ => None,
+        };
+        self.queue.iter().flatten().filter_map(key).collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.open == 0
     }
@@ -132,7 +143,12 @@ impl Engine {
         let reign = self.reign.as_mut().expect("writes belong to a reign");
         let unwritten = if only.is_some() { receivers } else { receivers.union(reign.ack) };
         let unreceived = if self.settings.protocol == Protocol::B { unwritten } else { PeerSet::default() };
-        let flight = Flight { cause, range, what, fua, unwritten, unreceived, local, holds, answered: only.is_some() };
+        let origin = match cause {
+            Cause::Client(key) => reign.requests.get(key).and_then(|pending| pending.origin),
+            Cause::Sync { .. } => None,
+        };
+        let answered = only.is_some();
+        let flight = Flight { cause, range, what, fua, unwritten, unreceived, local, holds, answered, origin };
         let seq = reign.flights.insert(flight);
         reign.last_write = self.now;
         reign.flush_due.get_or_insert_with(|| self.now.after(super::flush::FLUSH_EVERY));
@@ -141,6 +157,9 @@ impl Engine {
             reign.local.begin(seq);
         }
         self.unsettled.note(seq, range);
+        if let Some(origin) = &origin {
+            self.applied.note(origin);
+        }
         for peer in receivers.iter() {
             self.send_flight(peer, seq);
         }
@@ -175,13 +194,16 @@ impl Engine {
         let settled = reign.settled;
         let Some(flight) = reign.flights.get_mut(seq) else { return };
         let (range, fua) = (flight.range, flight.fua && !mutated(Mutant::FuaIsWritten));
-        let sync = matches!(flight.cause, Cause::Sync { .. });
+        let (what, origin, sync) = (flight.what, flight.origin, matches!(flight.cause, Cause::Sync { .. }));
         let p = &mut self.peers[peer];
         p.sent = p.sent.max(seq);
         if sync && mutated(Mutant::ClearWhenSent) {
             p.dirty.clear(range);
         }
-        match flight.what {
+        if let Some(origin) = origin {
+            self.send(peer, Message::Origin { seq, origin });
+        }
+        match what {
             What::Data(buffer) => {
                 let write = crate::wire::Write { seq, range, fua, sync, settled };
                 self.send_with(peer, Message::Write(write), Some(buffer));
@@ -238,6 +260,7 @@ impl Engine {
         let Some(flight) = reign.flights.get_mut(seq) else { return };
         let early = match protocol {
             _ if mutated(Mutant::AckOwnWrite) => true,
+            _ if flight.origin.is_some() && mutated(Mutant::ForwardAnsweredEarly) => true,
             _ if flight.fua => !flight.unwritten.meets(ack),
             Protocol::A if has_disk => true,
             // Without an own disk nothing would be anywhere.
@@ -249,8 +272,9 @@ impl Engine {
             flight.answered = true;
             if let Cause::Client(key) = flight.cause {
                 reign.completed = true;
-                if let Some(pending) = reign.requests.get(key) {
-                    self.out.push(Command::Complete { id: pending.id, result: Ok(()) });
+                let asked = reign.requests.get(key).map(|pending| (pending.asker, pending.origin));
+                if let Some((asker, origin)) = asked {
+                    self.tell(asker, origin, Ok(()), None);
                 }
             }
         }
@@ -302,6 +326,7 @@ mod tests {
             local: true,
             holds: false,
             answered: false,
+            origin: None,
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use crate::units::{Authority, BlockRange, Instant, NodeId, Record, VolumeId};
-use crate::wire::{Message, RANGES_MAX, Report, Write, Zero};
+use crate::wire::{Message, Origin, RANGES_MAX, Report, Write, Zero};
 
 use super::core::{Engine, volume_blocks};
+use super::entry::Wish;
 use super::event::{BufferId, DiskIo, DiskOutcome};
 use super::link::Links;
 use super::mutant::{Mutant, mutated};
@@ -32,6 +33,8 @@ pub(super) struct Follow {
     latched: bool,
     /// An older primary may hold a lease that this node granted, until then.
     pub(super) lease_until: Option<Instant>,
+    /// Which forwarded requests the writes are that follow.
+    origins: std::collections::BTreeMap<u64, Origin>,
     /// Extents to be cooled when their bits are stored: the question's number, and the newest write when it was asked.
     pub(super) cooling: VecDeque<(u64, Vec<crate::units::Extent>, u64)>,
 }
@@ -78,6 +81,21 @@ impl Engine {
             Message::Leaving => self.peers[at].hopeless = !mutated(Mutant::LeavingForgotten),
             Message::StepDown => self.asked_to_step_down(at),
             Message::InUse => self.in_use_elsewhere(at),
+            Message::Serve { session, entry, waits, alone } => self.asked_to_serve(at, session, Wish { entry, waits, alone }),
+            Message::Serving { session, memory, entry, alone } => {
+                self.served(at, reign, session, memory, Wish { entry, waits: false, alone });
+            }
+            Message::Barred { session, by } => self.forward_barred(session, by),
+            Message::Meet { round } => self.send(at, Message::Met { round }),
+            Message::Met { round } => self.met(at, round),
+            Message::Busy { session, seq } => self.forward_busy(at, session, seq),
+            Message::NotServing { session, why } => self.not_served(at, session, why),
+            Message::Unserve { session } => self.unserved(at, session),
+            Message::Forward { session, seq, answered, what } => {
+                let origin = Origin { node: from, session, seq, answered };
+                self.forwarded(at, origin, what, payload);
+            }
+            Message::Answer { session, seq, result } => self.forward_answered(at, session, seq, result, payload),
             Message::Propose { expect, record } => self.proposed(links, at, expect, record),
             Message::Accepted { id } => self.accepted(at, id),
             Message::Rejected { id, record } => self.rejected(links, at, id, record),
@@ -116,6 +134,11 @@ impl Engine {
             Message::Hash { id, range } => self.hash_for(at, id, range),
             Message::SyncBegin => self.sync_begin(at),
             Message::Cool { id, extents, dirty } => self.cool(at, id, extents, &dirty),
+            Message::Origin { .. } if mutated(Mutant::OriginIgnored) => {}
+            Message::Origin { seq, origin } => drop(self.follow.origins.insert(seq, origin)),
+            Message::Applied { memory, node, session, done, equal } => {
+                self.learn_applied(memory, node, (session, done), equal);
+            }
             Message::AdmitPart { hot, dirty } => self.admit_part(&hot, &dirty),
             Message::Admit { id, bases } => self.admit(at, id, &bases),
             other => debug_assert!(false, "{other:?} is handled before"),
@@ -228,6 +251,7 @@ impl Engine {
         self.follow.primary = None;
         self.follow.opening = None;
         self.follow.cooling.clear();
+        self.follow.origins.clear();
         for arrival in std::mem::take(&mut self.follow.waiting) {
             if let (true, Some(store)) = (arrival.hot, &mut self.store) {
                 store.activity.release(arrival.range);
@@ -352,6 +376,10 @@ impl Engine {
 
     fn apply(&mut self, arrival: Arrival) {
         let Arrival { peer, seq, range, fua, what, hot } = arrival;
+        // It is on the disk before this node reports or takes over (rule F4).
+        if let Some(origin) = self.follow.origins.remove(&seq) {
+            self.applied.note(&origin);
+        }
         let io = match what {
             Payload::Data(buffer) => DiskIo::Write { range, buffer, fua },
             Payload::Zeroes { unmap } => DiskIo::Zero { range, unmap, fua },

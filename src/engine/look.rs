@@ -87,8 +87,11 @@ impl Engine {
             later(self.stop_by),
             later(self.hold_ends()),
             later(self.verify_due()),
-            later(self.wanting.values().min().copied()),
-            later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty()),
+            later(self.wanting.values().map(|wanting| wanting.until).min()),
+            later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty() || !self.clients.is_empty()),
+            later(self.barred_due()),
+            later(self.forward_due()),
+            later(self.visitors.values().map(|visitor| visitor.until).min()),
             self.change.as_ref().and_then(|c| c.again),
             later(self.primary_may_return()).filter(|_| self.reign.is_none()),
         ]
@@ -97,7 +100,10 @@ impl Engine {
         .min();
         let Some(reign) = &self.reign else { return due };
         let lease = self.follow.lease_until.filter(|_| reign.phase == Phase::TakingOver);
-        for at in [later(reign.flush_due), later(self.linger_until()), self.cooling_due(), later(lease)].into_iter().flatten() {
+        for at in [later(reign.flush_due), later(self.linger_until()), later(self.heir_due()), self.cooling_due(), later(lease)]
+            .into_iter()
+            .flatten()
+        {
             due = earlier(due, at);
         }
         for peer in &self.peers {

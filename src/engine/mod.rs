@@ -81,6 +81,10 @@
 //! | | `cooling` | making extents cold, at the primary and at a replica |
 //! | | `hold` | a moment without writes, for snapshots |
 //! | | `remote` | reads that a peer does when the own disk has failed |
+//! | clients elsewhere | `forward` | requests of this node's clients, done by the primary |
+//! | | `guests` | requests of other nodes' clients, done here |
+//! | | `entry` | letting a client in, here or there |
+//! | | `applied` | which of them were done: none is done twice |
 //! | who counts | `membership` | the ack set; losing a peer; going on without it |
 //! | | `resync` | bringing a target up to date, making a member equal |
 //! | | `verify` | whether the members are the same |
@@ -105,6 +109,7 @@
 
 mod activity;
 mod admission;
+mod applied;
 mod change;
 mod configure;
 mod connect;
@@ -113,10 +118,13 @@ mod core;
 mod court;
 mod dirty;
 mod due;
+mod entry;
 mod event;
 mod flights;
 mod flush;
 mod follow;
+mod forward;
+mod guests;
 mod hold;
 mod ids;
 mod latch;
@@ -149,6 +157,7 @@ mod unsettled;
 mod verify;
 
 pub use self::core::Engine;
+pub use entry::ORPHANS_MAX;
 pub use event::{
     Answer, AttachError, BufferId, ClientId, Command, DiskIo, DiskOutcome, Event, Failure, Held, HoldError, HoldId, OpId,
     Request, RequestId, Ticket,
@@ -158,6 +167,5 @@ pub use mutant::Mutant;
 #[cfg(feature = "mutants")]
 pub use mutant::choose;
 pub use operate::{AskId, OperateError, Operation};
-pub use promotion::ORPHANS_MAX;
 pub use settings::{Identity, OnNoQuorum, Peer, Settings, Timeouts};
 pub use status::{Connection, PeerStatus, ResourceStatus, ResyncStatus, Suspension, VerifyState, VerifyStatus, VolumeStatus};

@@ -224,6 +224,22 @@ pub enum Mutant {
     HoldNeverEnds,
     /// H1: the release of a hold that is over says that it has lasted.
     HoldAlwaysWhole,
+    /// W7: a forwarded write that was done before a fail-over is done again.
+    ForwardedTwice,
+    /// W7: a new primary forgets which forwarded writes its disk has.
+    AppliedForgotten,
+    /// W7: what the primary has done is taken for done by a replica that lacks it still.
+    AppliedUnequal,
+    /// W7: a replica does not note which of the primary's writes were forwarded.
+    OriginIgnored,
+    /// W7: a request is sent again to a primary that does not know what was done.
+    SentAgainToAnybody,
+    /// W7: a client is let in before what was forwarded for others that are gone has arrived.
+    EnterUnmet,
+    /// W7: a forwarded write is answered when it is on the primary's disk.
+    ForwardAnsweredEarly,
+    /// Q2: clients of a node that forwards take the role from a primary that is out of sight.
+    GuestsDecide,
     /// V1: a new range is written before every replica that counts has it.
     GrowAhead,
     /// V1: a replica that was asked to follow before its primary grew is given writes that it has no room for.

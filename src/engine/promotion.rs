@@ -9,50 +9,27 @@ use super::admission::Admission;
 use super::change::Purpose;
 use super::core::{Engine, Stopping};
 use super::event::{AttachError, ClientId, Command};
+use super::link::Links;
 use super::mutant::{Mutant, mutated};
 use super::peer::Peer;
 use super::reign::Phase;
 
-/// How long a client waits for the primary role before it is told why not.
-const ATTACH_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a client waits for another node's clients to go.
-const IN_USE_PATIENCE: Duration = Duration::from_secs(2);
-
 /// How often a primary elsewhere is asked for the role.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-
-/// How many requests of clients that are gone may be under way when another client is let in.
-pub const ORPHANS_MAX: usize = 64;
 
 /// How long an empty-handed primary keeps the role, so that a client that comes back at once finds it.
 const LINGER: Duration = Duration::from_secs(1);
 
 impl Engine {
-    pub(super) fn attach(&mut self, client: ClientId) {
-        if self.stopping != Stopping::No {
-            self.attached(client, Err(AttachError::ShuttingDown));
-        } else {
-            self.wanting.insert(client, self.now.after(ATTACH_PATIENCE));
-            self.admit_waiting();
-        }
-    }
-
-    /// Lets the clients in that wait, when this node serves. While much is under way for clients that are gone they wait (rule W7): where
-    /// I/O is suspended, one that gives up and comes back again and again would take all memory.
-    pub(super) fn admit_waiting(&mut self) {
-        let Some(reign) = self.reign.as_ref().filter(|r| r.phase == Phase::Serving && !self.wanting.is_empty()) else { return };
-        if reign.requests.iter().filter(|(_, pending)| !self.clients.contains(&pending.client)).count() < ORPHANS_MAX {
-            for client in std::mem::take(&mut self.wanting).into_keys() {
-                self.attached(client, Ok(()));
-            }
-        }
-    }
-
-    pub(super) fn detach(&mut self, client: ClientId) {
+    pub(super) fn detach(&mut self, links: &Links, client: ClientId) {
         self.wanting.remove(&client);
+        self.alone = self.alone.filter(|alone| *alone != client);
         if self.clients.remove(&client) {
             self.drop_requests_of(client);
+        }
+        if self.store.is_none() && self.clients.is_empty() {
+            // A node without a replica takes no side of a fork but that of its clients.
+            (0..self.peers.len()).for_each(|at| self.meet(links, at));
         }
     }
 
@@ -61,8 +38,7 @@ impl Engine {
         if self.stopping != Stopping::No {
             return;
         }
-        let wanted = !self.wanting.is_empty();
-        let needed = wanted || self.has_hold() || self.is_verifying();
+        let needed = self.is_role_wanted() || self.has_hold() || self.is_verifying();
         let idle = self.ops.disk_is_idle() || mutated(Mutant::PromoteUndrained);
         if self.change.is_some() || !(needed || self.has_sync_duty()) || !idle {
             // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
@@ -83,9 +59,27 @@ impl Engine {
                 next.unwritten = true;
                 self.propose(next, Purpose::Reign);
             }
-            Err(AttachError::InUse(node)) if wanted => self.ask_for_role(node),
+            Err(AttachError::InUse(node)) if !self.wanting.is_empty() || !self.clients.is_empty() => self.ask_for_role(node),
             Err(_) => {}
         }
+    }
+
+    /// Whether clients need this node to be primary, as far as they may.
+    ///
+    /// Where nodes decide alone, clients that were let in while another node was primary do not take the role from it when it is out of
+    /// sight: it may well go on, and each side would write (rule Q2). Only its own word ends its reign for them, or its return as a secondary. A
+    /// client that comes anew decides as it does without forwarding.
+    fn is_role_wanted(&self) -> bool {
+        let anew = !self.wanting.is_empty() || self.visitors.values().any(|visitor| visitor.wish.waits);
+        let before = !self.clients.is_empty() || !self.visitors.is_empty();
+        anew || before && (self.is_over() || mutated(Mutant::GuestsDecide))
+    }
+
+    /// Whether the last primary's reign is over, or somebody else decides about that.
+    fn is_over(&self) -> bool {
+        let primary = self.record.as_ref().and_then(|r| r.primary);
+        let seen = |node| self.peer_at(node).is_some_and(|at| self.peers[at].is_connected());
+        !self.is_off() || primary.is_none_or(|node| node == self.id.node || seen(node))
     }
 
     /// Whether this node may become primary, and with which in-sync set; else why not.
@@ -218,28 +212,28 @@ impl Engine {
     /// Asks a primary that nobody uses to give the role up.
     fn ask_for_role(&mut self, node: NodeId) {
         let Some(at) = self.peer_at(node) else { return };
+        if self.peers[at].standing.as_ref().is_some_and(|s| s.in_use) {
+            // It takes this node's requests.
+            return;
+        }
         if self.asked_elsewhere.is_none_or(|until| until <= self.now) {
             self.asked_elsewhere = Some(self.now.after(ASK_AGAIN));
             self.send(at, Message::StepDown);
         }
     }
 
-    /// The primary is in use on another node. The clients here are told once they have waited for a moment: the last client there may be
-    /// about to go, as when a container moves (DRBD: auto-promote-timeout).
+    /// The primary is in use on another node, and keeps the role: it takes this node's requests.
     pub(super) fn in_use_elsewhere(&mut self, at: usize) {
-        let node = self.peers[at].node;
-        let latest = self.now.after(ATTACH_PATIENCE - IN_USE_PATIENCE);
-        let late: Vec<ClientId> = self.wanting.iter().filter(|(_, until)| **until <= latest).map(|(c, _)| *c).collect();
-        for client in late {
-            self.wanting.remove(&client);
-            self.attached(client, Err(AttachError::InUse(node)));
+        if let Some(standing) = &mut self.peers[at].standing {
+            standing.in_use = true;
         }
     }
 
     pub(super) fn asked_to_step_down(&mut self, at: usize) {
         // A hold is over in a moment, and whoever asks for the role asks again.
         let Some(reign) = self.reign.as_mut().filter(|_| self.hold.is_none()) else { return };
-        if self.clients.is_empty() && self.wanting.is_empty() {
+        let guests = !reign.guests.is_empty() || !self.visitors.is_empty();
+        if self.clients.is_empty() && self.wanting.is_empty() && !guests {
             // The linger is for clients of this node; another node's client has come. It goes before a comparison, too.
             reign.yield_role = true;
             self.give_up_verify();
@@ -250,7 +244,7 @@ impl Engine {
 
     /// Tells clients that have waited long enough why they cannot attach.
     pub(super) fn refuse_impatient(&mut self) {
-        let late: Vec<ClientId> = self.wanting.iter().filter(|(_, until)| **until <= self.now).map(|(c, _)| *c).collect();
+        let late: Vec<ClientId> = self.wanting.iter().filter(|(_, w)| w.until <= self.now).map(|(c, _)| *c).collect();
         if late.is_empty() {
             return;
         }
@@ -258,6 +252,7 @@ impl Engine {
             _ if self.reign.as_ref().is_some_and(|r| r.phase == Phase::Serving) => {
                 AttachError::NoData("what clients that are gone have written is still under way".into())
             }
+            Err(_) if !self.forward.why.is_empty() => AttachError::NoData(self.forward.why.clone()),
             Err(why) => why,
             Ok(_) if self.is_off() => AttachError::NoData("a peer has not answered".into()),
             Ok(_) => AttachError::NoQuorum,
@@ -271,9 +266,15 @@ impl Engine {
     /// A primary that nobody needs gives the role up (after a while, or at once when somebody else wants it).
     pub(super) fn consider_idleness(&mut self) {
         let syncing = self.peers.iter().any(|p| p.sync.is_some());
-        let used = !self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold() || self.is_verifying();
+        let used = self.is_in_use() || self.has_hold() || self.is_verifying();
         let stopping = self.stopping != Stopping::No;
         let now = self.now;
+        if let Some(heir) = self.consider_heir().filter(|_| !stopping) {
+            return self.step_down_for(heir);
+        }
+        if stopping && self.reign.as_ref().is_some_and(|r| r.phase != Phase::TakingOver) {
+            self.dismiss_guests();
+        }
         let Some(reign) = &mut self.reign else { return };
         if used && !stopping {
             reign.idle_since = None;
@@ -288,6 +289,17 @@ impl Engine {
                 reign.flushes.wanted = true;
                 reign.step_down_from = reign.flushes.ended;
             }
+        }
+    }
+
+    /// The role goes to the only node whose clients use the resource.
+    fn step_down_for(&mut self, heir: usize) {
+        self.dismiss_guests();
+        if let Some(reign) = &mut self.reign {
+            reign.guests.heir = Some(heir);
+            reign.phase = Phase::SteppingDown;
+            reign.flushes.wanted = true;
+            reign.step_down_from = reign.flushes.ended;
         }
     }
 

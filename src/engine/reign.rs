@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 
 use crate::units::{Instant, Slab};
+use crate::wire::Origin;
 
 use super::event::{ClientId, Request, RequestId};
 use super::flights::Flights;
 use super::flush::Flushes;
+use super::guests::Guests;
 use super::order::Order;
 use super::peerset::PeerSet;
 use super::prefix::Prefix;
@@ -48,6 +50,8 @@ pub(super) struct Reign {
     pub(super) equal_from: Option<u64>,
     /// Bitmaps with what members reported that are being stored.
     pub(super) uniting: usize,
+    /// Other nodes whose clients' requests are taken.
+    pub(super) guests: Guests,
     /// Another node wants the role.
     pub(super) yield_role: bool,
     /// When stepping down: the rounds of flushes that had ended.
@@ -85,12 +89,24 @@ pub(super) enum Phase {
 /// A client's request that is not answered.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) id: RequestId,
-    pub(super) client: ClientId,
+    pub(super) asker: Asker,
+    /// Which request it is when it was forwarded, or was to be.
+    pub(super) origin: Option<Origin>,
+    /// It was done under an older primary, and has only to be answered (rule W7).
+    pub(super) done: bool,
     pub(super) request: Request,
     pub(super) state: State,
     /// It holds its extents hot.
     pub(super) holds: bool,
+}
+
+/// Who waits for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A client of this node.
+    Client { id: RequestId, client: ClientId },
+    /// Another node, for a client of its own.
+    Guest { peer: usize },
 }
 
 /// Where a request is.
@@ -134,6 +150,7 @@ impl Reign {
             settled: 0,
             equal_from: None,
             uniting: 0,
+            guests: Guests::default(),
             yield_role: false,
             step_down_from: 0,
             settled_told: 0,

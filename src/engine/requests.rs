@@ -10,7 +10,7 @@ use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::peer::Session;
 use super::peerset::PeerSet;
-use super::reign::{Pending, Phase, Reign, State};
+use super::reign::{Asker, Pending, Phase, Reign, State};
 use super::remote::RemoteRead;
 use super::reshape::Room;
 
@@ -21,19 +21,29 @@ pub(super) fn order_key(request: u64) -> u64 {
 
 impl Engine {
     pub(super) fn request(&mut self, id: RequestId, client: ClientId, request: Request) {
-        let refuse = self.reign.is_none() || !self.clients.contains(&client);
-        if refuse {
+        let known = self.clients.contains(&client);
+        if known && self.reign.is_none() {
+            return self.forward(id, client, request);
+        }
+        if !known {
             release_buffer(&mut self.out, &request);
             self.out.push(Command::Complete { id, result: Err(Failure::ShuttingDown) });
             return;
         }
         let reign = self.reign.as_mut().expect("checked");
-        let key = reign.requests.insert(Pending { id, client, request, state: State::Waiting, holds: false });
+        let key = reign.requests.insert(Pending {
+            asker: Asker::Client { id, client },
+            origin: None,
+            done: false,
+            request,
+            state: State::Waiting,
+            holds: false,
+        });
         self.enter(key);
     }
 
     /// Gives a request its place among those that touch the same blocks.
-    fn enter(&mut self, key: u64) {
+    pub(super) fn enter(&mut self, key: u64) {
         let Some((range, exclusive)) = self.range_of(key) else {
             let reign = self.reign.as_mut().expect("requests belong to a reign");
             reign.requests.get_mut(key).expect("it was just entered").state = State::Flushing;
@@ -80,6 +90,9 @@ impl Engine {
     fn begin(&mut self, key: u64) {
         let Some(reign) = &mut self.reign else { return };
         let Some(pending) = reign.requests.get_mut(key) else { return };
+        if pending.done {
+            return self.done_before(key);
+        }
         match pending.request {
             Request::Read { volume, offset, len, buffer } => {
                 pending.state = State::Reading;
@@ -96,6 +109,18 @@ impl Engine {
             }
             Request::Zero { .. } => self.heat(key),
             Request::Flush => unreachable!("a flush has no turn"),
+        }
+    }
+
+    /// A request that an older primary has done: its blocks are equal on all members by now. It may have to be made durable still.
+    fn done_before(&mut self, key: u64) {
+        let Some(reign) = &mut self.reign else { return };
+        let Some(pending) = reign.requests.get_mut(key) else { return };
+        if let Request::Write { fua: true, .. } | Request::Zero { fua: true, .. } = pending.request {
+            pending.state = State::Flushing;
+            reign.flushes.waiting.push(key);
+        } else {
+            self.finish(key, Ok(()));
         }
     }
 
@@ -278,8 +303,9 @@ impl Engine {
     /// Answers a request that changed nothing, and forgets it.
     pub(super) fn finish(&mut self, key: u64, result: Result<(), Failure>) {
         let Some(pending) = self.reign.as_mut().and_then(|r| r.requests.remove(key)) else { return };
+        let read = if let Request::Read { buffer, .. } = pending.request { Some(buffer) } else { None };
+        self.tell(pending.asker, pending.origin, result, read);
         release_buffer(&mut self.out, &pending.request);
-        self.out.push(Command::Complete { id: pending.id, result });
         self.leave(order_key(key));
     }
 
@@ -293,8 +319,17 @@ impl Engine {
 
     /// Drops the requests of a client that is gone, as far as they were not started (rule W7).
     pub(super) fn drop_requests_of(&mut self, client: ClientId) {
-        let Some(reign) = self.reign.as_mut().filter(|_| !mutated(Mutant::DeadRequestsLive)) else { return };
-        let of_client = |reign: &Reign, key: &u64| reign.requests.get(*key).is_some_and(|p| p.client == client);
+        if mutated(Mutant::DeadRequestsLive) {
+            return;
+        }
+        self.drop_forwarded_of(client);
+        self.drop_waiting(|pending| matches!(pending.asker, Asker::Client { client: of, .. } if of == client));
+    }
+
+    /// Drops requests that were not started.
+    pub(super) fn drop_waiting(&mut self, is_such: impl Fn(&Pending) -> bool) {
+        let Some(reign) = &mut self.reign else { return };
+        let of_client = |reign: &Reign, key: &u64| reign.requests.get(*key).is_some_and(&is_such);
         let waiting = |reign: &Reign, key: &u64| reign.requests.get(*key).is_some_and(|p| p.state == State::Waiting);
         let keys: Vec<u64> = reign.requests.keys().filter(|k| of_client(reign, k) && waiting(reign, k)).collect();
         reign.held.retain(|k| !keys.contains(k));
@@ -317,9 +352,10 @@ pub(super) fn range_of(request: &Request) -> Option<(BlockRange, bool)> {
     }
 }
 
-fn release_buffer(out: &mut Vec<Command>, request: &Request) {
-    if let Request::Read { buffer, .. } | Request::Write { buffer, .. } = request {
-        out.push(Command::Release(*buffer));
+pub(super) fn release_buffer(out: &mut Vec<Command>, request: &Request) {
+    match *request {
+        Request::Read { buffer, .. } | Request::Write { buffer, .. } => out.push(Command::Release(buffer)),
+        Request::Zero { .. } | Request::Flush => {}
     }
 }
 

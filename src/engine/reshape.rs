@@ -256,7 +256,7 @@ impl Engine {
                 reign.held.retain(|&k| k != key);
                 reign.latched.retain(|&k| k != key);
             }
-            self.fail(key, Failure::ShuttingDown);
+            self.fail(key, Failure::Io);
         }
         self.need_nobody_for(|range| range.volume == volume, None);
     }

@@ -14,6 +14,7 @@ pub(super) struct Gist {
     disk: DiskState,
     role: Role,
     in_use: bool,
+    alone: bool,
     shapes: u64,
 }
 
@@ -33,6 +34,7 @@ impl Engine {
             lineage: self.lineage.clone(),
             role: self.role(),
             in_use: self.is_in_use(),
+            alone: self.alone.is_some(),
             volumes: self.settings.volumes.iter().map(|(volume, bytes)| (*volume, *bytes)).collect(),
         }
     }
@@ -61,11 +63,13 @@ impl Engine {
             disk: self.disk_state(),
             role: self.role(),
             in_use: self.is_in_use(),
+            alone: self.alone.is_some(),
             shapes: self.shapes,
         }
     }
 
-    fn is_in_use(&self) -> bool {
-        !self.clients.is_empty() || !self.wanting.is_empty()
+    pub(super) fn is_in_use(&self) -> bool {
+        let guests = self.reign.as_ref().is_some_and(|r| !r.guests.is_empty());
+        guests || !self.clients.is_empty() || !self.wanting.is_empty() || !self.visitors.is_empty()
     }
 }

@@ -24,8 +24,10 @@ impl Engine {
         for client in std::mem::take(&mut self.wanting).into_keys() {
             self.attached(client, Err(AttachError::ShuttingDown));
         }
+        self.drop_forwarded();
         if !self.clients.is_empty() {
             self.out.push(Command::DropClients);
+            self.alone = None;
             for client in std::mem::take(&mut self.clients) {
                 self.drop_requests_of(client);
             }

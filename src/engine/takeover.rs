@@ -9,8 +9,8 @@ use super::event::{BufferId, Command, Failure};
 use super::link::Links;
 use super::mutant::{Mutant, mutated};
 use super::peer::Session;
-use super::reign::{Phase, Reign};
-use super::requests::range_of;
+use super::reign::{Asker, Phase, Reign};
+use super::requests::{range_of, release_buffer};
 use super::store::Then;
 
 impl Engine {
@@ -43,6 +43,8 @@ impl Engine {
             ranges.chain(suspects.iter()).for_each(|range| peer.dirty.set(*range));
         }
         self.refresh_ack_set();
+        self.begin_applied(record.reign);
+        self.adopt_forwarded();
     }
 
     /// An older primary that this node followed may still hold a lease, and must hear that its reign is over.
@@ -159,6 +161,8 @@ impl Engine {
             }
         }
         let recorded = record.in_sync.get(&self.peers[at].node);
+        // Until all are equal, the receiver may lack what this node has (rule P2).
+        self.tell_applied(at, mutated(Mutant::AppliedUnequal));
         if member && (recorded == incarnation.as_ref() || mutated(Mutant::RestartNotRenewed)) {
             self.resume(at);
         }
@@ -264,10 +268,10 @@ impl Engine {
 
     /// Tells a member that nothing of older reigns need be remembered. A target remembers until its admission (rule M5).
     pub(super) fn tell_equal(&mut self, at: usize) {
-        let Some(reign) = self.reign.as_ref().filter(|r| r.equal) else { return };
-        let seq = reign.settled;
+        let Some(seq) = self.reign.as_ref().filter(|r| r.equal).map(|r| r.settled) else { return };
         let member = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.peers[at].node));
         if member && self.peers[at].data {
+            self.tell_applied(at, true);
             self.send(at, Message::Settled { seq, older: true });
         }
     }
@@ -276,8 +280,8 @@ impl Engine {
     fn consider_step_down(&mut self) {
         let hot = self.store.as_ref().is_some_and(|s| !s.failed && s.activity.hot() > 0);
         let stopping = self.stopping != Stopping::No;
-        let wanted_again =
-            !stopping && (!self.clients.is_empty() || !self.wanting.is_empty() || self.has_hold() || self.is_verifying());
+        let used = !self.clients.is_empty() || !self.wanting.is_empty() || !self.visitors.is_empty();
+        let wanted_again = !stopping && (used || self.has_hold() || self.is_verifying());
         let Some(reign) = self.reign.as_mut().filter(|r| r.phase == Phase::SteppingDown) else { return };
         if self.change.is_some() {
             return;
@@ -285,9 +289,8 @@ impl Engine {
         if wanted_again {
             reign.phase = Phase::Serving;
             reign.idle_since = None;
-            for client in std::mem::take(&mut self.wanting).into_keys() {
-                self.attached(client, Ok(()));
-            }
+            reign.guests.heir = None;
+            self.admit_waiting();
             return;
         }
         let quiet = reign.flights.is_empty()
@@ -317,7 +320,7 @@ impl Engine {
         if self.reign.is_some() && !mutated(Mutant::NeverDeposed) {
             self.fail_everything();
             self.out.push(Command::DropClients);
-            self.clients.clear();
+            self.forget_clients();
             self.end_reign();
         }
     }
@@ -383,10 +386,13 @@ impl Engine {
             if let (false, true, Some(store)) = (flying, pending.holds, &mut self.store) {
                 store.activity.release(range_of(&pending.request).expect("only what changes blocks holds extents hot").0);
             }
-            if !flying && let super::Request::Read { buffer, .. } | super::Request::Write { buffer, .. } = pending.request {
-                self.out.push(Command::Release(buffer));
+            if !flying {
+                release_buffer(&mut self.out, &pending.request);
             }
-            self.out.push(Command::Complete { id: pending.id, result: Err(Failure::Io) });
+            // A guest asks the next primary.
+            if let Asker::Client { id, .. } = pending.asker {
+                self.out.push(Command::Complete { id, result: Err(Failure::Io) });
+            }
         }
         // Of those that were on their way nowhere, because the disk has failed and there is no other, nothing else will tell the end.
         for seq in flying {

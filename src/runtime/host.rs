@@ -152,8 +152,8 @@ impl DataPlane for Plane {
         self.ask(resource, |reply| Request::Close { resource, force, reply })
     }
 
-    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool) -> Reply<OpenExport> {
-        self.ask(resource, |reply| Request::Attach { resource, volume, read_only, reply })
+    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, alone: bool) -> Reply<OpenExport> {
+        self.ask(resource, |reply| Request::Attach { resource, volume, read_only, alone, reply })
     }
 
     fn serve(&self, export: OpenExport, client: ClientSocket) {

@@ -29,7 +29,7 @@ pub(super) enum Request {
     /// Stop a resource.
     Close { resource: ResourceId, force: bool, reply: ReplyTo<()> },
     /// Prepare for a client.
-    Attach { resource: ResourceId, volume: VolumeId, read_only: bool, reply: ReplyTo<OpenExport> },
+    Attach { resource: ResourceId, volume: VolumeId, read_only: bool, alone: bool, reply: ReplyTo<OpenExport> },
     /// A client that was prepared for will not come.
     Detach { resource: Key, client: ClientId },
     /// The client has come.

@@ -46,8 +46,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// with [`PlaneError::InUse`] while clients are connected, unless `force`, which disconnects them first.
     fn close(&self, resource: ResourceId, force: bool) -> Reply<()>;
 
-    /// Makes this node primary for a client that is about to come, or says why not, within the resource's time-outs.
-    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool) -> Reply<OpenExport>;
+    /// Lets a client in that is about to come, or says why not, within the resource's time-outs. One that wants to be alone is let in when
+    /// no other client of any node uses the resource, and none is while it is there.
+    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, alone: bool) -> Reply<OpenExport>;
 
     /// Hands over an NBD client whose negotiation is done. The data plane serves it until it disconnects; its attachment ends
     /// with it.

@@ -25,6 +25,8 @@ pub(super) struct Resource {
     pub(super) closed_there: BTreeSet<NodeId>,
     /// Who is attached or about to be.
     pub(super) clients: BTreeMap<ClientId, Attachment>,
+    /// Who pays for the memory of other nodes' requests here.
+    pub(super) guests: BTreeMap<NodeId, Key>,
     /// The number of the next client.
     pub(super) next_client: u64,
     /// Who waits until its engine goes by what was configured.

@@ -6,16 +6,20 @@
 
 use postcard::ser_flavors::Flavor;
 
+use super::PAYLOAD_MAX;
 use super::body::{BLOCKS_MAX, check_range};
 use super::error::Fault;
-use super::message::{Introduction, Message, RANGES_MAX, Standing};
-use crate::units::{BLOCKS_PER_EXTENT, BlockRange, Extent, NodeId, Record};
+use super::message::{FORWARDED_MAX, Forwarded, Introduction, Message, RANGES_MAX, Standing};
+use crate::units::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, Extent, NodeId, Record};
 
 /// The most members of an in-sync set.
 const MEMBERS_MAX: usize = 32;
 
 /// The most ancestors of a record.
 const LINEAGE_MAX: usize = 64;
+
+/// The longest reason.
+const WHY_MAX: u64 = 1024;
 
 /// The most volumes of a resource.
 const VOLUMES_MAX: usize = 512;
@@ -53,6 +57,18 @@ fn check(message: &Message) -> Result<(), Fault> {
             check_extents(extents)?;
             check_dirty(dirty)
         }
+        Message::Forward { what, .. } => check_forwarded(what),
+        Message::NotServing { why, .. } => at_most(why.len() as u64, WHY_MAX),
+        Message::Applied { done, .. } => at_most(done.len() as u64, FORWARDED_MAX),
+        Message::Serve { .. }
+        | Message::Serving { .. }
+        | Message::Meet { .. }
+        | Message::Met { .. }
+        | Message::Barred { .. }
+        | Message::Busy { .. }
+        | Message::Unserve { .. }
+        | Message::Answer { .. }
+        | Message::Origin { .. } => Ok(()),
         Message::Admit { bases, .. } => at_most(bases.len() as u64, MEMBERS_MAX as u64),
         Message::Report(_)
         | Message::Leaving
@@ -74,6 +90,33 @@ fn check(message: &Message) -> Result<(), Fault> {
         | Message::Settled { .. }
         | Message::Read { .. }
         | Message::ReadReply { .. } => Err("it is of the data path and has a kind of its own"),
+    }
+}
+
+/// Whether a message has the payload that it must have.
+pub(super) fn check_payload(message: &Message, payload: u64) -> Result<(), Fault> {
+    let right = match message {
+        Message::Forward { what: what @ Forwarded::Write { .. }, .. } => {
+            what.blocks().is_some_and(|blocks| blocks.bytes() == payload)
+        }
+        Message::Answer { result: Ok(()), .. } => payload.is_multiple_of(BLOCK),
+        Message::Forward { .. } | Message::Answer { .. } => payload == 0,
+        _ => return Err("it has a kind of its own"),
+    };
+    if right { Ok(()) } else { Err("its payload has not the length that it says") }
+}
+
+fn check_forwarded(what: &Forwarded) -> Result<(), Fault> {
+    match what {
+        Forwarded::Read { offset, len, .. } | Forwarded::Write { offset, len, .. } => {
+            let end = offset.checked_add(*len).ok_or("its range has no end")?;
+            if *len == 0 || end > BLOCKS_MAX * BLOCK {
+                return Err("its range is empty or beyond every volume's end");
+            }
+            at_most(what.blocks().map_or(0, |blocks| blocks.bytes()), u64::from(PAYLOAD_MAX))
+        }
+        Forwarded::Zero { range, .. } => check_range(range),
+        Forwarded::Flush => Ok(()),
     }
 }
 
@@ -144,7 +187,7 @@ mod tests {
         assert_eq!(MEMBERS_MAX, crate::format::MEMBERS_MAX);
         assert_eq!(LINEAGE_MAX, crate::format::LINEAGE_MAX);
         assert_eq!(VOLUMES_MAX, crate::format::VOLUMES_MAX);
-        const { assert!(crate::format::VOLUME_BYTES_MAX / crate::units::BLOCK <= BLOCKS_MAX) };
+        const { assert!(crate::format::VOLUME_BYTES_MAX / BLOCK <= BLOCKS_MAX) };
     }
 
     #[test]

@@ -154,6 +154,7 @@ const fn kind_of(message: &Message) -> Kind {
         Message::Settled { .. } => Kind::Settled,
         Message::Read { .. } => Kind::Read,
         Message::ReadReply { .. } => Kind::ReadReply,
+        Message::Forward { .. } | Message::Answer { .. } => Kind::Forward,
         _ => Kind::Control,
     }
 }
@@ -182,6 +183,10 @@ fn encode_body(message: &Message, payload: usize, out: &mut Vec<u8>) -> Result<(
         }
         &Message::Read { id, range } => Read { id, range }.encode(out),
         &Message::ReadReply { id, ok } => ReadReply { id, ok }.encode(payload, out),
+        forward @ (Message::Forward { .. } | Message::Answer { .. }) => {
+            control::check_payload(forward, payload as u64)?;
+            control::encode(forward, out)
+        }
         control => control::encode(control, out),
     }
 }
@@ -222,7 +227,18 @@ fn decode_body(header: &Header, body: &[u8]) -> Result<Message, Fault> {
             let ReadReply { id, ok } = ReadReply::decode(body, header.payload_len)?;
             Message::ReadReply { id, ok }
         }
-        Kind::Control => control::decode(body)?,
+        Kind::Forward => {
+            let message = control::decode(body)?;
+            control::check_payload(&message, u64::from(header.payload_len))?;
+            message
+        }
+        Kind::Control => {
+            let message = control::decode(body)?;
+            if kind_of(&message) != Kind::Control {
+                return Err("it has a kind of its own");
+            }
+            message
+        }
         Kind::Hello | Kind::Ping | Kind::Pong | Kind::NotOpen => return Err("it belongs to the connection"),
     })
 }

@@ -30,12 +30,14 @@ pub enum Kind {
     Read = 23,
     /// [`Message::ReadReply`](super::Message::ReadReply).
     ReadReply = 24,
+    /// [`Message::Forward`](super::Message::Forward) and [`Message::Answer`](super::Message::Answer): as `Control`, with a payload.
+    Forward = 33,
     /// Every other message between engines, in postcard's encoding.
     Control = 32,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Hello,
         Self::Ping,
         Self::Pong,
@@ -49,6 +51,7 @@ impl Kind {
         Self::Settled,
         Self::Read,
         Self::ReadReply,
+        Self::Forward,
         Self::Control,
     ];
 
@@ -63,6 +66,6 @@ impl Kind {
 
     /// Whether the frame can have a payload.
     pub(super) const fn has_payload(self) -> bool {
-        matches!(self, Self::Write | Self::ReadReply)
+        matches!(self, Self::Write | Self::ReadReply | Self::Forward)
     }
 }

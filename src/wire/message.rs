@@ -178,6 +178,180 @@ pub enum Message {
     StepDown,
     /// The resource is in use here.
     InUse,
+
+    /// Take requests for the sender's clients; become primary for them if nobody is (rule W7).
+    Serve {
+        /// Names the sender's requests, together with their numbers.
+        session: u64,
+        /// The last client that wants to be let in there: they are numbered.
+        entry: u64,
+        /// Whether such a client waits: what has a session already is no reason to take the role from a primary that is only out of sight.
+        waits: bool,
+        /// Whether it is to be the only client of all nodes.
+        alone: bool,
+    },
+    /// The receiver's requests are taken.
+    Serving {
+        /// The session.
+        session: u64,
+        /// Names the primary's memory of what was done; requests may be sent again to the same one only.
+        memory: u64,
+        /// Clients up to this one may be let in.
+        entry: u64,
+        /// Whether nobody else is let in anywhere while one of them is there.
+        alone: bool,
+    },
+    /// The receiver's clients are not let in: that node's want the resource alone, or the receiver's do and are not.
+    Barred {
+        /// The session.
+        session: u64,
+        /// Whose clients they are.
+        by: NodeId,
+    },
+    /// Answer with [`Met`](Self::Met): what the receiver has forwarded before has arrived then.
+    Meet {
+        /// The question's number.
+        round: u64,
+    },
+    /// The answer.
+    Met {
+        /// The question's number.
+        round: u64,
+    },
+    /// The receiver's requests are not taken, or no longer.
+    NotServing {
+        /// The session.
+        session: u64,
+        /// Why, for the client; empty when another node will take them.
+        why: String,
+    },
+    /// The sender needs nothing more.
+    Unserve {
+        /// The session.
+        session: u64,
+    },
+    /// A client's request. The payload of a write are the whole blocks that it touches, its bytes at their place.
+    Forward {
+        /// The session.
+        session: u64,
+        /// The request's number; they ascend.
+        seq: u64,
+        /// Every request up to here was answered.
+        answered: u64,
+        /// What is asked.
+        what: Forwarded,
+    },
+    /// What became of a forwarded request. Of a read that was done, the payload are the whole blocks that it touches.
+    Answer {
+        /// The session.
+        session: u64,
+        /// The request's number.
+        seq: u64,
+        /// Done, or why not.
+        result: Result<(), Failure>,
+    },
+    /// There was no memory for a forwarded write: send it again in a moment.
+    Busy {
+        /// The session.
+        session: u64,
+        /// The request's number.
+        seq: u64,
+    },
+    /// Primary to replica: the write `seq`, which follows, is this request.
+    Origin {
+        /// The write's number in the reign.
+        seq: u64,
+        /// The request.
+        origin: Origin,
+    },
+    /// Primary to replica: the forwarded writes that are on the primary's disk, and on the receiver's when the two are equal.
+    Applied {
+        /// Names the memory that the primary has of them.
+        memory: u64,
+        /// The node that forwarded them; nobody's when the memory is empty.
+        node: NodeId,
+        /// Its session.
+        session: u64,
+        /// Their numbers, at most [`FORWARDED_MAX`].
+        done: Vec<u64>,
+        /// The receiver's disk has all of them. If not, it may yet have to be made equal: what both know counts.
+        equal: bool,
+    },
+}
+
+/// The most requests between the first of a session that is not answered and the last that was sent.
+pub const FORWARDED_MAX: u64 = 2048;
+
+/// A request of another node's client. Offsets and lengths are in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Forwarded {
+    /// Read.
+    Read {
+        /// The volume.
+        volume: VolumeId,
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// Write the payload.
+    Write {
+        /// The volume.
+        volume: VolumeId,
+        /// The first byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Answer when durable.
+        fua: bool,
+    },
+    /// Make whole blocks read as zeroes.
+    Zero {
+        /// The blocks.
+        range: BlockRange,
+        /// Give the space back where the pool can.
+        unmap: bool,
+        /// Answer when durable.
+        fua: bool,
+    },
+    /// Make everything that was answered before durable.
+    Flush,
+}
+
+impl Forwarded {
+    /// The blocks of the payload, or of the answer's; `None` when there are none.
+    pub fn blocks(&self) -> Option<BlockRange> {
+        match *self {
+            Self::Read { volume, offset, len } | Self::Write { volume, offset, len, .. } => {
+                Some(BlockRange::covering(volume, offset, len))
+            }
+            Self::Zero { .. } | Self::Flush => None,
+        }
+    }
+}
+
+/// Which forwarded request a write is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The node that forwards.
+    pub node: NodeId,
+    /// Its session.
+    pub session: u64,
+    /// The request's number.
+    pub seq: u64,
+    /// Every request up to here was answered.
+    pub answered: u64,
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// No replica could do it.
+    Io,
+    /// The pool is full.
+    NoSpace,
+    /// The resource stops here.
+    ShuttingDown,
 }
 
 /// A point in a resource's line of records.
@@ -221,6 +395,8 @@ pub struct Standing {
     pub role: Role,
     /// Whether clients use the resource there.
     pub in_use: bool,
+    /// Whether one of them is to be the only client of all nodes.
+    pub alone: bool,
     /// The volumes that the sender can take writes for, with their sizes in bytes (rule V1).
     pub volumes: Vec<(VolumeId, u64)>,
 }

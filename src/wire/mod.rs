@@ -19,4 +19,7 @@ pub use header::{BODY_MAX, HEADER, Header, PAYLOAD_MAX};
 pub use hello::{Agreed, Features, Hello, HelloError, Process, Program, VERSIONS, Versions};
 pub use kind::Kind;
 pub use link::LinkMessage;
-pub use message::{BlockHash, Introduction, Message, RANGES_MAX, RecordPoint, ReplicaStanding, Report, Standing, Write, Zero};
+pub use message::{
+    BlockHash, FORWARDED_MAX, Failure, Forwarded, Introduction, Message, Origin, RANGES_MAX, RecordPoint, ReplicaStanding,
+    Report, Standing, Write, Zero,
+};

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::body::BLOCKS_MAX;
 use super::{
-    BlockHash, Features, Frame, Hello, Introduction, LinkMessage, Message, Process, Program, RecordPoint, ReplicaStanding,
-    Report, Standing, Versions, Write, Zero,
+    BlockHash, Failure, Features, Forwarded, Frame, Hello, Introduction, LinkMessage, Message, Origin, Process, Program,
+    RecordPoint, ReplicaStanding, Report, Standing, Versions, Write, Zero,
 };
 use crate::units::strategies::record;
 use crate::units::{
@@ -72,6 +72,32 @@ fn data() -> impl Strategy<Value = (Message, usize)> {
         }),
         1 => (any::<u64>(), 0..9_usize).prop_map(|(id, blocks)| (Message::ReadReply { id, ok: blocks > 0 }, blocks * 4096)),
         4 => plain.prop_map(|message| (message, 0)),
+        2 => forward(),
+    ]
+}
+
+fn forward() -> impl Strategy<Value = (Message, usize)> {
+    let place = (any::<u16>().prop_map(VolumeId), 0..1_u64 << 40, 1..40_000_u64);
+    let what =
+        (0..4_u8, place, range(1 << 20), any::<(bool, bool)>()).prop_map(|(kind, (volume, offset, len), range, (unmap, fua))| {
+            match kind {
+                0 => Forwarded::Read { volume, offset, len },
+                1 => Forwarded::Write { volume, offset, len, fua },
+                2 => Forwarded::Zero { range, unmap, fua },
+                _ => Forwarded::Flush,
+            }
+        });
+    let failure = prop::sample::select(vec![Failure::Io, Failure::NoSpace, Failure::ShuttingDown]);
+    prop_oneof![
+        (any::<(u64, u64, u64)>(), what).prop_map(|((session, seq, answered), what)| {
+            let blocks = what.blocks().filter(|_| matches!(what, Forwarded::Write { .. }));
+            let payload = blocks.map_or(0, |blocks| usize::try_from(blocks.bytes()).unwrap());
+            (Message::Forward { session, seq, answered, what }, payload)
+        }),
+        (any::<(u64, u64)>(), option::of(failure), 0..9_usize).prop_map(|((session, seq), failure, blocks)| {
+            let payload = if failure.is_some() { 0 } else { blocks * 4096 };
+            (Message::Answer { session, seq, result: failure.map_or(Ok(()), Err) }, payload)
+        }),
     ]
 }
 
@@ -116,6 +142,31 @@ fn authority() -> impl Strategy<Value = Message> {
         id().prop_map(|id| Message::Accepted { id }),
         (id(), option::of(record())).prop_map(|(id, record)| Message::Rejected { id, record }),
         id().prop_map(|id| Message::Withdraw { id }),
+        any::<(u64, u64, bool, bool)>().prop_map(|(session, entry, waits, alone)| Message::Serve {
+            session,
+            entry,
+            waits,
+            alone
+        }),
+        any::<(u64, u32)>().prop_map(|(session, by)| Message::Barred { session, by: NodeId(by) }),
+        any::<(u64, u64, u64, bool)>().prop_map(|(session, memory, entry, alone)| Message::Serving {
+            session,
+            memory,
+            entry,
+            alone
+        }),
+        any::<u64>().prop_map(|round| Message::Meet { round }),
+        any::<u64>().prop_map(|round| Message::Met { round }),
+        any::<(u64, u64)>().prop_map(|(session, seq)| Message::Busy { session, seq }),
+        (any::<u64>(), "[a-z ]{0,80}").prop_map(|(session, why)| Message::NotServing { session, why }),
+        any::<u64>().prop_map(|session| Message::Unserve { session }),
+        any::<(u64, u32, u64, u64, u64)>().prop_map(|(seq, node, session, request, answered)| Message::Origin {
+            seq,
+            origin: Origin { node: NodeId(node), session, seq: request, answered }
+        }),
+        (any::<(u64, u32, u64, bool)>(), vec(any::<u64>(), 0..20)).prop_map(|((memory, node, session, equal), done)| {
+            Message::Applied { memory, node: NodeId(node), session, done, equal }
+        }),
         Just(Message::StepDown),
         Just(Message::InUse),
     ]
@@ -158,13 +209,14 @@ fn standing() -> impl Strategy<Value = Standing> {
     });
     let lineage = vec(any::<u64>().prop_map(RecordId), 0..=64);
     let volumes = vec((any::<u16>().prop_map(VolumeId), any::<u64>()), 0..20);
-    (option::of(replica), option::of(record()), lineage, any::<(bool, bool)>(), volumes).prop_map(
-        |(replica, record, lineage, (primary, in_use), volumes)| Standing {
+    (option::of(replica), option::of(record()), lineage, any::<(bool, bool, bool)>(), volumes).prop_map(
+        |(replica, record, lineage, (primary, in_use, alone), volumes)| Standing {
             replica,
             record,
             lineage,
             role: if primary { Role::Primary } else { Role::Secondary },
             in_use,
+            alone,
             volumes,
         },
     )

@@ -11,6 +11,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
 # Importing a module registers its stories, in this order.
 import stories_use
+import stories_shared
 import stories_refusals
 import stories_attach
 import stories_pools

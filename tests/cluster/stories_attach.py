@@ -50,7 +50,9 @@ def a_volume_is_a_block_device(scene):
     check(one.blkrep("attach", "web/0").strip() == device, "a second attach gives the same device")
     one.refuses("attach", "web", "--exclusive", naming=["attached already"])
     one.refuses("attach", "nothing", naming=["nothing"])
-    two.refuses("attach", "web", naming=["node1"])
+    two.refuses("attach", "web", "--exclusive", naming=["node1"])
+    check(two.blkrep("attach", "web").strip().startswith("/dev/loop"), "a node that shares it has a device, too")
+    two.blkrep("detach", "web")
     size = int(subprocess.check_output(["blockdev", "--getsize64", device]))
     check(size == 64 << 20, "the device has the volume's size", size)
     data = os.urandom(1 << 20)
@@ -97,6 +99,9 @@ def a_mounted_volume_outlives_its_daemon(scene):
     check("made just now" in said, "a file system was made", said)
     scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
     one.refuses("detach", "web", naming=["in use"])
+    # Two that cache one file system would destroy it.
+    two.refuses("mount", "web", scene.folder, naming=["node1"])
+    two.refuses("attach", "web", naming=["node1"])
     writer = scene.closes(Writer(mount / "log"))
     wait_for("it writes", lambda: writer.written > 20, 20)
     for how in (one.stop, one.kill):

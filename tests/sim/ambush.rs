@@ -57,6 +57,14 @@ pub const OCCASIONS: &[&str] = &[
     "record",
     "propose",
     "accepted",
+    "serve",
+    "serving",
+    "not serving",
+    "forward",
+    "answer",
+    "origin",
+    "applied",
+    "meet",
 ];
 
 /// A message's name among the occasions.
@@ -81,6 +89,14 @@ pub fn name_of(message: &Message) -> &'static str {
         Message::Record { .. } => "record",
         Message::Propose { .. } => "propose",
         Message::Accepted { .. } => "accepted",
+        Message::Serve { .. } => "serve",
+        Message::Serving { .. } => "serving",
+        Message::NotServing { .. } => "not serving",
+        Message::Forward { .. } => "forward",
+        Message::Answer { .. } => "answer",
+        Message::Origin { .. } => "origin",
+        Message::Applied { .. } => "applied",
+        Message::Meet { .. } => "meet",
         _ => "",
     }
 }

@@ -146,7 +146,7 @@ fn stall(world: &mut World, a: usize, b: usize) {
 
 /// Only where another member has everything: no replication survives the loss of all copies.
 fn fail_disk(world: &mut World, victim: usize) {
-    if !world.may_lose_disk(victim) || world.nodes[victim].engine.is_none() {
+    if world.nodes[victim].diskless || !world.may_lose_disk(victim) || world.nodes[victim].engine.is_none() {
         return;
     }
     let kind = world.rng.below(5);
@@ -167,7 +167,7 @@ fn fail_disk(world: &mut World, victim: usize) {
 fn another_disk(world: &mut World, victim: usize, restored: bool) {
     let image = world.nodes[victim].image.clone().filter(|_| restored);
     let known = image.as_ref().is_some_and(|image| is_recognised(world, victim, image.2));
-    if (restored && !known) || !world.may_lose_disk(victim) {
+    if world.nodes[victim].diskless || (restored && !known) || !world.may_lose_disk(victim) {
         return;
     }
     let power = world.rng.chance(50);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use blkrep::engine::{BufferId, ClientId, Event, Request, RequestId};
-use blkrep::units::{BLOCK, BlockRange, Protocol, VolumeId};
+use blkrep::units::{BLOCK, BlockRange, Protocol, Role, VolumeId};
 
 use super::disk::{SECTOR, SECTORS_PER_BLOCK};
 use super::invariants::{everywhere, forks};
@@ -13,6 +13,8 @@ use super::world::{Happening, MS, World, client_id};
 pub struct Client {
     pub id: Option<ClientId>,
     pub attached: bool,
+    /// When it asked to be let in.
+    asked: u64,
     /// Steps until it leaves.
     left: u64,
     count: u64,
@@ -27,6 +29,8 @@ pub struct Client {
 #[derive(Debug)]
 struct Open {
     began: u64,
+    /// Its node was not primary.
+    forwarded: bool,
     what: What,
 }
 
@@ -80,6 +84,7 @@ fn attach(world: &mut World, at: usize) -> Result<(), String> {
     world.clients[at].count += 1;
     let id = client_id(at, world.clients[at].count);
     world.clients[at].id = Some(id);
+    world.clients[at].asked = world.now;
     world.hand(at, Event::Attach(id))
 }
 
@@ -89,7 +94,9 @@ pub fn attached(world: &mut World, at: usize, id: ClientId, ok: bool) {
     if client.id == Some(id) {
         client.attached = ok;
         client.left = left;
-        if !ok {
+        if ok {
+            world.oracle.entered(world.now, client.asked);
+        } else {
             client.id = None;
         }
     }
@@ -104,10 +111,16 @@ pub fn dropped(world: &mut World, at: usize) {
     for open in std::mem::take(&mut client.open).into_values() {
         match open.what {
             What::Read { buffer, .. } if world.nodes[at].engine.is_some() => world.nodes[at].buffers.release(buffer),
-            What::Write { sectors, value, .. } => world.oracle.ended(now, sectors, value, open.began),
+            What::Write { sectors, value, .. } => world.oracle.gone(now, sectors, value, open.began, open.forwarded),
             _ => {}
         }
     }
+}
+
+/// A request that is being made.
+fn open(world: &mut World, at: usize, id: RequestId, what: What) {
+    let primary = world.nodes[at].engine.as_ref().is_some_and(|e| e.status().role == Role::Primary);
+    world.clients[at].open.insert(id, Open { began: world.now, forwarded: !primary, what });
 }
 
 fn request(world: &mut World, at: usize, client: ClientId) -> Result<(), String> {
@@ -121,7 +134,7 @@ fn request(world: &mut World, at: usize, client: ClientId) -> Result<(), String>
         0..40 => write(world, at, client, id, sectors),
         40..80 => read(world, at, client, id, sectors),
         80..92 => {
-            world.clients[at].open.insert(id, Open { began: world.now, what: What::Flush });
+            open(world, at, id, What::Flush);
             world.hand(at, Event::Request { id, client, request: Request::Flush })
         }
         _ => zero(world, at, client, id, sectors),
@@ -174,7 +187,7 @@ fn write(world: &mut World, at: usize, client: ClientId, id: RequestId, sectors:
     content[skip..skip + usize::try_from(sectors.end - sectors.start).unwrap()].fill(value);
     let buffer = world.nodes[at].buffers.insert(content);
     let what = What::Write { sectors: sectors.clone(), value, fua };
-    world.clients[at].open.insert(id, Open { began: world.now, what });
+    open(world, at, id, what);
     world.say(|| format!("n{at} {id:?} writes {value} to {sectors:?}"));
     world.hand(at, Event::Request { id, client, request: Request::Write { volume, offset, len, buffer, fua } })
 }
@@ -183,7 +196,7 @@ fn read(world: &mut World, at: usize, client: ClientId, id: RequestId, sectors: 
     let Place { volume, offset, len, skip, whole } = place(world, &sectors);
     let buffer = world.nodes[at].buffers.insert(vec![u64::MAX; whole]);
     world.nodes[at].buffers.retain(buffer);
-    world.clients[at].open.insert(id, Open { began: world.now, what: What::Read { sectors, buffer, skip } });
+    open(world, at, id, What::Read { sectors, buffer, skip });
     world.hand(at, Event::Request { id, client, request: Request::Read { volume, offset, len, buffer } })
 }
 
@@ -195,11 +208,13 @@ fn zero(world: &mut World, at: usize, client: ClientId, id: RequestId, sectors: 
     let (unmap, fua) = (world.rng.chance(50), world.rng.chance(15));
     world.oracle.begin(world.now, sectors.clone(), true);
     let what = What::Write { sectors, value: 0, fua };
-    world.clients[at].open.insert(id, Open { began: world.now, what });
+    open(world, at, id, what);
     world.hand(at, Event::Request { id, client, request: Request::Zero { range, unmap, fua } })
 }
 
 pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Result<(), String> {
+    let all = world.clients.iter().flat_map(|client| client.open.values());
+    world.oracle.oldest = all.map(|open| open.began).min().unwrap_or(world.now);
     let Some(open) = world.clients[at].open.remove(&id) else { return Ok(()) };
     let content = match open.what {
         What::Read { buffer, .. } => {
@@ -210,7 +225,9 @@ pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Resul
         _ => Vec::new(),
     };
     match open.what {
-        What::Write { sectors, value, .. } if !ok => world.oracle.ended(world.now, sectors, value, open.began),
+        What::Write { sectors, value, .. } if !ok => {
+            world.oracle.gone(world.now, sectors, value, open.began, open.forwarded);
+        }
         _ if !ok => {}
         What::Flush => {
             world.say(|| format!("n{at} {id:?} acknowledged: flush of {}", open.began));
@@ -220,9 +237,12 @@ pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Resul
         }
         What::Write { sectors, value, fua } => {
             world.say(|| format!("n{at} {id:?} acknowledged: {value} in {sectors:?}"));
-            everywhere::written(world, at, sectors.clone(), value, fua)?;
-            forks::note_answer(world, at);
-            if counts(world, at) {
+            let newer = open.forwarded.then_some(open.began);
+            everywhere::written(world, at, sectors.clone(), value, fua, newer)?;
+            if !open.forwarded {
+                forks::note_answer(world, at);
+            }
+            if counts(world, at, open.forwarded) {
                 world.oracle.acked(world.now, sectors, value, open.began, fua);
             } else {
                 world.oracle.ended(world.now, sectors, value, open.began);
@@ -241,7 +261,7 @@ pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Resul
 }
 
 /// Protocols A and B answer what a primary that was deposed and does not know it yet has written, for nothing.
-fn counts(world: &World, at: usize) -> bool {
+fn counts(world: &World, at: usize, forwarded: bool) -> bool {
     let reign = world.nodes[at].engine.as_ref().and_then(|e| e.status().record).map(|r| r.reign);
-    world.manners.protocol == Protocol::C || !world.majority || reign == Some(world.register.record.reign)
+    world.manners.protocol == Protocol::C || !forwarded && (!world.majority || reign == Some(world.register.record.reign))
 }

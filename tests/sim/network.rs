@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use blkrep::engine::{BufferId, Event};
 use blkrep::units::NodeId;
-use blkrep::wire::{Codec, Frame, Incoming, LinkMessage, Message, Parsed};
+use blkrep::wire::{Codec, Forwarded, Frame, Incoming, LinkMessage, Message, Parsed};
 
 use super::disk::SECTORS_PER_BLOCK;
 use super::invariants;
@@ -48,9 +48,11 @@ impl World {
         self.nodes[at].reign = reign;
         let blocks = match &message {
             Message::Write(write) => write.range.count,
-            Message::ReadReply { .. } => u64::MAX,
+            Message::Forward { what, .. } => what.blocks().map_or(0, |blocks| blocks.count),
+            Message::ReadReply { .. } | Message::Answer { .. } => u64::MAX,
             _ => 0,
         };
+        self.note_forwarded(at, &message);
         let payload = payload.map_or_else(Vec::new, |buffer| {
             let all = self.nodes[at].buffers.get(buffer).expect("a payload is a live buffer");
             let len = blocks.saturating_mul(SECTORS_PER_BLOCK).min(all.len() as u64);
@@ -61,6 +63,19 @@ impl World {
             .encode(&Frame { resource: self.resource, reign, message }, &payload, &mut frame)
             .expect("an engine's message can be sent");
         self.transmit(at, self.index(to), frame, payload);
+    }
+
+    /// A primary that answers another node's client has written: for forks.
+    fn note_forwarded(&mut self, at: usize, message: &Message) {
+        match message {
+            Message::Forward { session, seq, what: Forwarded::Write { .. } | Forwarded::Zero { .. }, .. } => {
+                self.forwarded.insert((*session, *seq));
+            }
+            Message::Answer { session, seq, result } if self.forwarded.remove(&(*session, *seq)) && result.is_ok() => {
+                invariants::forks::note_answer(self, at);
+            }
+            _ => {}
+        }
     }
 
     pub fn send_ping(&mut self, at: usize, peer: usize) {
@@ -146,13 +161,25 @@ impl World {
                 self.say(|| format!("n{to} < n{from} [{reign}] {}", shorten(&message)));
                 self.spring(super::ambush::name_of(&message), to, from);
                 let sectors = item.payload.chunks(512).map(|s| u64::from_le_bytes(s[..8].try_into().unwrap())).collect();
-                let payload = (!item.payload.is_empty()).then(|| self.nodes[to].buffers.insert(sectors));
+                let payload = self.room_for(to, &message, sectors);
                 if invariants::stale::is_stale(self, to, reign, &message) {
                     return invariants::stale::check(self, to, from_id, reign, message, payload);
                 }
                 self.hand(to, Event::Message { from: from_id, reign, message, payload })
             }
         }
+    }
+
+    /// A buffer for what a message brings, or wants read. Sometimes there is no memory for another node's client.
+    fn room_for(&mut self, to: usize, message: &Message, mut sectors: Vec<u64>) -> Option<BufferId> {
+        if let Message::Forward { what, .. } = message {
+            if self.rng.chance(4) {
+                return None;
+            }
+            let count = what.blocks().map_or(0, |blocks| blocks.count * SECTORS_PER_BLOCK);
+            sectors.resize(usize::try_from(count).unwrap(), u64::MAX);
+        }
+        (!sectors.is_empty()).then(|| self.nodes[to].buffers.insert(sectors))
     }
 
     pub fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {

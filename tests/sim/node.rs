@@ -14,6 +14,8 @@ pub struct Node {
     /// Counts the engine's lives; what was asked for in one is not answered in another.
     pub life: u32,
     pub engine: Option<Engine>,
+    /// It has no replica, only clients. Its disks are there and nobody uses them.
+    pub diskless: bool,
     pub links: Links,
     pub disk: Disk,
     pub meta: Meta,
@@ -137,6 +139,7 @@ impl Node {
             id: new.node,
             life: 0,
             engine: None,
+            diskless: false,
             links: Links::new(),
             disk: Disk::new(sectors),
             meta: area(new),
@@ -170,9 +173,9 @@ impl Node {
         self.reign = 0;
         self.failing = Failing::default();
         let identity = Identity { cluster: self.cluster, resource, node: self.id, seed };
-        let loaded = self.load();
-        self.before = loaded.superblock.incarnation;
-        self.engine = Some(Engine::start(identity, self.settings.clone(), Some(loaded), self.clock.at(now)));
+        let loaded = (!self.diskless).then(|| self.load());
+        self.before = loaded.as_ref().map_or(Incarnation(0), |loaded| loaded.superblock.incarnation);
+        self.engine = Some(Engine::start(identity, self.settings.clone(), loaded, self.clock.at(now)));
     }
 
     /// The present or last life, as the metadata names it.

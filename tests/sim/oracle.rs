@@ -37,6 +37,11 @@ impl Write {
 pub struct Oracle {
     sectors: BTreeMap<u64, Vec<Write>>,
     next: u64,
+    /// When the oldest request began that is not answered.
+    pub oldest: u64,
+    /// Writes of sessions that have ended on nodes that forward: when, where and which. They are on their way, and happen before anything
+    /// that a client asks for that comes later, or never.
+    astray: Vec<(u64, std::ops::Range<u64>, u64, u64)>,
     pub reads: u64,
     pub writes: u64,
 }
@@ -62,7 +67,7 @@ impl Oracle {
                 write.acked = now;
                 write.durable |= durable;
             }
-            forget(writes);
+            forget(writes, self.oldest);
         }
     }
 
@@ -76,12 +81,35 @@ impl Oracle {
         }
     }
 
+    /// The session of a write has ended. What was forwarded may still be on its way to the primary.
+    pub fn gone(&mut self, now: u64, sectors: std::ops::Range<u64>, value: u64, began: u64, forwarded: bool) {
+        if forwarded {
+            self.astray.push((now, sectors, value, began));
+        } else {
+            self.ended(now, sectors, value, began);
+        }
+    }
+
+    /// A client that asked for it then is let in: what clients that had gone before had sent has arrived, or never will.
+    pub fn entered(&mut self, now: u64, asked: u64) {
+        let (over, later) = std::mem::take(&mut self.astray).into_iter().partition(|(gone, ..)| *gone < asked);
+        self.astray = later;
+        let over: Vec<_> = over;
+        over.into_iter().for_each(|(_, sectors, value, began)| self.ended(now, sectors, value, began));
+    }
+
+    /// Whether a sector may hold a value although another write to it that began at `began` has happened.
+    pub fn may_be_newer(&self, sector: u64, value: u64, began: u64) -> bool {
+        self.sectors.get(&sector).is_some_and(|writes| writes.iter().any(|w| w.value == value && w.latest() >= began))
+    }
+
     /// What sectors are sure to hold durably when a flush that began then is answered: those of which the last write was acknowledged
     /// before, and no other may have come after it.
     pub fn certain(&self, began: u64) -> Vec<(u64, u64)> {
         let of = |(&sector, writes): (&u64, &Vec<Write>)| {
-            let last = writes.last()?;
-            let certain = last.acked < began && writes.iter().all(|w| w.began == last.began || w.latest() <= last.began);
+            let (last, before) = writes.split_last()?;
+            // Two that begin at one moment are forwarded in any order.
+            let certain = last.acked < began && before.iter().all(|w| w.latest() <= last.began);
             certain.then_some((sector, last.value))
         };
         self.sectors.iter().filter_map(of).collect()
@@ -154,10 +182,10 @@ impl Oracle {
     }
 }
 
-/// Forgets writes that are certainly overwritten durably.
-fn forget(writes: &mut Vec<Write>) {
+/// Forgets writes that are certainly overwritten durably for every read that is under way since `oldest` or comes later.
+fn forget(writes: &mut Vec<Write>, oldest: u64) {
     if writes.len() > 16 {
-        let floor = writes.iter().filter(|w| w.durable).map(|w| w.began).max().unwrap_or(0);
+        let floor = writes.iter().filter(|w| w.durable && w.happened() <= oldest).map(|w| w.began).max().unwrap_or(0);
         writes.retain(|w| w.happened() >= floor || (w.acked == NEVER && w.ended >= floor));
     }
 }

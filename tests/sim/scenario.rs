@@ -16,7 +16,7 @@ use super::rng::Rng;
 use super::world::{Happening, MS, Manners, World};
 
 /// Seeds that once found something.
-pub const KEPT: &[u64] = &[279, 520, 528, 551, 679, 100_093, 100_325, 200_888, 201_144];
+pub const KEPT: &[u64] = &[279, 372, 520, 528, 551, 679, 100_093, 100_325, 200_888, 201_144];
 
 const MIB: u64 = 1 << 20;
 
@@ -30,10 +30,17 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
         (true, n) => 2 + n % 3,
     };
     let chaos_until = 1_000 * MS + rng.between(2_000, 12_000) * MS;
-    let mut world = build(rng, usize::try_from(count).unwrap(), majority, trace);
+    let mut world = build(rng, usize::try_from(count).unwrap(), diskless(seed), majority, trace);
     let network = world.majority || world.manners.forks;
     let kinds = chaos::draw(&mut world.rng, network);
-    world.say(|| format!("{count} nodes, majority {majority}, {:?}, {kinds:?}, {:?}", world.manners, world.ambush));
+    world.say(|| {
+        format!(
+            "{count} nodes with replicas of {}, majority {majority}, {:?}, {kinds:?}, {:?}",
+            world.nodes.len(),
+            world.manners,
+            world.ambush
+        )
+    });
     for at in 0..world.nodes.len() {
         world.start(at)?;
         world.clients[at].working = true;
@@ -62,8 +69,19 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     read_all(&mut world)
 }
 
-fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
-    let nodes: Vec<NodeId> = (0..count).map(|n| NodeId(u32::try_from(n).unwrap())).collect();
+/// How many nodes there are without a replica: half of the seeds have some.
+fn diskless(seed: u64) -> usize {
+    let mut rng = Rng::new(seed ^ 0x6469_736b_6c65_7373);
+    match rng.below(10) {
+        0..5 => 0,
+        5..9 => 1,
+        _ => 2,
+    }
+}
+
+fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: bool) -> World {
+    let all: Vec<NodeId> = (0..count + diskless).map(|n| NodeId(u32::try_from(n).unwrap())).collect();
+    let nodes = &all[..count];
     let authority = if majority { Authority::Majority } else { Authority::Off };
     let first = |n: &NodeId| (*n, Incarnation(1_000 + u64::from(n.0)));
     let record = Record::first(RecordId(77), nodes.iter().map(first).collect(), authority);
@@ -76,14 +94,14 @@ fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
     // A slow resync meets hand-overs, crashes and coolings on its way.
     let resync_max = if rng.chance(40) { rng.between(1, 16) * MIB } else { 0 };
     let mut make = |node: &NodeId| {
-        let peers = nodes.iter().filter(|n| *n != node);
-        let slots = peers.clone().map(|n| PeerSlot { node: *n, base: Some((1, record.id)) }).collect();
+        let peers = all.iter().filter(|n| *n != node);
+        let slots = nodes.iter().filter(|n| *n != node).map(|n| PeerSlot { node: *n, base: Some((1, record.id)) }).collect();
         let new = NewReplica {
             cluster: ClusterId(1),
             resource: ResourceId(1),
             node: *node,
             replica: ReplicaId(500 + u64::from(node.0)),
-            incarnation: record.in_sync[node],
+            incarnation: record.in_sync.get(node).copied().unwrap_or(Incarnation(999)),
             record: Some(record.clone()),
             synced: Some((1, record.id)),
             peers: slots,
@@ -91,7 +109,7 @@ fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
             slots: 7,
         };
         let settings = Settings {
-            peers: peers.map(|n| (*n, Peer { name: format!("n{n}").parse().unwrap(), diskful: true })).collect(),
+            peers: peers.map(|n| (*n, Peer { name: format!("n{n}").parse().unwrap(), diskful: nodes.contains(n) })).collect(),
             volumes: volumes.clone(),
             protocol: manners.protocol,
             authority,
@@ -99,9 +117,11 @@ fn build(mut rng: Rng, count: usize, majority: bool, trace: bool) -> World {
             resync_max,
             timeouts: Timeouts::default(),
         };
-        Node::new(&new, settings, clock(&mut rng))
+        let mut made = Node::new(&new, settings, clock(&mut rng));
+        made.diskless = !nodes.contains(node);
+        made
     };
-    let nodes = nodes.iter().map(&mut make).collect();
+    let nodes = all.iter().map(&mut make).collect();
     let ambush = ambush(&mut rng);
     let mut world = World::new(rng, nodes, record, manners, trace);
     world.ambush = ambush;
@@ -175,7 +195,7 @@ fn converge(world: &mut World) -> Result<Outcome, String> {
 /// What is not as it should be in the end.
 fn unsettled(world: &mut World) -> Option<String> {
     let record = world.newest_record();
-    if record.in_sync.len() != world.nodes.len() {
+    if record.in_sync.len() != world.nodes.iter().filter(|n| !n.diskless).count() {
         return Some(format!("in sync: {:?}; {}", record.in_sync.keys(), states(world)));
     }
     for node in &world.nodes {
@@ -185,7 +205,7 @@ fn unsettled(world: &mut World) -> Option<String> {
         if engine.volume_bytes(volume) != Some(sectors * 512) {
             return Some(format!("n{} has {:?}, not {sectors} sectors", node.id, status.volumes));
         }
-        let up = status.in_sync && status.disk == blkrep::units::DiskState::UpToDate;
+        let up = node.diskless || status.in_sync && status.disk == blkrep::units::DiskState::UpToDate;
         let idle = status.role == Role::Secondary && status.suspended.is_empty();
         if !up || !idle || status.record.as_ref().map(|r| r.id) != Some(record.id) || node.buffers.len() != 0 {
             return Some(format!("n{} ({} buffers): {status:?}", node.id, node.buffers.len()));

@@ -160,6 +160,8 @@ pub struct World {
     /// What each record follows, and the records under which a write was answered: for forks.
     pub parents: BTreeMap<RecordId, Option<RecordId>>,
     pub answered: BTreeSet<RecordId>,
+    /// Forwarded writes on their way, by session and number.
+    pub forwarded: BTreeSet<(u64, u64)>,
     /// Faults are over.
     pub quiet: bool,
     /// The replicas are one again.
@@ -194,6 +196,7 @@ impl World {
             trace,
             parents: BTreeMap::new(),
             answered: BTreeSet::new(),
+            forwarded: BTreeSet::new(),
             quiet: false,
             settled: false,
             replicas: 0,
@@ -482,7 +485,9 @@ impl World {
         node.engine = None;
         node.meta.crash(&mut rng, power);
         // What a flush that failed was to keep may be gone whenever it is looked at again.
-        if power || node.failing.flushes {
+        if node.diskless {
+            // Nothing is lost with it.
+        } else if power || node.failing.flushes {
             node.disk.lose_power(&mut rng);
             node.lost = true;
         } else {

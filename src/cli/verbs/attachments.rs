@@ -39,7 +39,7 @@ pub(super) const VERBS: &[Verb] = &[
             VOLUME,
             ON,
             Arg::flag("read-only", None, "Refuse writes to the device"),
-            Arg::flag("exclusive", None, "Refuse to share the device with anybody on this node"),
+            Arg::flag("exclusive", None, "Be the only client of all nodes, and refuse to share the device"),
             Arg::flag("persistent", None, "Attach it again whenever the daemon starts and it is not there"),
             Arg::option(
                 "via",

@@ -23,7 +23,7 @@ use crate::control::status;
 use crate::control::tls::write_private;
 use crate::engine::Connection;
 use crate::nbd::Refusal;
-use crate::units::{NodeId, ResourceId, VolumeId};
+use crate::units::{Name, NodeId, ResourceId, VolumeId};
 
 /// How often this node has let clients use its resources.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ pub async fn note(node: &Arc<Node>, resource: ResourceId) -> Result<(), Refusal>
     let counted = tokio::task::spawn_blocking(move || node.attachments.uses.count(resource));
     let counted = counted.await.map_err(io::Error::other).flatten();
     counted.map_err(|error| Refusal::unknown(format!("the use of the volume cannot be noted: {error}")))
+}
+
+/// Whether the attachment of a volume is to be the only client of all nodes: a file system that is mounted suffers no other.
+pub fn is_alone(node: &Node, resource: &Name, volume: VolumeId) -> bool {
+    Place::of(&node.root, resource, volume).state().is_ok_and(|state| state.exclusive || state.for_mount)
 }
 
 /// Admits the attachment with this token, whose node is primary now: for the first time, or again when nobody else has used the volume.

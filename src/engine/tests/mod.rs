@@ -177,6 +177,7 @@ impl Rig {
             lineage: Vec::new(),
             role: Role::Secondary,
             in_use: false,
+            alone: false,
             volumes: vec![(VolumeId(0), BYTES)],
         }
     }

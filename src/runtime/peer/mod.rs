@@ -217,6 +217,7 @@ impl Shard {
 fn payload_bytes(message: &Message) -> Option<usize> {
     match message {
         Message::Write(write) => usize::try_from(write.range.bytes()).ok(),
+        Message::Forward { what, .. } => what.blocks().and_then(|blocks| usize::try_from(blocks.bytes()).ok()),
         _ => None,
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::engine::{BufferId, Event};
 use crate::ring::Completion;
-use crate::units::ResourceId;
-use crate::wire::{Frame, FrameError, Header, Incoming, LinkMessage, Parsed};
+use crate::units::{NodeId, ResourceId};
+use crate::wire::{Frame, FrameError, Header, Incoming, LinkMessage, Message, Parsed};
 
 use crate::runtime::disk::Starved;
 use crate::runtime::io::Token;
@@ -151,6 +151,10 @@ impl Shard {
 
     fn hear_frame(&mut self, key: Key, frame: Frame, header: Header, used: usize) -> Step {
         let length = header.payload_len as usize;
+        if let Message::Forward { what, .. } = &frame.message {
+            let room = what.blocks().and_then(|blocks| usize::try_from(blocks.bytes()).ok()).unwrap_or(0);
+            return self.hear_guest(key, frame, header, used, room);
+        }
         let open = self.by_id.contains_key(&frame.resource);
         let Some(connection) = self.peers.get_mut(key) else { return Step::Hungry };
         if !open {
@@ -170,6 +174,39 @@ impl Shard {
         connection.stream.fill(self.io.memory.lend(buffer), 0, length);
         connection.intake = Intake::Payload { frame, header, buffer };
         Step::Done
+    }
+
+    /// A request of another node's client, which needs `room` bytes for what it writes or reads. They are charged as a client's of this node
+    /// are. Acknowledgements may be behind it, so that it is not waited for: without room it goes to its engine as it is, and comes again.
+    fn hear_guest(&mut self, key: Key, frame: Frame, header: Header, used: usize, room: usize) -> Step {
+        let length = header.payload_len as usize;
+        let found = self.by_id.get(&frame.resource).copied();
+        let Some(connection) = self.peers.get_mut(key) else { return Step::Hungry };
+        connection.stream.skip(used);
+        let peer = connection.peer;
+        let buffer = found.filter(|_| room > 0).and_then(|resource| self.allocate_for_guest(resource, peer, room));
+        let Some(connection) = self.peers.get_mut(key) else { return Step::Hungry };
+        match buffer {
+            Some(buffer) if length > 0 => {
+                connection.stream.fill(self.io.memory.lend(buffer), 0, length);
+                connection.intake = Intake::Payload { frame, header, buffer };
+                return Step::Done;
+            }
+            _ if length > 0 => connection.intake = Intake::Unwanted { left: length },
+            _ => {}
+        }
+        if found.is_some() {
+            self.deliver(key, frame, buffer);
+        } else {
+            self.say_on_link(key, LinkMessage::NotOpen { resource: frame.resource });
+        }
+        Step::Done
+    }
+
+    fn allocate_for_guest(&mut self, resource: Key, peer: NodeId, room: usize) -> Option<BufferId> {
+        let accounts = &mut self.resources.get_mut(resource)?.guests;
+        let account = *accounts.entry(peer).or_insert_with(|| self.io.memory.open_account());
+        self.io.memory.allocate_for(account, room)
     }
 
     /// Gives a message to its engine.

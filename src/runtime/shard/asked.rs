@@ -30,7 +30,9 @@ impl Shard {
             }
             Request::Duplicate { resource, reply } => answer(reply, self.duplicate(resource)),
             Request::Close { resource, force, reply } => self.close(resource, force, reply),
-            Request::Attach { resource, volume, read_only, reply } => self.attach(resource, volume, read_only, reply),
+            Request::Attach { resource, volume, read_only, alone, reply } => {
+                self.attach(resource, volume, read_only, alone, reply)
+            }
             Request::Detach { resource, client } => self.detach(resource, client),
             Request::Serve { resource, client, volume, bytes, socket } => {
                 self.welcome(resource, client, volume, bytes, *socket);
@@ -72,6 +74,7 @@ impl Shard {
             settings,
             disks,
             closed_there: BTreeSet::new(),
+            guests: BTreeMap::new(),
             clients: BTreeMap::new(),
             next_client: 1,
             configuring: Vec::new(),
@@ -142,7 +145,7 @@ impl Shard {
         }
     }
 
-    fn attach(&mut self, id: ResourceId, volume: VolumeId, read_only: bool, reply: ReplyTo<OpenExport>) {
+    fn attach(&mut self, id: ResourceId, volume: VolumeId, read_only: bool, alone: bool, reply: ReplyTo<OpenExport>) {
         let found = self.find(id).and_then(|key| match self.resources.get_mut(key) {
             Some(resource) if resource.settings.volumes.contains_key(&volume) => Ok((key, resource)),
             _ => Err(PlaneError::NotOpen(id)),
@@ -158,7 +161,7 @@ impl Shard {
         resource.next_client += 1;
         resource.clients.insert(client, Attachment::Asking { volume, read_only, reply });
         self.fence_clients_gone(key);
-        self.feed(key, Event::Attach(client));
+        self.feed(key, if alone { Event::AttachAlone(client) } else { Event::Attach(client) });
     }
 
     fn count_clients(&self) -> Clients {

@@ -159,8 +159,9 @@ impl Shard {
         let Some(resource) = self.resources.remove(key) else { return };
         self.by_id.remove(&resource.id);
         self.board.remove(resource.id);
-        let Resource { closing, disks, name, .. } = resource;
+        let Resource { closing, disks, name, guests, .. } = resource;
         drop(disks);
+        guests.into_values().for_each(|account| self.io.memory.close_account(account));
         tracing::debug!(resource = %name, "closed");
         for reply in closing {
             let _unheard = reply.send(Ok(()));

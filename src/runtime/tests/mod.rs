@@ -134,7 +134,7 @@ impl Node {
     /// A connected client in a mode, past its negotiation.
     fn client(&self, mode: Mode) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let export = wait(self.plane.attach(RESOURCE, VOLUME, mode.read_only)).unwrap();
+        let export = wait(self.plane.attach(RESOURCE, VOLUME, mode.read_only, false)).unwrap();
         let socket = Socket { fd: OwnedFd::from(theirs), tls: None, early: Vec::new() };
         self.plane.serve(export, ClientSocket { socket, mode: mode.clone(), name: "test".to_owned(), asks_again: false });
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -182,7 +182,7 @@ fn negotiate(plane: &Plane, mut socket: UnixStream) {
             }
             Action::List => talk.listed(Ok(&[])),
             Action::Open { purpose, .. } => {
-                let export = wait(plane.attach(RESOURCE, VOLUME, false)).unwrap();
+                let export = wait(plane.attach(RESOURCE, VOLUME, false, false)).unwrap();
                 let size = export.bytes;
                 attached = (purpose == Purpose::Serve).then_some(export);
                 let (name, description) = ("r1".to_owned(), String::new());

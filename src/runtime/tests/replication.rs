@@ -158,9 +158,9 @@ fn the_role_goes_where_the_resource_is_used() {
     let bytes = pattern(8, 3 << 20);
     let mut client = one.client(Mode::default());
     client.write(1 << 20, &bytes);
-    assert_eq!(wait(other.plane.attach(RESOURCE, VOLUME, false)).err(), Some(PlaneError::Busy(one.id)));
+    assert_eq!(wait(other.plane.attach(RESOURCE, VOLUME, false, true)).err(), Some(PlaneError::Busy(one.id)));
     drop(client);
-    until("it can be used on the other node", || match wait(other.plane.attach(RESOURCE, VOLUME, false)) {
+    until("it can be used on the other node", || match wait(other.plane.attach(RESOURCE, VOLUME, false, true)) {
         Ok(_) => true,
         Err(error) => panic_unless_busy(&error, one.id),
     });
@@ -169,6 +169,31 @@ fn the_role_goes_where_the_resource_is_used() {
     client.write(9, b"other");
     client.flush();
     assert!(contents(&one) == contents(&other), "the replicas differ");
+}
+
+#[test]
+fn clients_of_both_nodes_write_to_one_volume() {
+    let [one, other] = connected_pair();
+    let (mut first, mut second) = (one.client(Mode::default()), other.client(Mode::default()));
+    let (large, small) = (pattern(11, 3 << 20), pattern(12, 700));
+    first.write(1 << 20, &large);
+    assert!(second.read(1 << 20, 3 << 20) == large);
+    second.write((2 << 20) + 300, &small);
+    second.flush();
+    assert!(first.read((2 << 20) + 300, 700) == small);
+    assert!(contents(&one) == contents(&other), "the replicas differ");
+    let begun = Instant::now();
+    assert_eq!(wait(one.plane.attach(RESOURCE, VOLUME, false, true)).err(), Some(PlaneError::Busy(one.id)), "it is not alone");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    // The role follows the only client, which sees nothing of it.
+    drop(first);
+    let mut written = 0;
+    until("the role has moved", || {
+        written += 1;
+        second.write(written * 4096, &pattern(13, 4096));
+        other.status().role == Role::Primary
+    });
+    assert!(second.read(written * 4096, 4096) == pattern(13, 4096));
 }
 
 fn panic_unless_busy(error: &PlaneError, node: NodeId) -> bool {

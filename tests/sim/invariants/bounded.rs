@@ -9,7 +9,7 @@ use super::super::world::World;
 pub fn check(world: &World) -> Result<(), String> {
     let peers = world.nodes.len();
     // Who is let in while there are almost too many orphans may leave as many again.
-    let most = ORPHANS_MAX + 2 * REQUESTS_MAX + 32 * peers + 64;
+    let most = ORPHANS_MAX + 2 * REQUESTS_MAX * (peers + 1) + 32 * peers + 64;
     let over = world.nodes.iter().find(|n| n.buffers.len() > most);
     over.map_or(Ok(()), |n| Err(format!("n{} holds {} buffers, more than {most}", n.id, n.buffers.len())))
 }

@@ -5,8 +5,15 @@
 use super::super::world::World;
 use blkrep::units::Protocol;
 
-/// A write of `value` is being answered at a node.
-pub fn written(world: &mut World, at: usize, sectors: std::ops::Range<u64>, value: u64, durable: bool) -> Result<(), String> {
+/// A write of `value` is being answered at a node. One that was forwarded, and began then, may have been written over by the time.
+pub fn written(
+    world: &mut World,
+    at: usize,
+    sectors: std::ops::Range<u64>,
+    value: u64,
+    durable: bool,
+    forwarded: Option<u64>,
+) -> Result<(), String> {
     if world.manners.protocol != Protocol::C && !durable {
         return Ok(());
     }
@@ -14,7 +21,9 @@ pub fn written(world: &mut World, at: usize, sectors: std::ops::Range<u64>, valu
         for sector in sectors.clone() {
             let disk = &world.nodes[member].disk;
             let (seen, kept) = (disk.read(sector), disk.durable(sector));
-            if seen != value || (durable && kept != value) {
+            let newer = |found| forwarded.is_some_and(|began| world.oracle.may_be_newer(sector, found, began));
+            let right = |found| found == value || newer(found);
+            if !right(seen) || (durable && !right(kept)) {
                 return Err(format!(
                     "n{at} answers a write of {value} to sector {sector}; the member n{member} has {seen}, durably {kept} (durable wanted: {durable})"
                 ));

@@ -43,7 +43,7 @@ pub fn is_forked(world: &World) -> bool {
 /// Whether a split brain is shown for a reason: each side's record says that something may have been written under it.
 pub fn is_justified(world: &World) -> bool {
     let written = |e: &blkrep::engine::Engine| e.status().record.is_some_and(|r| !r.unwritten);
-    is_shown(world) && world.nodes.iter().all(|n| n.engine.as_ref().is_some_and(written))
+    is_shown(world) && world.nodes.iter().filter(|n| !n.diskless).all(|n| n.engine.as_ref().is_some_and(written))
 }
 
 /// Whether some node shows a split brain.

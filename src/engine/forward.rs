@@ -1,0 +1,404 @@
+//! Clients of a node that is not primary (rule W7): their requests are sent to the primary, and sent again to the next one.
+//!
+//! A node without a replica, or one whose replica is behind, has nothing to be primary with; a member forwards while another node's
+//! clients keep the role there. With no primary in sight, a node that cannot take the role asks one that can to take it. Requests
+//! carry a session and a number, so that a write that was done before a fail-over is not done again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::units::{BlockRange, DiskState, Instant, NodeId};
+use crate::wire::{FORWARDED_MAX, Forwarded, Message, Origin};
+
+use super::core::{Engine, Stopping};
+use super::entry::{Wanting, Wish};
+use super::event::{BufferId, ClientId, Command, Failure, Request, RequestId};
+use super::mutant::{Mutant, mutated};
+use super::peerset::PeerSet;
+use super::reign::{Asker, Pending, State};
+use super::requests::release_buffer;
+
+/// The most bytes that are on their way at once, either way. The server charges them as it does a client of its own; what finds no room
+/// there comes again.
+const FLYING_MAX: u64 = 8 << 20;
+
+/// After how long a request is sent again for which there was no memory, unless another one is answered before.
+const BUSY: Duration = Duration::from_millis(10);
+
+/// How often a node is asked that has not answered.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// What this node forwards.
+#[derive(Debug, Default)]
+pub(super) struct Forward {
+    /// Names this node's requests together with their numbers; 0 before the first.
+    session: u64,
+    /// The memory of what was done (see `applied`) that the requests were sent to.
+    memory: u64,
+    /// Who takes requests.
+    pub(super) server: Option<usize>,
+    /// When somebody is asked again, and who has refused meanwhile.
+    pub(super) again: Option<Instant>,
+    refused: PeerSet,
+    /// Who was asked and has not been told that nothing more is needed.
+    asked: PeerSet,
+    /// Why, as the last of them said.
+    pub(super) why: String,
+    last: u64,
+    /// Clients that came here, counted.
+    pub(super) entry: u64,
+    /// Whose clients are in the way of those that wait here, as the server said.
+    barred: Option<NodeId>,
+    /// Requests that found no memory at the server, and when they are sent again.
+    busy: BTreeSet<u64>,
+    busy_until: Option<Instant>,
+    /// What was not answered.
+    requests: BTreeMap<u64, Ask>,
+    /// The first that was not sent to the present server, and the bytes of those that were.
+    next: u64,
+    flying: u64,
+}
+
+#[derive(Debug)]
+struct Ask {
+    id: RequestId,
+    client: ClientId,
+    request: Request,
+    /// It was sent to somebody.
+    sent: bool,
+}
+
+impl Ask {
+    fn bytes(&self) -> u64 {
+        match self.request {
+            Request::Read { volume, offset, len, .. } | Request::Write { volume, offset, len, .. } => {
+                BlockRange::covering(volume, offset, len).bytes()
+            }
+            Request::Zero { .. } | Request::Flush => 0,
+        }
+    }
+
+    fn changes(&self) -> bool {
+        matches!(self.request, Request::Write { .. } | Request::Zero { .. })
+    }
+}
+
+impl Forward {
+    fn reset_server(&mut self, server: Option<usize>) {
+        self.server = server;
+        self.next = 0;
+        self.flying = 0;
+        self.busy.clear();
+        self.busy_until = None;
+    }
+
+    /// Every number up to this one was answered.
+    fn answered(&self) -> u64 {
+        self.requests.keys().next().map_or(self.last, |first| first - 1)
+    }
+
+    /// Whether nothing waits for an answer.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+}
+
+impl Engine {
+    /// A client's request on a node that is not primary.
+    pub(super) fn forward(&mut self, id: RequestId, client: ClientId, request: Request) {
+        self.forward.last += 1;
+        let seq = self.forward.last;
+        self.forward.requests.insert(seq, Ask { id, client, request, sent: false });
+        self.send_forwarded();
+    }
+
+    /// Sends what the server has not been sent, as far as it may be on its way.
+    fn send_forwarded(&mut self) {
+        let Some(at) = self.forward.server else { return };
+        let (session, answered) = (self.forward.session, self.forward.answered());
+        let mut messages = Vec::new();
+        let Forward { requests, next, flying, busy, .. } = &mut self.forward;
+        let first = busy.first().copied().unwrap_or(*next);
+        for (&seq, ask) in requests.range_mut(first..) {
+            // What was sent and is not answered, or is beyond what the server remembers.
+            if seq < *next && !busy.contains(&seq) {
+                continue;
+            }
+            if *flying > 0 && *flying + ask.bytes() > FLYING_MAX || seq > answered + FORWARDED_MAX {
+                break;
+            }
+            busy.remove(&seq);
+            *flying += ask.bytes();
+            *next = (*next).max(seq + 1);
+            ask.sent = true;
+            let (what, payload) = match ask.request {
+                Request::Read { volume, offset, len, .. } => (Forwarded::Read { volume, offset, len }, None),
+                Request::Write { volume, offset, len, buffer, fua } => {
+                    (Forwarded::Write { volume, offset, len, fua }, Some(buffer))
+                }
+                Request::Zero { range, unmap, fua } => (Forwarded::Zero { range, unmap, fua }, None),
+                Request::Flush => (Forwarded::Flush, None),
+            };
+            messages.push((Message::Forward { session, seq, answered, what }, payload));
+        }
+        for (message, payload) in messages {
+            self.send_with(at, message, payload);
+        }
+    }
+
+    /// The server has answered.
+    pub(super) fn forward_answered(
+        &mut self,
+        at: usize,
+        session: u64,
+        seq: u64,
+        done: Result<(), Failure>,
+        payload: Option<BufferId>,
+    ) {
+        // One that gave the role up meanwhile has done it before.
+        let ours = self.forward.session == session;
+        let flying = self.forward.server == Some(at);
+        let ask = if ours { self.forward.requests.remove(&seq) } else { None };
+        if let Some(ask) = ask {
+            if flying && seq < self.forward.next {
+                self.forward.flying = self.forward.flying.saturating_sub(ask.bytes());
+            }
+            let mut result = done;
+            if let (Ok(()), Request::Read { volume, offset, len, buffer: into }) = (done, ask.request) {
+                match payload {
+                    Some(from) => {
+                        let len = BlockRange::covering(volume, offset, len).bytes();
+                        self.out.push(Command::Copy { from, from_at: 0, into, into_at: 0, len });
+                    }
+                    None => result = Err(Failure::Io),
+                }
+            }
+            release_buffer(&mut self.out, &ask.request);
+            self.out.push(Command::Complete { id: ask.id, result });
+            self.send_forwarded();
+        }
+        self.out.extend(payload.map(Command::Release));
+    }
+
+    /// The server had no memory for a request: it comes again in a moment.
+    pub(super) fn forward_busy(&mut self, at: usize, session: u64, seq: u64) {
+        if self.forward.session != session || self.forward.server != Some(at) || seq >= self.forward.next {
+            return;
+        }
+        if let Some(ask) = self.forward.requests.get(&seq)
+            && self.forward.busy.insert(seq)
+        {
+            self.forward.flying = self.forward.flying.saturating_sub(ask.bytes());
+            self.forward.busy_until = Some(self.now.after(BUSY));
+        }
+    }
+
+    /// A node takes this node's requests from now on, and those of clients that have come by then.
+    pub(super) fn served(&mut self, at: usize, reign: u64, session: u64, memory: u64, wish: Wish) {
+        let stale = self.record.as_ref().is_some_and(|mine| mine.reign > reign);
+        if self.forward.session != session || self.reign.is_some() || self.stopping != Stopping::No || stale {
+            self.send(at, Message::Unserve { session });
+            return;
+        }
+        if self.forward.server != Some(at) {
+            if !self.may_send_again(memory) {
+                return;
+            }
+            self.forward.reset_server(Some(at));
+            self.forward.refused = PeerSet::default();
+        }
+        self.forward.barred = None;
+        let came = |w: &Wanting| w.entry <= wish.entry && w.alone == wish.alone;
+        for client in self.wanting.iter().filter(|(_, w)| came(w)).map(|(client, _)| *client).collect::<Vec<_>>() {
+            if self.alone.is_none() && (self.clients.is_empty() || !wish.alone) {
+                self.let_in(client);
+            }
+        }
+        self.send_forwarded();
+    }
+
+    /// The server does not let this node's clients in. One that was in and was to be the only one is not any more: its session ends.
+    pub(super) fn forward_barred(&mut self, session: u64, by: NodeId) {
+        if self.forward.session != session || self.reign.is_some() {
+            return;
+        }
+        self.forward.barred = Some(by);
+        if self.alone.is_some() {
+            self.drop_forwarded();
+            self.out.push(Command::DropClients);
+            self.forget_clients();
+        }
+    }
+
+    /// Tells clients that cannot be let in so: the server said it, or others of this node are in the way.
+    fn refuse_barred_here(&mut self) {
+        for (client, wanting) in self.wanting.iter().map(|(client, wanting)| (*client, *wanting)).collect::<Vec<_>>() {
+            let here = self.alone.is_some() || wanting.alone && !self.clients.is_empty();
+            if let Some(by) = self.forward.barred.or_else(|| here.then_some(self.id.node)) {
+                self.refuse_barred(client, by);
+            }
+        }
+    }
+
+    /// What this node wants: first the clients that share, then, when nobody else is here, the first of those that do not.
+    fn wish(&self) -> Wish {
+        let shared = self.wanting.values().filter(|w| !w.alone).map(|w| w.entry).max();
+        let first = self.wanting.values().map(|w| w.entry).min();
+        let free = self.alone.is_none() && self.clients.is_empty();
+        let alone = self.alone.is_some() || shared.is_none() && first.is_some() && free;
+        let entry = if alone { first } else { shared };
+        Wish { entry: entry.unwrap_or(0), waits: !self.wanting.is_empty(), alone }
+    }
+
+    /// Whether what was sent may be sent again to whoever has this memory. If not, what became of it is not known, and its clients' sessions
+    /// end: they are never told of a success that was lost, and nothing is done twice.
+    fn may_send_again(&mut self, memory: u64) -> bool {
+        let known = std::mem::replace(&mut self.forward.memory, memory);
+        let unknown = self.forward.requests.values().any(|ask| ask.sent && ask.changes()) && !mutated(Mutant::SentAgainToAnybody);
+        if known == memory || known == 0 || !unknown {
+            return true;
+        }
+        self.drop_forwarded();
+        self.out.push(Command::DropClients);
+        self.forget_clients();
+        false
+    }
+
+    /// Gives up everything that was not answered.
+    pub(super) fn drop_forwarded(&mut self) {
+        for ask in std::mem::take(&mut self.forward.requests).into_values() {
+            release_buffer(&mut self.out, &ask.request);
+            self.out.push(Command::Complete { id: ask.id, result: Err(Failure::ShuttingDown) });
+        }
+        let session = self.forward.session;
+        for at in self.forward.asked.iter() {
+            self.send(at, Message::Unserve { session });
+        }
+        let (last, entry) = (self.forward.last, self.forward.entry);
+        // What was sent must never be taken for what comes.
+        self.forward = Forward { last, entry, ..Forward::default() };
+    }
+
+    /// A node does not take requests, or not any more.
+    pub(super) fn not_served(&mut self, at: usize, session: u64, why: String) {
+        if self.forward.session != session {
+            return;
+        }
+        if self.forward.server == Some(at) {
+            self.forward.reset_server(None);
+            self.forward.again = Some(self.now.after(ASK_AGAIN / 4));
+        } else {
+            self.forward.refused.insert(at);
+            self.forward.why = why;
+        }
+    }
+
+    pub(super) fn server_lost(&mut self, at: usize) {
+        if self.forward.server == Some(at) {
+            self.forward.reset_server(None);
+        }
+        self.forward.again = None;
+    }
+
+    /// Drops the requests of a client that is gone: what was sent is done or not, and not sent again.
+    pub(super) fn drop_forwarded_of(&mut self, client: ClientId) {
+        let of = |ask: &Ask| ask.client == client;
+        let gone: Vec<u64> = self.forward.requests.iter().filter(|(_, ask)| of(ask)).map(|(seq, _)| *seq).collect();
+        for seq in gone {
+            if let Some(ask) = self.forward.requests.remove(&seq) {
+                if seq < self.forward.next {
+                    self.forward.flying = self.forward.flying.saturating_sub(ask.bytes());
+                }
+                release_buffer(&mut self.out, &ask.request);
+                self.out.push(Command::Complete { id: ask.id, result: Err(Failure::ShuttingDown) });
+            }
+        }
+        self.send_forwarded();
+    }
+
+    /// Looks for somebody who takes the requests of the clients here.
+    pub(super) fn consider_forward(&mut self) {
+        if self.reign.is_some() || self.stopping != Stopping::No {
+            return;
+        }
+        let needed = !self.wanting.is_empty() || !self.clients.is_empty() || !self.forward.is_idle();
+        if !needed {
+            self.forward.reset_server(None);
+            self.forward.barred = None;
+            let session = self.forward.session;
+            for at in std::mem::take(&mut self.forward.asked).iter() {
+                self.send(at, Message::Unserve { session });
+            }
+            return;
+        }
+        if let Some(at) = self.forward.server
+            && !(self.peers[at].is_connected() && self.peers[at].is_primary())
+        {
+            self.forward.reset_server(None);
+        }
+        if self.forward.busy_until.is_some_and(|until| until <= self.now) {
+            self.forward.busy_until = None;
+            self.send_forwarded();
+        }
+        self.refuse_barred_here();
+        let asks = self.forward.server.is_none() || !self.wanting.is_empty();
+        if !asks || self.forward.again.is_some_and(|again| again > self.now) {
+            return;
+        }
+        let Some(at) = self.forward.server.or_else(|| self.server_to_ask()) else { return };
+        if self.forward.session == 0 {
+            self.forward.session = self.ids.draw();
+        }
+        self.forward.again = Some(self.now.after(ASK_AGAIN));
+        self.forward.asked.insert(at);
+        let (session, Wish { entry, waits, alone }) = (self.forward.session, self.wish());
+        self.send(at, Message::Serve { session, entry, waits, alone });
+    }
+
+    /// When something is to be asked or sent again.
+    pub(super) fn forward_due(&self) -> Option<Instant> {
+        let asks = self.forward.server.is_none() || !self.wanting.is_empty();
+        let again = self.forward.again.filter(|_| asks);
+        [again, self.forward.busy_until].into_iter().flatten().min().filter(|_| self.reign.is_none())
+    }
+
+    /// The primary, when this node cannot have the role itself; without one, a member that could take it.
+    fn server_to_ask(&mut self) -> Option<usize> {
+        let primary = self.peers.iter().position(|p| p.is_connected() && p.is_primary());
+        if let Some(at) = primary {
+            let used = self.peers[at].standing.as_ref().is_some_and(|s| s.in_use);
+            return (used || !self.am_member()).then_some(at);
+        }
+        if self.change.is_some() || self.promotable().is_ok() || self.primary_may_return() > Some(self.now) {
+            return None;
+        }
+        let record = self.record.as_ref()?;
+        let able = self.peers_that(|p| p.is_connected() && p.is_member_of(record) && p.disk() == Some(DiskState::UpToDate));
+        let next = |refused: PeerSet| able.iter().find(|&at| !refused.contains(at));
+        let found = next(self.forward.refused);
+        if found.is_none() {
+            self.forward.refused = PeerSet::default();
+        }
+        found
+    }
+
+    /// This node becomes primary: it does itself what nobody has answered.
+    pub(super) fn adopt_forwarded(&mut self) {
+        let memory = self.applied.memory;
+        if self.forward.session == 0 || !self.may_send_again(memory) {
+            return;
+        }
+        self.forward.reset_server(None);
+        let (node, session, answered) = (self.id.node, self.forward.session, self.forward.answered());
+        for (seq, ask) in std::mem::take(&mut self.forward.requests) {
+            let origin = Origin { node, session, seq, answered };
+            let done = ask.sent && ask.changes() && self.applied.knows(&origin);
+            let asker = Asker::Client { id: ask.id, client: ask.client };
+            let Some(reign) = &mut self.reign else { return };
+            let pending =
+                Pending { asker, origin: Some(origin), done, request: ask.request, state: State::Waiting, holds: false };
+            let key = reign.requests.insert(pending);
+            self.enter(key);
+        }
+    }
+}
