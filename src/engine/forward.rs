@@ -374,12 +374,13 @@ impl Engine {
         }
         let record = self.record.as_ref()?;
         let able = self.peers_that(|p| p.is_connected() && p.is_member_of(record) && p.disk() == Some(DiskState::UpToDate));
-        let next = |refused: PeerSet| able.iter().find(|&at| !refused.contains(at));
-        let found = next(self.forward.refused);
-        if found.is_none() {
+        let left = able.iter().find(|&at| !self.forward.refused.contains(at));
+        if left.is_none() {
+            // All have refused, and each may do otherwise now: that the last primary does not come back is clear to one before it is to
+            // another. None of them says when.
             self.forward.refused = PeerSet::default();
         }
-        found
+        left.or_else(|| able.iter().next())
     }
 
     /// This node becomes primary: it does itself what nobody has answered.

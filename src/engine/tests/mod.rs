@@ -3,6 +3,7 @@
 //! Whole clusters are the simulator's. Here is what a cluster survives either way and only a list of commands can show: that a peer is not
 //! waited for, that a question is put to another one, that a stranger is refused.
 
+mod forwards;
 mod holds;
 mod peers;
 mod reigns;
@@ -81,9 +82,20 @@ impl Rig {
             resync_max: 0,
             timeouts: Timeouts::default(),
         };
+        Self::start(record, settings, Some(load(&new)))
+    }
+
+    /// Node 0 without a replica, while those of `peers` are in sync.
+    fn bare(peers: &[NodeId]) -> Self {
+        let settings = Self::new(Authority::Majority, peers).engine.settings;
+        let in_sync = peers.iter().map(|n| (*n, Incarnation(100 + u64::from(n.0)))).collect();
+        Self::start(Record::first(RecordId(77), in_sync, Authority::Majority), settings, None)
+    }
+
+    fn start(record: Record, settings: Settings, replica: Option<Loaded>) -> Self {
         let identity = Identity { cluster: CLUSTER, resource: RESOURCE, node: ME, seed: [1, 2] };
         let now = Instant(1_000_000_000);
-        let engine = Engine::start(identity, settings, Some(load(&new)), now);
+        let engine = Engine::start(identity, settings, replica, now);
         let mut rig = Self {
             engine,
             links: Links::new(),
@@ -106,6 +118,12 @@ impl Rig {
     fn tell(&mut self, event: Event) {
         self.engine.handle(self.now, &self.links, event);
         self.carry_out();
+    }
+
+    /// Nothing happens until the engine wants to be woken.
+    fn sleep(&mut self) {
+        self.now = self.engine.timeout().expect("it wants to be woken");
+        self.tell(Event::Timeout);
     }
 
     fn hear(&mut self, from: NodeId, message: Message) {
