@@ -330,7 +330,12 @@ impl Door {
     fn explain(&self, error: &PlaneError, resource: ResourceId) -> String {
         let failure = self.node.board.failures().remove(&resource);
         match (error, failure) {
-            (PlaneError::Busy(node), _) => format!("in use on node '{}'", self.node.model().node_name(*node)),
+            (PlaneError::Busy(node), _) => {
+                let name = self.node.model().node_name(*node).to_string();
+                format!(
+                    "in use on node '{name}'; what is mounted, or attached with --exclusive, is shared with no other node, not even for reading"
+                )
+            }
             (_, Some(failure)) => format!("{error}: {failure}"),
             (_, None) => error.to_string(),
         }

@@ -66,8 +66,8 @@ pub struct Engine {
     /// What this node does as a replica of another primary.
     pub(super) follow: Follow,
     pub(super) clients: BTreeSet<ClientId>,
-    /// The one of them that is to be the only client of all nodes.
-    pub(super) alone: Option<ClientId>,
+    /// Those of them that share with no other node, and with nobody here who would.
+    pub(super) alone: BTreeSet<ClientId>,
     /// What this node forwards for its clients while it is not primary.
     pub(super) forward: Forward,
     /// Nodes that want their clients' requests taken here.
@@ -150,7 +150,7 @@ impl Engine {
             reign: None,
             follow: Follow::default(),
             clients: BTreeSet::new(),
-            alone: None,
+            alone: BTreeSet::new(),
             forward: Forward::default(),
             visitors: BTreeMap::new(),
             applied: Applied::default(),

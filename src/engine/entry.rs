@@ -32,7 +32,7 @@ pub(super) struct Wanting {
     pub(super) until: Instant,
     /// Its number among those that came here.
     pub(super) entry: u64,
-    /// It is to be the only one.
+    /// It shares with no other node.
     pub(super) alone: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Wish {
     /// The last of its clients that wants to be let in, and whether one does.
     pub(super) entry: u64,
     pub(super) waits: bool,
-    /// Its client is to be the only one of all nodes.
+    /// Its clients share with no other node.
     pub(super) alone: bool,
 }
 
@@ -108,7 +108,8 @@ impl Engine {
 
     /// Who is in the way of a client, here or on the node `at`: one that is to be the only one, or, when this one is, any other.
     fn barred_by(&self, at: Option<usize>, alone: bool) -> Option<NodeId> {
-        let here = self.alone.is_some() || alone && !self.clients.is_empty();
+        let here =
+            if at.is_none() { self.is_barred_here(alone) } else { !self.alone.is_empty() || alone && !self.clients.is_empty() };
         let guest = || self.reign.as_ref().and_then(|r| r.guests.another(at, alone));
         // One that lost its primary a moment ago and has not come here yet.
         let stands = |peer: &super::peer::Peer| peer.is_connected() && peer.standing.as_ref().is_some_and(|s| s.alone);
@@ -116,10 +117,16 @@ impl Engine {
         if here { Some(self.id.node) } else { guest().or_else(other).map(|peer| self.peers[peer].node) }
     }
 
+    /// Whether clients of this node are in the way of another one of it. Those that are to be alone are so together: the connections of a
+    /// device, the next one of a device whose last one is broken, the volumes of a resource that are mounted here.
+    pub(super) fn is_barred_here(&self, alone: bool) -> bool {
+        if alone { self.alone.len() < self.clients.len() } else { !self.alone.is_empty() }
+    }
+
     /// A client is let in that waited.
     pub(super) fn let_in(&mut self, client: ClientId) {
         if self.wanting.remove(&client).is_some_and(|wanting| wanting.alone) {
-            self.alone = Some(client);
+            self.alone.insert(client);
         }
         self.attached(client, Ok(()));
     }
@@ -141,7 +148,7 @@ impl Engine {
     /// All clients have lost their sessions.
     pub(super) fn forget_clients(&mut self) {
         self.clients.clear();
-        self.alone = None;
+        self.alone.clear();
     }
 
     /// Whether every guest has answered since this one asked to be let in.

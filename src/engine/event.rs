@@ -45,7 +45,7 @@ pub struct HoldId(pub u64);
 pub enum Event {
     /// A client wants to use the resource; answered by [`Command::Attached`].
     Attach(ClientId),
-    /// As [`Attach`](Self::Attach), and nobody else is let in, here or on another node, until it has gone.
+    /// As [`Attach`](Self::Attach), and nobody is let in on another node until it has gone, and here only those who want the same.
     AttachAlone(ClientId),
     /// A client is gone. Its requests that were not started are dropped; those that were, run to their end unheard.
     Detach(ClientId),

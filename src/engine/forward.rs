@@ -210,20 +210,20 @@ impl Engine {
         self.forward.barred = None;
         let came = |w: &Wanting| w.entry <= wish.entry && w.alone == wish.alone;
         for client in self.wanting.iter().filter(|(_, w)| came(w)).map(|(client, _)| *client).collect::<Vec<_>>() {
-            if self.alone.is_none() && (self.clients.is_empty() || !wish.alone) {
+            if !self.is_barred_here(wish.alone) {
                 self.let_in(client);
             }
         }
         self.send_forwarded();
     }
 
-    /// The server does not let this node's clients in. One that was in and was to be the only one is not any more: its session ends.
+    /// The server does not let this node's clients in. Those that were in and were to be alone are not any more: their sessions end.
     pub(super) fn forward_barred(&mut self, session: u64, by: NodeId) {
         if self.forward.session != session || self.reign.is_some() {
             return;
         }
         self.forward.barred = Some(by);
-        if self.alone.is_some() {
+        if !self.alone.is_empty() {
             self.drop_forwarded();
             self.out.push(Command::DropClients);
             self.forget_clients();
@@ -233,20 +233,19 @@ impl Engine {
     /// Tells clients that cannot be let in so: the server said it, or others of this node are in the way.
     fn refuse_barred_here(&mut self) {
         for (client, wanting) in self.wanting.iter().map(|(client, wanting)| (*client, *wanting)).collect::<Vec<_>>() {
-            let here = self.alone.is_some() || wanting.alone && !self.clients.is_empty();
+            let here = self.is_barred_here(wanting.alone);
             if let Some(by) = self.forward.barred.or_else(|| here.then_some(self.id.node)) {
                 self.refuse_barred(client, by);
             }
         }
     }
 
-    /// What this node wants: first the clients that share, then, when nobody else is here, the first of those that do not.
+    /// What this node wants: first the clients that share, then, when none of those is here, those that do not.
     fn wish(&self) -> Wish {
-        let shared = self.wanting.values().filter(|w| !w.alone).map(|w| w.entry).max();
-        let first = self.wanting.values().map(|w| w.entry).min();
-        let free = self.alone.is_none() && self.clients.is_empty();
-        let alone = self.alone.is_some() || shared.is_none() && first.is_some() && free;
-        let entry = if alone { first } else { shared };
+        let last = |alone| self.wanting.values().filter(|w| w.alone == alone).map(|w| w.entry).max();
+        let (shared, apart) = (last(false), last(true));
+        let alone = !self.alone.is_empty() || shared.is_none() && apart.is_some() && self.clients.is_empty();
+        let entry = if alone { apart } else { shared };
         Wish { entry: entry.unwrap_or(0), waits: !self.wanting.is_empty(), alone }
     }
 
@@ -372,8 +371,7 @@ impl Engine {
         if self.change.is_some() || self.promotable().is_ok() || self.primary_may_return() > Some(self.now) {
             return None;
         }
-        let record = self.record.as_ref()?;
-        let able = self.peers_that(|p| p.is_connected() && p.is_member_of(record) && p.disk() == Some(DiskState::UpToDate));
+        let able = self.able_servers();
         let left = able.iter().find(|&at| !self.forward.refused.contains(at));
         if left.is_none() {
             // All have refused, and each may do otherwise now: that the last primary does not come back is clear to one before it is to
@@ -381,6 +379,30 @@ impl Engine {
             self.forward.refused = PeerSet::default();
         }
         left.or_else(|| able.iter().next())
+    }
+
+    /// Who could be primary for the clients here.
+    fn able_servers(&self) -> PeerSet {
+        let Some(record) = &self.record else { return PeerSet::default() };
+        self.peers_that(|p| p.is_connected() && p.is_member_of(record) && p.disk() == Some(DiskState::UpToDate))
+    }
+
+    /// Of which nodes one has to come back before the requests of the clients here are taken, when that is what they wait for: nobody
+    /// who is there may take them, or only for clients that come anew (rule Q2).
+    pub(super) fn awaited_servers(&self) -> Option<Vec<NodeId>> {
+        let waits = !self.clients.is_empty() || !self.wanting.is_empty();
+        let cared_for = self.reign.is_some() || self.change.is_some() || self.forward.server.is_some();
+        let record = self.record.as_ref().filter(|_| waits && !cared_for)?;
+        let there = |node: NodeId| self.peer_at(node).is_some_and(|at| self.peers[at].is_connected());
+        if self.peers.iter().any(|p| p.is_connected() && p.is_primary()) || self.primary_may_return() > Some(self.now) {
+            return None;
+        }
+        if self.wanting.is_empty() && !self.is_over() {
+            return Some(record.primary.into_iter().collect());
+        }
+        let able = self.promotable().is_ok() || !self.able_servers().is_empty();
+        let away = record.in_sync.keys().copied().filter(|node| *node != self.id.node && !there(*node));
+        (!able).then(|| away.collect())
     }
 
     /// This node becomes primary: it does itself what nobody has answered.

@@ -62,6 +62,7 @@ impl Engine {
         if self.change.as_ref().is_some_and(|c| c.unanswered) {
             found.push(Suspension::Authority);
         }
+        found.extend(self.awaited_servers().map(Suspension::NoData));
         let Some(reign) = &self.reign else { return found };
         if reign.phase == Phase::TakingOver {
             found.push(Suspension::TakingOver);

@@ -23,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(1);
 impl Engine {
     pub(super) fn detach(&mut self, links: &Links, client: ClientId) {
         self.wanting.remove(&client);
-        self.alone = self.alone.filter(|alone| *alone != client);
+        self.alone.remove(&client);
         if self.clients.remove(&client) {
             self.drop_requests_of(client);
         }
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// Whether the last primary's reign is over, or somebody else decides about that.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let primary = self.record.as_ref().and_then(|r| r.primary);
         let seen = |node| self.peer_at(node).is_some_and(|at| self.peers[at].is_connected());
         !self.is_off() || primary.is_none_or(|node| node == self.id.node || seen(node))

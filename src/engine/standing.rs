@@ -34,7 +34,7 @@ impl Engine {
             lineage: self.lineage.clone(),
             role: self.role(),
             in_use: self.is_in_use(),
-            alone: self.alone.is_some(),
+            alone: !self.alone.is_empty(),
             volumes: self.settings.volumes.iter().map(|(volume, bytes)| (*volume, *bytes)).collect(),
         }
     }
@@ -63,7 +63,7 @@ impl Engine {
             disk: self.disk_state(),
             role: self.role(),
             in_use: self.is_in_use(),
-            alone: self.alone.is_some(),
+            alone: !self.alone.is_empty(),
             shapes: self.shapes,
         }
     }

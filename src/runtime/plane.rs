@@ -47,7 +47,7 @@ pub trait DataPlane: Send + Sync + 'static {
     fn close(&self, resource: ResourceId, force: bool) -> Reply<()>;
 
     /// Lets a client in that is about to come, or says why not, within the resource's time-outs. One that wants to be alone is let in when
-    /// no other client of any node uses the resource, and none is while it is there.
+    /// no client of another node uses the resource, and none is while it is there; on this node only those share that want the same.
     fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, alone: bool) -> Reply<OpenExport>;
 
     /// Hands over an NBD client whose negotiation is done. The data plane serves it until it disconnects; its attachment ends

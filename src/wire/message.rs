@@ -187,7 +187,7 @@ pub enum Message {
         entry: u64,
         /// Whether such a client waits: what has a session already is no reason to take the role from a primary that is only out of sight.
         waits: bool,
-        /// Whether it is to be the only client of all nodes.
+        /// Whether clients of no other node are to be let in beside it.
         alone: bool,
     },
     /// The receiver's requests are taken.
@@ -198,7 +198,7 @@ pub enum Message {
         memory: u64,
         /// Clients up to this one may be let in.
         entry: u64,
-        /// Whether nobody else is let in anywhere while one of them is there.
+        /// Whether nobody is let in on another node while one of them is there.
         alone: bool,
     },
     /// The receiver's clients are not let in: that node's want the resource alone, or the receiver's do and are not.
@@ -395,7 +395,7 @@ pub struct Standing {
     pub role: Role,
     /// Whether clients use the resource there.
     pub in_use: bool,
-    /// Whether one of them is to be the only client of all nodes.
+    /// Whether they share with no other node.
     pub alone: bool,
     /// The volumes that the sender can take writes for, with their sizes in bytes (rule V1).
     pub volumes: Vec<(VolumeId, u64)>,

@@ -274,7 +274,7 @@ def a_full_file_pool(scene):
         check(one.name in said or two.name in said, "the node with the most room is named", said)
     two.pool.fill(leave=16 * MIB)
     one.blkrep("add-volume", "second", "64MiB", "--deploy", "2", "--wait", "0")
-    wait_for("what lacks room is told", lambda: "bytes free" in (cluster.replicas("second", one)[two.name]["failure"] or ""), 30)
+    wait_for("what lacks room is told", lambda: " free" in (cluster.replicas("second", one)[two.name]["failure"] or ""), 30)
     known = oracle.Oracle(100 * MIB // 4096, seed=43)
     oracle.fill(known, one.uri("first"))
     two.pool.make_room()

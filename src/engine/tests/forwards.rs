@@ -21,3 +21,70 @@ fn whoever_has_refused_is_asked_again_though_nothing_else_happens() {
     rig.sleep();
     assert_eq!(asked(&rig), [B, B]);
 }
+
+#[test]
+fn a_device_with_several_connections_is_alone_with_all_of_them() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.tell(Event::Detach(ClientId(1)));
+    // Two connections of one device, or the second of one whose first is broken.
+    rig.tell(Event::AttachAlone(ClientId(2)));
+    rig.tell(Event::AttachAlone(ClientId(3)));
+    let let_in = |rig: &Rig, client| rig.done.contains(&Command::Attached { client: ClientId(client), result: Ok(()) });
+    assert!(let_in(&rig, 2) && let_in(&rig, 3), "{:?}", rig.done);
+    rig.tell(Event::Detach(ClientId(2)));
+    // Somebody who would share, while one of them is left.
+    rig.tell(Event::Attach(ClientId(4)));
+    let refusal = Command::Attached { client: ClientId(4), result: Err(AttachError::InUse(ME)) };
+    while !rig.done.contains(&refusal) {
+        assert!(!let_in(&rig, 4));
+        rig.sleep();
+    }
+    rig.tell(Event::Detach(ClientId(3)));
+    rig.tell(Event::Attach(ClientId(5)));
+    assert!(let_in(&rig, 5));
+    // And no device beside it.
+    rig.tell(Event::AttachAlone(ClientId(6)));
+    assert!(!let_in(&rig, 6));
+}
+
+#[test]
+fn a_device_with_several_connections_is_alone_on_a_node_that_forwards() {
+    let mut rig = Rig::bare(&[B]);
+    rig.meet(B, CLUSTER);
+    rig.tell(Event::AttachAlone(ClientId(1)));
+    rig.tell(Event::AttachAlone(ClientId(2)));
+    rig.sleep();
+    let question = |(_, m): &(NodeId, Message)| match m {
+        Message::Serve { session, entry, alone, .. } => Some((*session, *entry, *alone)),
+        _ => None,
+    };
+    let (session, entry, alone) = rig.sent.iter().rev().find_map(question).expect("it asks");
+    assert_eq!((entry, alone), (2, true));
+    let standing = Standing { role: Role::Primary, ..rig.standing(B) };
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    rig.hear(B, Message::Serving { session, memory: 9, entry, alone });
+    let attached = |client| Command::Attached { client: ClientId(client), result: Ok(()) };
+    assert!(rig.done.contains(&attached(1)) && rig.done.contains(&attached(2)), "{:?}", rig.done);
+}
+
+#[test]
+fn whose_return_the_clients_of_a_node_wait_for_is_told() {
+    for authority in [Authority::Majority, Authority::Off] {
+        let mut rig = Rig::bare_under(authority, &[B]);
+        rig.record.primary = Some(B);
+        let standing = Standing { role: Role::Primary, ..rig.standing(B) };
+        rig.meet_as(B, CLUSTER, standing);
+        rig.tell(Event::Attach(ClientId(1)));
+        let session =
+            rig.sent.iter().find_map(|(_, m)| if let Message::Serve { session, .. } = m { Some(*session) } else { None });
+        rig.hear(B, Message::Serving { session: session.unwrap(), memory: 9, entry: 1, alone: false });
+        rig.request(1, WRITE);
+        assert!(rig.engine.status().suspended.is_empty());
+        rig.tell(Event::LinkDown { peer: B, silent: true });
+        assert_eq!(rig.engine.status().suspended, [Suspension::NoData(vec![B])]);
+        assert_eq!(rig.answer_to(1), None, "it waits");
+        rig.tell(Event::Detach(ClientId(1)));
+        assert!(rig.answer_to(1).is_some() && rig.engine.status().suspended.is_empty(), "{:?}", rig.done);
+    }
+}

@@ -87,9 +87,13 @@ impl Rig {
 
     /// Node 0 without a replica, while those of `peers` are in sync.
     fn bare(peers: &[NodeId]) -> Self {
-        let settings = Self::new(Authority::Majority, peers).engine.settings;
+        Self::bare_under(Authority::Majority, peers)
+    }
+
+    fn bare_under(authority: Authority, peers: &[NodeId]) -> Self {
+        let settings = Self::new(authority, peers).engine.settings;
         let in_sync = peers.iter().map(|n| (*n, Incarnation(100 + u64::from(n.0)))).collect();
-        Self::start(Record::first(RecordId(77), in_sync, Authority::Majority), settings, None)
+        Self::start(Record::first(RecordId(77), in_sync, authority), settings, None)
     }
 
     fn start(record: Record, settings: Settings, replica: Option<Loaded>) -> Self {
