@@ -190,6 +190,7 @@ impl Daemon {
         }
         self.doors.spawn(reconciler::run(node.clone()));
         self.doors.spawn(attachments::keep(node.clone()));
+        self.doors.spawn(attachments::visits::keep(node.clone()));
         self.doors.spawn(snapshots::keep::keep(node.clone()));
         Ok(())
     }

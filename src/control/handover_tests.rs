@@ -112,6 +112,19 @@ async fn an_export_that_is_not_there_is_refused_and_a_node_without_a_replica_can
     }
     assert!(diskless.plane().settings("web").is_some(), "it was assigned when it was needed");
     assert!(diskless.plane().storage("web").is_none());
+    // Its client has gone, and with it the use that was made for it; one that an operator wanted would stay.
+    let node = diskless.daemon.as_ref().unwrap().node.clone();
+    let mut idle = std::collections::BTreeMap::new();
+    eventually("it is a user no more", async || {
+        super::attachments::visits::look(&node, &mut idle, Duration::ZERO).await;
+        diskless.plane().settings("web").is_none()
+    })
+    .await;
+    let assign = AssignResource { resource: "web".parse().unwrap(), node: node.config.name.clone(), diskless: true, pool: None };
+    diskless.client().assign_resource(assign).await.unwrap();
+    eventually("it is one again", async || diskless.plane().settings("web").is_some()).await;
+    super::attachments::visits::look(&node, &mut idle, Duration::ZERO).await;
+    assert!(diskless.plane().settings("web").is_some());
 }
 
 /// Reads and writes a handed-over socket as the data plane does, TLS included.

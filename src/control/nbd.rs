@@ -19,13 +19,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::attachments::uses;
-use super::consensus::ProposeError;
+use super::attachments::{uses, visits};
 use super::net::{Stranger, Strangers};
-use super::node::{Node, PATIENCE};
+use super::node::Node;
 use super::snapshots::reader;
 use super::tls::TlsError;
-use crate::cluster::{Command, Refusal as ModelRefusal, Resource};
+use crate::cluster::Resource;
 use crate::nbd::{Action, BlockSizes, Export, Listed, Negotiation, Purpose, Refusal, TlsPolicy};
 use crate::runtime::{ClientSocket, OpenExport, PlaneError, Socket};
 use crate::units::{Name, ResourceId, VolumeId};
@@ -293,7 +292,7 @@ impl Door {
         alone: bool,
     ) -> Result<OpenExport, Refusal> {
         if !resource.assignments.contains_key(&self.node.me) {
-            self.assign(resource).await?;
+            visits::begin(&self.node, resource).await?;
         }
         let deadline = tokio::time::Instant::now() + ATTACH;
         loop {
@@ -316,25 +315,13 @@ impl Door {
         }
     }
 
-    async fn assign(&self, resource: &Resource) -> Result<(), Refusal> {
-        let node: Name = self.node.config.name.clone();
-        let seed = super::local::random_seed();
-        let command = Command::Assign { resource: resource.name.clone(), node, diskless: true, seed, pool: None };
-        match self.node.consensus.propose(command, PATIENCE).await {
-            Ok(_) | Err(ProposeError::Refused(ModelRefusal::Assigned(..))) => Ok(()),
-            Err(error) => Err(Refusal::unknown(format!("'{}' cannot be used on this node: {error}", resource.name))),
-        }
-    }
-
     /// The error, with what is known of its cause.
     fn explain(&self, error: &PlaneError, resource: ResourceId) -> String {
         let failure = self.node.board.failures().remove(&resource);
         match (error, failure) {
             (PlaneError::Busy(node), _) => {
                 let name = self.node.model().node_name(*node).to_string();
-                format!(
-                    "in use on node '{name}'; what is mounted, or attached with --exclusive, is shared with no other node, not even for reading"
-                )
+                format!("in use on node '{name}'; {ALONE}")
             }
             (_, Some(failure)) => format!("{error}: {failure}"),
             (_, None) => error.to_string(),
@@ -365,6 +352,8 @@ async fn pause_after(error: &io::Error) {
     sleep(Duration::from_millis(100)).await;
 }
 
+/// Who shares with nobody.
+const ALONE: &str = "what is mounted, or attached with --exclusive, is shared with no other node, not even for reading";
 /// What follows an export's name when one of this node's attachments opens it; no name has such a sign.
 const ATTACHMENT: &str = ";attachment=";
 /// Clients that have not said yet what they want to use.

@@ -1,10 +1,11 @@
-//! What a replica does under a primary (rules W2, F1, F3, F4, M5, P2).
+//! What a replica does under a primary (rules F1, F3, F4, M5, P2); its writes are `arrivals`'.
 
 use std::collections::VecDeque;
 
-use crate::units::{Authority, BlockRange, Instant, NodeId, Record, VolumeId};
-use crate::wire::{Message, Origin, RANGES_MAX, Report, Write, Zero};
+use crate::units::{BlockRange, Instant, NodeId, Record};
+use crate::wire::{Message, Origin, RANGES_MAX, Report};
 
+use super::arrivals::Arrival;
 use super::core::{Engine, volume_blocks};
 use super::entry::Wish;
 use super::event::{BufferId, DiskIo, DiskOutcome};
@@ -24,17 +25,17 @@ pub(super) struct Follow {
     /// The reign whose writes are remembered by number.
     reign: u64,
     /// Writes of the session: up to where all are on disk.
-    applied: Prefix,
+    pub(super) applied: Prefix,
     /// The newest write of the reign that was seen in this life.
     pub(super) seen: u64,
     /// Writes that wait for their extents to be hot, or for the record to be stored.
-    waiting: VecDeque<Arrival>,
+    pub(super) waiting: VecDeque<Arrival>,
     /// The record says that writing has begun, and is being stored (rule Q3).
-    latched: bool,
+    pub(super) latched: bool,
     /// An older primary may hold a lease that this node granted, until then.
     pub(super) lease_until: Option<Instant>,
     /// Which forwarded requests the writes are that follow.
-    origins: std::collections::BTreeMap<u64, Origin>,
+    pub(super) origins: std::collections::BTreeMap<u64, Origin>,
     /// Extents to be cooled when their bits are stored: the question's number, and the newest write when it was asked.
     pub(super) cooling: VecDeque<(u64, Vec<crate::units::Extent>, u64)>,
 }
@@ -45,23 +46,6 @@ struct Opening {
     session: u64,
     stored: bool,
     storing: bool,
-}
-
-/// A write that has arrived.
-#[derive(Debug)]
-struct Arrival {
-    peer: usize,
-    seq: u64,
-    range: BlockRange,
-    fua: bool,
-    what: Payload,
-    hot: bool,
-}
-
-#[derive(Debug)]
-enum Payload {
-    Data(BufferId),
-    Zeroes { unmap: bool },
 }
 
 impl Engine {
@@ -252,156 +236,13 @@ impl Engine {
         self.follow.opening = None;
         self.follow.cooling.clear();
         self.follow.origins.clear();
-        for arrival in std::mem::take(&mut self.follow.waiting) {
-            if let (true, Some(store)) = (arrival.hot, &mut self.store) {
-                store.activity.release(arrival.range);
-            }
-            if let Payload::Data(buffer) = arrival.what {
-                self.out.push(super::Command::Release(buffer));
-            }
-        }
+        self.drop_arrivals();
     }
 
     pub(super) fn follow_lost(&mut self, at: usize) {
         let opening = self.follow.opening.as_ref().is_some_and(|o| o.peer == at);
         if opening || self.follow.primary == Some(at) {
             self.stop_following();
-        }
-    }
-
-    /// A volume goes: what has arrived for it is as good as written.
-    pub(super) fn drop_arrivals_in(&mut self, volume: VolumeId) {
-        let (gone, stays) =
-            std::mem::take(&mut self.follow.waiting).into_iter().partition(|a: &Arrival| a.range.volume == volume);
-        self.follow.waiting = stays;
-        for arrival in gone {
-            self.void(arrival, true);
-        }
-    }
-
-    /// Passes over a write to a volume that is not there any more.
-    fn void(&mut self, arrival: Arrival, begun: bool) {
-        if !begun {
-            self.follow.applied.begin(arrival.seq);
-        }
-        self.follow.applied.end(arrival.seq);
-        self.peers[arrival.peer].written.push(arrival.seq);
-        if let Payload::Data(buffer) = arrival.what {
-            self.out.push(super::Command::Release(buffer));
-        }
-    }
-
-    fn arrived(&mut self, peer: usize, write: Write, payload: Option<BufferId>) {
-        let Some(buffer) = payload else { return };
-        let what = Payload::Data(buffer);
-        self.arrive(
-            write.settled,
-            write.sync,
-            Arrival { peer, seq: write.seq, range: write.range, fua: write.fua, what, hot: false },
-        );
-    }
-
-    fn arrived_zero(&mut self, peer: usize, zero: Zero) {
-        let what = Payload::Zeroes { unmap: zero.unmap };
-        self.arrive(zero.settled, zero.sync, Arrival { peer, seq: zero.seq, range: zero.range, fua: zero.fua, what, hot: false });
-    }
-
-    fn arrive(&mut self, settled: u64, sync: bool, mut arrival: Arrival) {
-        let gone = self.is_gone(arrival.range.volume);
-        if gone && self.store.as_ref().is_some_and(|s| !s.failed) {
-            return self.void(arrival, false);
-        }
-        let inside = arrival.range.end() <= volume_blocks(&self.settings, arrival.range.volume);
-        let Some(store) = self.store.as_mut().filter(|s| !s.failed && inside) else {
-            // It is not acknowledged, and no flush may pass over it.
-            self.follow.applied.begin(arrival.seq);
-            if let Payload::Data(buffer) = arrival.what {
-                self.out.push(super::Command::Release(buffer));
-            }
-            return;
-        };
-        self.unsettled.settle(settled);
-        self.unsettled.note(arrival.seq, arrival.range);
-        self.follow.seen = self.follow.seen.max(arrival.seq);
-        self.follow.applied.begin(arrival.seq);
-        if self.settings.protocol == crate::units::Protocol::B && !sync {
-            self.peers[arrival.peer].received.push(arrival.seq);
-        }
-        // A target of a resync is durably Inconsistent, and the source keeps its bits until it has flushed: it needs no mark for
-        // a block that it is only given (rules R1 and R4). A member does.
-        let mut ready = true;
-        if !(sync && store.superblock.inconsistent) {
-            arrival.hot = true;
-            ready = store.activity.hold(arrival.range, arrival.seq) || mutated(Mutant::ApplyCold);
-        }
-        self.latch_follower();
-        if ready && !self.follow.latched {
-            self.apply(arrival);
-        } else {
-            self.follow.waiting.push_back(arrival);
-        }
-    }
-
-    /// The first write under a record that says "unwritten" is applied only when the record says otherwise durably (rule Q3).
-    fn latch_follower(&mut self) {
-        let unwritten = self.record.as_ref().is_some_and(|r| r.unwritten && r.authority == Authority::Off);
-        if unwritten && !self.follow.latched && !mutated(Mutant::NeverLatched) {
-            self.follow.latched = true;
-            if let Some(record) = &mut self.record {
-                record.unwritten = false;
-            }
-            self.store_record(Then::Unlatch);
-        }
-    }
-
-    pub(super) fn unlatch_follower(&mut self) {
-        self.follow.latched = false;
-        self.apply_waiting();
-    }
-
-    /// Applies what has become ready. Arrivals do not overlap, so their order among each other is free.
-    pub(super) fn apply_waiting(&mut self) {
-        if self.follow.latched {
-            return;
-        }
-        for arrival in std::mem::take(&mut self.follow.waiting) {
-            let durable = |s: &super::store::Store| !arrival.hot || s.activity.is_durable(arrival.range);
-            if self.store.as_ref().is_some_and(durable) {
-                self.apply(arrival);
-            } else {
-                self.follow.waiting.push_back(arrival);
-            }
-        }
-    }
-
-    fn apply(&mut self, arrival: Arrival) {
-        let Arrival { peer, seq, range, fua, what, hot } = arrival;
-        // It is on the disk before this node reports or takes over (rule F4).
-        if let Some(origin) = self.follow.origins.remove(&seq) {
-            self.applied.note(&origin);
-        }
-        let io = match what {
-            Payload::Data(buffer) => DiskIo::Write { range, buffer, fua },
-            Payload::Zeroes { unmap } => DiskIo::Zero { range, unmap, fua },
-        };
-        let held = hot.then_some(range);
-        self.ops.disk(&mut self.out, Op::Apply { peer, seq, held }, io);
-        if let Payload::Data(buffer) = what {
-            self.out.push(super::Command::Release(buffer));
-        }
-    }
-
-    pub(super) fn applied(&mut self, peer: usize, seq: u64, held: Option<BlockRange>, outcome: &DiskOutcome) {
-        if let (Some(range), Some(store)) = (held, &mut self.store) {
-            store.activity.release(range);
-        }
-        if *outcome == DiskOutcome::Failed && !mutated(Mutant::WriteFailureIgnored) {
-            self.disk_failed();
-            return;
-        }
-        if self.follow.primary == Some(peer) {
-            self.follow.applied.end(seq);
-            self.peers[peer].written.push(seq);
         }
     }
 

@@ -2,16 +2,16 @@
 //!
 //! A node without a replica, or one whose replica is behind, has nothing to be primary with; a member forwards while another node's
 //! clients keep the role there. With no primary in sight, a node that cannot take the role asks one that can to take it. Requests
-//! carry a session and a number, so that a write that was done before a fail-over is not done again.
+//! carry a session and a number, so that a write that was done before a fail-over is not done again. Who that
+//! primary is, is `server`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::units::{BlockRange, DiskState, Instant, NodeId};
+use crate::units::{BlockRange, Instant, NodeId};
 use crate::wire::{FORWARDED_MAX, Forwarded, Message, Origin};
 
-use super::core::{Engine, Stopping};
-use super::entry::{Wanting, Wish};
+use super::core::Engine;
 use super::event::{BufferId, ClientId, Command, Failure, Request, RequestId};
 use super::mutant::{Mutant, mutated};
 use super::peerset::PeerSet;
@@ -25,33 +25,30 @@ const FLYING_MAX: u64 = 8 << 20;
 /// After how long a request is sent again for which there was no memory, unless another one is answered before.
 const BUSY: Duration = Duration::from_millis(10);
 
-/// How often a node is asked that has not answered.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
-
 /// What this node forwards.
 #[derive(Debug, Default)]
 pub(super) struct Forward {
     /// Names this node's requests together with their numbers; 0 before the first.
-    session: u64,
+    pub(super) session: u64,
     /// The memory of what was done (see `applied`) that the requests were sent to.
     memory: u64,
     /// Who takes requests.
     pub(super) server: Option<usize>,
     /// When somebody is asked again, and who has refused meanwhile.
     pub(super) again: Option<Instant>,
-    refused: PeerSet,
+    pub(super) refused: PeerSet,
     /// Who was asked and has not been told that nothing more is needed.
-    asked: PeerSet,
+    pub(super) asked: PeerSet,
     /// Why, as the last of them said.
     pub(super) why: String,
     last: u64,
     /// Clients that came here, counted.
     pub(super) entry: u64,
     /// Whose clients are in the way of those that wait here, as the server said.
-    barred: Option<NodeId>,
+    pub(super) barred: Option<NodeId>,
     /// Requests that found no memory at the server, and when they are sent again.
     busy: BTreeSet<u64>,
-    busy_until: Option<Instant>,
+    pub(super) busy_until: Option<Instant>,
     /// What was not answered.
     requests: BTreeMap<u64, Ask>,
     /// The first that was not sent to the present server, and the bytes of those that were.
@@ -84,7 +81,7 @@ impl Ask {
 }
 
 impl Forward {
-    fn reset_server(&mut self, server: Option<usize>) {
+    pub(super) fn reset_server(&mut self, server: Option<usize>) {
         self.server = server;
         self.next = 0;
         self.flying = 0;
@@ -113,7 +110,7 @@ impl Engine {
     }
 
     /// Sends what the server has not been sent, as far as it may be on its way.
-    fn send_forwarded(&mut self) {
+    pub(super) fn send_forwarded(&mut self) {
         let Some(at) = self.forward.server else { return };
         let (session, answered) = (self.forward.session, self.forward.answered());
         let mut messages = Vec::new();
@@ -193,65 +190,9 @@ impl Engine {
         }
     }
 
-    /// A node takes this node's requests from now on, and those of clients that have come by then.
-    pub(super) fn served(&mut self, at: usize, reign: u64, session: u64, memory: u64, wish: Wish) {
-        let stale = self.record.as_ref().is_some_and(|mine| mine.reign > reign);
-        if self.forward.session != session || self.reign.is_some() || self.stopping != Stopping::No || stale {
-            self.send(at, Message::Unserve { session });
-            return;
-        }
-        if self.forward.server != Some(at) {
-            if !self.may_send_again(memory) {
-                return;
-            }
-            self.forward.reset_server(Some(at));
-            self.forward.refused = PeerSet::default();
-        }
-        self.forward.barred = None;
-        let came = |w: &Wanting| w.entry <= wish.entry && w.alone == wish.alone;
-        for client in self.wanting.iter().filter(|(_, w)| came(w)).map(|(client, _)| *client).collect::<Vec<_>>() {
-            if !self.is_barred_here(wish.alone) {
-                self.let_in(client);
-            }
-        }
-        self.send_forwarded();
-    }
-
-    /// The server does not let this node's clients in. Those that were in and were to be alone are not any more: their sessions end.
-    pub(super) fn forward_barred(&mut self, session: u64, by: NodeId) {
-        if self.forward.session != session || self.reign.is_some() {
-            return;
-        }
-        self.forward.barred = Some(by);
-        if !self.alone.is_empty() {
-            self.drop_forwarded();
-            self.out.push(Command::DropClients);
-            self.forget_clients();
-        }
-    }
-
-    /// Tells clients that cannot be let in so: the server said it, or others of this node are in the way.
-    fn refuse_barred_here(&mut self) {
-        for (client, wanting) in self.wanting.iter().map(|(client, wanting)| (*client, *wanting)).collect::<Vec<_>>() {
-            let here = self.is_barred_here(wanting.alone);
-            if let Some(by) = self.forward.barred.or_else(|| here.then_some(self.id.node)) {
-                self.refuse_barred(client, by);
-            }
-        }
-    }
-
-    /// What this node wants: first the clients that share, then, when none of those is here, those that do not.
-    fn wish(&self) -> Wish {
-        let last = |alone| self.wanting.values().filter(|w| w.alone == alone).map(|w| w.entry).max();
-        let (shared, apart) = (last(false), last(true));
-        let alone = !self.alone.is_empty() || shared.is_none() && apart.is_some() && self.clients.is_empty();
-        let entry = if alone { apart } else { shared };
-        Wish { entry: entry.unwrap_or(0), waits: !self.wanting.is_empty(), alone }
-    }
-
     /// Whether what was sent may be sent again to whoever has this memory. If not, what became of it is not known, and its clients' sessions
     /// end: they are never told of a success that was lost, and nothing is done twice.
-    fn may_send_again(&mut self, memory: u64) -> bool {
+    pub(super) fn may_send_again(&mut self, memory: u64) -> bool {
         let known = std::mem::replace(&mut self.forward.memory, memory);
         let unknown = self.forward.requests.values().any(|ask| ask.sent && ask.changes()) && !mutated(Mutant::SentAgainToAnybody);
         if known == memory || known == 0 || !unknown {
@@ -278,27 +219,6 @@ impl Engine {
         self.forward = Forward { last, entry, ..Forward::default() };
     }
 
-    /// A node does not take requests, or not any more.
-    pub(super) fn not_served(&mut self, at: usize, session: u64, why: String) {
-        if self.forward.session != session {
-            return;
-        }
-        if self.forward.server == Some(at) {
-            self.forward.reset_server(None);
-            self.forward.again = Some(self.now.after(ASK_AGAIN / 4));
-        } else {
-            self.forward.refused.insert(at);
-            self.forward.why = why;
-        }
-    }
-
-    pub(super) fn server_lost(&mut self, at: usize) {
-        if self.forward.server == Some(at) {
-            self.forward.reset_server(None);
-        }
-        self.forward.again = None;
-    }
-
     /// Drops the requests of a client that is gone: what was sent is done or not, and not sent again.
     pub(super) fn drop_forwarded_of(&mut self, client: ClientId) {
         let of = |ask: &Ask| ask.client == client;
@@ -313,96 +233,6 @@ impl Engine {
             }
         }
         self.send_forwarded();
-    }
-
-    /// Looks for somebody who takes the requests of the clients here.
-    pub(super) fn consider_forward(&mut self) {
-        if self.reign.is_some() || self.stopping != Stopping::No {
-            return;
-        }
-        let needed = !self.wanting.is_empty() || !self.clients.is_empty() || !self.forward.is_idle();
-        if !needed {
-            self.forward.reset_server(None);
-            self.forward.barred = None;
-            let session = self.forward.session;
-            for at in std::mem::take(&mut self.forward.asked).iter() {
-                self.send(at, Message::Unserve { session });
-            }
-            return;
-        }
-        if let Some(at) = self.forward.server
-            && !(self.peers[at].is_connected() && self.peers[at].is_primary())
-        {
-            self.forward.reset_server(None);
-        }
-        if self.forward.busy_until.is_some_and(|until| until <= self.now) {
-            self.forward.busy_until = None;
-            self.send_forwarded();
-        }
-        self.refuse_barred_here();
-        let asks = self.forward.server.is_none() || !self.wanting.is_empty();
-        if !asks || self.forward.again.is_some_and(|again| again > self.now) {
-            return;
-        }
-        let Some(at) = self.forward.server.or_else(|| self.server_to_ask()) else { return };
-        if self.forward.session == 0 {
-            self.forward.session = self.ids.draw();
-        }
-        self.forward.again = Some(self.now.after(ASK_AGAIN));
-        self.forward.asked.insert(at);
-        let (session, Wish { entry, waits, alone }) = (self.forward.session, self.wish());
-        self.send(at, Message::Serve { session, entry, waits, alone });
-    }
-
-    /// When something is to be asked or sent again.
-    pub(super) fn forward_due(&self) -> Option<Instant> {
-        let asks = self.forward.server.is_none() || !self.wanting.is_empty();
-        let again = self.forward.again.filter(|_| asks);
-        [again, self.forward.busy_until].into_iter().flatten().min().filter(|_| self.reign.is_none())
-    }
-
-    /// The primary, when this node cannot have the role itself; without one, a member that could take it.
-    fn server_to_ask(&mut self) -> Option<usize> {
-        let primary = self.peers.iter().position(|p| p.is_connected() && p.is_primary());
-        if let Some(at) = primary {
-            let used = self.peers[at].standing.as_ref().is_some_and(|s| s.in_use);
-            return (used || !self.am_member()).then_some(at);
-        }
-        if self.change.is_some() || self.promotable().is_ok() || self.primary_may_return() > Some(self.now) {
-            return None;
-        }
-        let able = self.able_servers();
-        let left = able.iter().find(|&at| !self.forward.refused.contains(at));
-        if left.is_none() {
-            // All have refused, and each may do otherwise now: that the last primary does not come back is clear to one before it is to
-            // another. None of them says when.
-            self.forward.refused = PeerSet::default();
-        }
-        left.or_else(|| able.iter().next())
-    }
-
-    /// Who could be primary for the clients here.
-    fn able_servers(&self) -> PeerSet {
-        let Some(record) = &self.record else { return PeerSet::default() };
-        self.peers_that(|p| p.is_connected() && p.is_member_of(record) && p.disk() == Some(DiskState::UpToDate))
-    }
-
-    /// Of which nodes one has to come back before the requests of the clients here are taken, when that is what they wait for: nobody
-    /// who is there may take them, or only for clients that come anew (rule Q2).
-    pub(super) fn awaited_servers(&self) -> Option<Vec<NodeId>> {
-        let waits = !self.clients.is_empty() || !self.wanting.is_empty();
-        let cared_for = self.reign.is_some() || self.change.is_some() || self.forward.server.is_some();
-        let record = self.record.as_ref().filter(|_| waits && !cared_for)?;
-        let there = |node: NodeId| self.peer_at(node).is_some_and(|at| self.peers[at].is_connected());
-        if self.peers.iter().any(|p| p.is_connected() && p.is_primary()) || self.primary_may_return() > Some(self.now) {
-            return None;
-        }
-        if self.wanting.is_empty() && !self.is_over() {
-            return Some(record.primary.into_iter().collect());
-        }
-        let able = self.promotable().is_ok() || !self.able_servers().is_empty();
-        let away = record.in_sync.keys().copied().filter(|node| *node != self.id.node && !there(*node));
-        (!able).then(|| away.collect())
     }
 
     /// This node becomes primary: it does itself what nobody has answered.

@@ -82,6 +82,7 @@
 //! | | `hold` | a moment without writes, for snapshots |
 //! | | `remote` | reads that a peer does when the own disk has failed |
 //! | clients elsewhere | `forward` | requests of this node's clients, done by the primary |
+//! | | `server` | who that primary is |
 //! | | `guests` | requests of other nodes' clients, done here |
 //! | | `entry` | letting a client in, here or there |
 //! | | `applied` | which of them were done: none is done twice |
@@ -89,7 +90,8 @@
 //! | | `resync` | bringing a target up to date, making a member equal |
 //! | | `verify` | whether the members are the same |
 //! | | `admission` | taking a target into the in-sync set |
-//! | being a replica | `follow` | following a primary: reports, writes, flushes |
+//! | being a replica | `follow` | following a primary: reports, flushes |
+//! | | `arrivals` | its writes, from their arrival to the disk |
 //! | | `reader` | what is read and hashed for the primary |
 //! | an operator's verbs | `operate` | asked and answered |
 //! | what is remembered | `store` | the replica's metadata on its way to disk, and what waits for it |
@@ -110,6 +112,7 @@
 mod activity;
 mod admission;
 mod applied;
+mod arrivals;
 mod change;
 mod configure;
 mod connect;
@@ -145,6 +148,7 @@ mod remote;
 mod requests;
 mod reshape;
 mod resync;
+mod server;
 mod settings;
 mod standing;
 mod status;

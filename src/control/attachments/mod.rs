@@ -5,6 +5,7 @@ mod links;
 mod mounts;
 mod tend;
 pub mod uses;
+pub mod visits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::attach::{filesystem, launch};
 use crate::units::{Name, NodeId, VolumeId};
 use links::Links;
 use uses::Uses;
+use visits::Visits;
 
 pub use keep::keep;
 pub use mounts::{mount, unmount};
@@ -37,6 +39,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 pub struct Book {
     /// How often clients have used the resources here.
     pub uses: Uses,
+    /// What is used here without a replica, for clients that came.
+    visits: Visits,
     /// The kernel's devices that have their connections.
     links: Arc<Links>,
     /// Volumes that are just being mounted, which have a device that nobody has taken yet.
@@ -52,6 +56,7 @@ impl Book {
         let state = root.state();
         Self {
             uses: Uses::new(state.join("uses")),
+            visits: Visits::new(state.join("visits")),
             links: Arc::default(),
             mounting: Mutex::default(),
             turns: Mutex::default(),

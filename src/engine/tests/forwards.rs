@@ -88,3 +88,18 @@ fn whose_return_the_clients_of_a_node_wait_for_is_told() {
         assert!(rig.answer_to(1).is_some() && rig.engine.status().suspended.is_empty(), "{:?}", rig.done);
     }
 }
+
+#[test]
+fn where_nodes_decide_alone_a_replica_that_is_behind_waits_for_the_role_unless_others_use_the_primary() {
+    for (authority, in_use, asks) in
+        [(Authority::Off, false, false), (Authority::Off, true, true), (Authority::Majority, false, true)]
+    {
+        let mut record = Record::first(RecordId(77), [(B, Incarnation(101))].into(), authority);
+        record.primary = Some(B);
+        let mut rig = Rig::with_record(record, &[B]);
+        let standing = Standing { role: Role::Primary, in_use, ..rig.standing(B) };
+        rig.meet_as(B, CLUSTER, standing);
+        rig.tell(Event::Attach(ClientId(1)));
+        assert_eq!(asked(&rig), if asks { vec![B] } else { vec![] }, "{authority:?} {in_use}");
+    }
+}
