@@ -126,6 +126,14 @@ const SOUGHT: &[Mutant] = &[
     Mutant::RefuseKnown,
     Mutant::PromoteUnstored,
     Mutant::VerifyUnequal,
+    Mutant::ForwardedTwice,
+    Mutant::AppliedForgotten,
+    Mutant::AppliedUnequal,
+    Mutant::OriginIgnored,
+    Mutant::SentAgainToAnybody,
+    Mutant::EnterUnmet,
+    Mutant::ForwardAnsweredEarly,
+    Mutant::GuestsDecide,
 ];
 
 /// How many seeds a mutant may survive, from the first that is tried.
