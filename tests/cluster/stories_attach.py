@@ -127,6 +127,44 @@ def a_mounted_volume_outlives_its_daemon(scene):
 
 
 @story(minutes=2)
+def a_mounted_volume_outlives_either_node(scene):
+    """Two nodes that decide alone. While a program writes with fsync, its daemon is killed and comes back, is ended and comes back, and
+    right after that, when it has hardly been brought up to date, the other node is killed: the program goes on each time."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    one, two = cluster[1], cluster[2]
+    mount = scene.folder / "mnt"
+    mount.mkdir()
+    one.blkrep("mount", "web", mount, "--mkfs")
+    scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    writer = scene.closes(Writer(mount / "log"))
+
+    def goes_on(what):
+        before = writer.written
+        wait_for(f"it writes {what}", lambda: writer.trouble or writer.written > before + 5, 25)
+        check(writer.trouble is None, "no error reached the program", writer.trouble)
+
+    # A writer that waits for the other node cannot end without it.
+    scene.callback(lambda: two.running or two.start())
+    goes_on("at first")
+    for how in (one.kill, one.stop):
+        how()
+        one.start()
+        goes_on(f"after {how.__name__}")
+    two.kill()
+    goes_on("without the other node")
+    two.start()
+    cluster.wait_up_to_date("web", 2)
+    goes_on("with it")
+    writer.close()
+    drop_caches()
+    writer.check(mount / "log")
+    one.blkrep("umount", mount)
+    cluster.check_identical("web")
+
+
+@story(minutes=2)
 def a_killed_helper_leaves_nothing(scene):
     """The helper is killed while its file system is mounted: programs get errors, and after the unmount the volume can be mounted again
     with everything that was synced. A persistent attachment comes back by itself."""
