@@ -115,6 +115,9 @@ async fn an_export_that_is_not_there_is_refused_and_a_node_without_a_replica_can
     // Its client has gone, and with it the use that was made for it; one that an operator wanted would stay.
     let node = diskless.daemon.as_ref().unwrap().node.clone();
     let mut idle = std::collections::BTreeMap::new();
+    super::attachments::visits::look(&node, &mut idle, Duration::ZERO).await;
+    assert!(diskless.plane().settings("web").is_some(), "it is used");
+    diskless.plane().drop_clients(1).await;
     eventually("it is a user no more", async || {
         super::attachments::visits::look(&node, &mut idle, Duration::ZERO).await;
         diskless.plane().settings("web").is_none()
