@@ -1,6 +1,7 @@
 """Volumes as devices of the kernel's NBD client. These stories run inside the machine: `run.py` takes them there."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +22,17 @@ def cluster(scene, volumes=("web",), size="64MiB"):
     for volume in volumes:
         made.add_volume(volume, size, 2, "--peer-tls", "off")
     scene.callback(lambda: let_go(made))
+    scene.push(lambda kind, *_: kind and tell(scene, made))
     return made
+
+
+def tell(scene, made):
+    """What the nodes say of themselves and of each other when a story has failed: what a device waits for is in it."""
+    for node in made.nodes:
+        try:
+            scene.note(f"{node}: {json.dumps(node.json('status', seconds=10)['resources'])}" if node.running else f"{node} does not run")
+        except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as trouble:
+            scene.note(f"{node} says nothing: {trouble}")
 
 
 def let_go(made):
