@@ -70,6 +70,10 @@ impl Engine {
         if self.change.is_some() || self.promotable().is_ok() || self.primary_may_return() > Some(self.now) {
             return None;
         }
+        if !self.am_member() && self.waits_for_the_role() {
+            // Whoever could be asked becomes primary anyhow, for the resync, and then gives the role to this node.
+            return None;
+        }
         let able = self.able_servers();
         let left = able.iter().find(|&at| !self.forward.refused.contains(at));
         if left.is_none() {

@@ -103,3 +103,13 @@ fn where_nodes_decide_alone_a_replica_that_is_behind_waits_for_the_role_unless_o
         assert_eq!(asked(&rig), if asks { vec![B] } else { vec![] }, "{authority:?} {in_use}");
     }
 }
+
+#[test]
+fn where_nodes_decide_alone_a_replica_that_is_behind_makes_nobody_primary_for_its_clients() {
+    for (authority, asks) in [(Authority::Off, false), (Authority::Majority, true)] {
+        let mut rig = Rig::with_record(Record::first(RecordId(77), [(B, Incarnation(101))].into(), authority), &[B]);
+        rig.meet(B, CLUSTER);
+        rig.tell(Event::Attach(ClientId(1)));
+        assert_eq!(asked(&rig), if asks { vec![B] } else { vec![] }, "{authority:?}");
+    }
+}
