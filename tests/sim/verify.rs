@@ -105,11 +105,13 @@ pub fn rot(world: &mut World, seed: u64) -> Result<(), String> {
     }
     no_difference(world)?;
     identical::check(world)?;
-    let nodes = world.nodes.len() as u64;
-    let bad = usize::try_from(world.verify.rng().below(nodes)).expect("a few nodes");
-    let other = 1 + world.verify.rng().below(nodes - 1);
-    let good = (bad + usize::try_from(other).expect("a few nodes")) % world.nodes.len();
-    let first_asked = if nodes > 2 && world.verify.rng().chance(40) { bad } else { good };
+    // Nodes without a replica come last.
+    let replicas = world.nodes.iter().filter(|node| !node.diskless).count() as u64;
+    let bad = world.verify.rng().below(replicas);
+    let good = (bad + 1 + world.verify.rng().below(replicas - 1)) % replicas;
+    let at = |replica| usize::try_from(replica).expect("a few nodes");
+    let (bad, good) = (at(bad), at(good));
+    let first_asked = if replicas > 2 && world.verify.rng().chance(40) { bad } else { good };
     // Once for nothing: a takeover makes equal what anybody remembers, and would hide what is changed there before.
     verified(world, first_asked, false)?;
     let (blocks, first) = change(world, bad);
