@@ -52,7 +52,9 @@ pub const REQUESTS_MAX: usize = 12;
 
 /// What a client does next.
 pub fn step(world: &mut World, at: usize) -> Result<(), String> {
-    let after = world.rng.between(100_000, 3 * MS);
+    // Together they ask for as much as one of them alone.
+    let together = world.clients.iter().filter(|client| client.attached).count().max(1) as u64;
+    let after = world.rng.between(100_000, 3 * MS) * together;
     world.at(world.now + after, Happening::Client { at });
     if world.nodes[at].engine.is_none() {
         return Ok(());

@@ -56,7 +56,11 @@ impl World {
         let payload = payload.map_or_else(Vec::new, |buffer| {
             let all = self.nodes[at].buffers.get(buffer).expect("a payload is a live buffer");
             let len = blocks.saturating_mul(SECTORS_PER_BLOCK).min(all.len() as u64);
-            all[..usize::try_from(len).unwrap()].iter().flat_map(|sector| sector.to_le_bytes().repeat(64)).collect()
+            let mut bytes = Vec::with_capacity(all.len() * 512);
+            all[..usize::try_from(len).unwrap()]
+                .iter()
+                .for_each(|sector| bytes.extend_from_slice(&sector.to_le_bytes().repeat(64)));
+            bytes
         });
         let mut frame = Vec::new();
         CODEC
