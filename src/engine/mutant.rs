@@ -54,6 +54,8 @@ pub enum Mutant {
     CoolWithoutWindows,
     /// W5: members cool everything when a primary steps down that has no disk, and so has not cooled anything itself.
     CoolAfterDiskless,
+    /// W5: a member that is away for a moment never hears of what is cooled meanwhile.
+    CoolWithoutTheAway,
     /// W5: the primary cools its extents before its bits are durable.
     CoolOwnEarly,
     /// W5: a replica cools before the bits that came along are durable.

@@ -82,6 +82,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::LogFailureIgnored,
     Mutant::AbandonStored,
     Mutant::CoolAfterDiskless,
+    Mutant::CoolWithoutTheAway,
     Mutant::DeadRequestsLive,
     Mutant::HearAnybody,
     Mutant::LeaseFromPong,

@@ -285,6 +285,14 @@ impl Rig {
         self.tell(Event::Request { id: RequestId(id), client: ClientId(1), request });
     }
 
+    /// A peer answers the flush that it was asked for last.
+    fn durable_on(&mut self, node: NodeId, seq: u64) {
+        let asked =
+            |(to, m): &(NodeId, Message)| if let (true, Message::Flush { id }) = (*to == node, m) { Some(*id) } else { None };
+        let id = self.sent.iter().rev().find_map(asked).expect("it is asked to flush");
+        self.hear(node, Message::Flushed { id, durable: seq });
+    }
+
     fn answer_to(&self, id: u64) -> Option<Result<(), Failure>> {
         self.done.iter().find_map(|c| match c {
             Command::Complete { id: of, result } if *of == RequestId(id) => Some(*result),

@@ -82,3 +82,25 @@ fn a_proposal_that_another_peer_has_told_of_is_granted() {
     rig.hear(B, Message::Propose { expect, record: record.clone() });
     assert!(rig.sent.contains(&(B, Message::Accepted { id: record.id })), "{:?}", rig.sent);
 }
+
+#[test]
+fn a_member_that_is_away_when_extents_are_cooled_hears_of_it_when_it_is_back() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.request(1, WRITE);
+    rig.hear(B, Message::Written { seqs: vec![1] });
+    rig.request(2, Request::Flush);
+    while rig.answer_to(2).is_none() {
+        rig.durable_on(B, 1);
+    }
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.tell(Event::Stop);
+    let hot = |rig: &Rig| rig.engine.store.as_ref().map_or(0, |store| store.activity.hot());
+    assert_eq!(hot(&rig), 0, "what is durable everywhere is cooled");
+    assert!(
+        rig.engine.reign.is_some(),
+        "B is a member still: with the role it would take its extents for cold, and lacks the bits"
+    );
+    rig.follow_of(B, 101);
+    assert!(rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::Cool { .. })), "{:?}", rig.sent);
+}
