@@ -2,10 +2,11 @@
 
 mod real;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use drbdpool::{LvmOptions, LvmPool, Pool, PoolError, PoolSpec, Snapshots};
 use real::{CLAIM, Group, can_run, identity, volume};
@@ -105,4 +106,47 @@ fn a_group_that_vanishes_does_not_cost_the_others_their_report() {
     assert!(looked.len() <= 1, "{looked:?}");
     group.lvm("vgrename", &[&format!("{}-x", group.name), &format!("{}-b", group.name)]);
     assert_eq!(pools[1].capacity().unwrap().free >> 22, 8, "it is there again");
+}
+
+#[test]
+fn a_group_that_another_command_has_locked_keeps_the_others_waiting_once() {
+    if !can_run("lvm") {
+        return;
+    }
+    let mut group = Group::new(&[8]);
+    let locked = group.another("b", 8);
+    let patience = Duration::from_secs(8);
+    let pools = [group.name.clone(), locked.clone()].map(|name| {
+        let options = LvmOptions { report_timeout: patience, ..group.options() };
+        LvmPool::open(&PoolSpec::Lvm { volume_group: name }, &identity("0"), CLAIM, options).unwrap()
+    });
+    let lock = File::create(format!("/run/lock/lvm/V_{locked}")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(pools[0].capacity().unwrap().free >> 22, 8, "after the report of both has timed out");
+    thread::scope(|scope| {
+        let hanging = scope.spawn(|| pools[1].capacity());
+        for _ in 0..3 {
+            let began = Instant::now();
+            assert_eq!(pools[0].capacity().unwrap().free >> 22, 8);
+            assert!(began.elapsed() < patience, "it has waited for the other: {:?}", began.elapsed());
+        }
+        assert!(!hanging.is_finished(), "the other still waits");
+        let error = hanging.join().unwrap().unwrap_err();
+        assert!(error.to_string().contains("did not end within 8s"), "{error}");
+    });
+    drop(lock);
+    assert_eq!(pools[1].capacity().unwrap().free >> 22, 8, "it is there again");
+}
+
+#[test]
+fn lvm_that_is_removed_is_named() {
+    if !can_run("lvm") {
+        return;
+    }
+    let (_group, counted, pools) = three(Duration::ZERO);
+    fs::rename(&counted.program, counted.program.with_extension("gone")).unwrap();
+    for answer in [pools[0].capacity().map(drop), pools[1].create(&volume("web"), 4 << 20).map(drop)] {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, PoolError::LvmMissing) && error.to_string().contains("install lvm2"), "{error}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Nodes: what there is to know about one, and how one comes and goes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -30,7 +31,10 @@ pub struct Node {
     pub pool: Option<Pool>,
     /// The pools that were added to it, by name, those that are known.
     #[serde(default)]
-    pub pools: std::collections::BTreeMap<Name, Pool>,
+    pub pools: BTreeMap<Name, Pool>,
+    /// What is amiss with pools of it, by name; `default` is the one that it was made with.
+    #[serde(default)]
+    pub pool_failures: BTreeMap<Name, String>,
     /// The version of its program; `None` while it has not told.
     pub version: Option<String>,
 }

@@ -295,6 +295,7 @@ mod tests {
                 fill: None,
             }),
             pools: std::collections::BTreeMap::new(),
+            pool_failures: std::collections::BTreeMap::new(),
             version: Some("0.1.0".to_owned()),
         }
     }

@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::table::paint;
 use crate::api::state::{AssignmentState, Level, NodeState};
 use crate::api::{ClusterStatus, Fill, Node, Pool, Quorum, ReplicaStatus, ResourceStatus, Resync, Verify, VerifyState};
-use crate::units::{DiskState, human};
+use crate::units::{DiskState, Name, human};
 
 /// How many characters the bar of a resync has.
 const BAR: usize = 20;
@@ -44,8 +44,17 @@ fn header(status: &ClusterStatus, colours: bool) -> String {
     let away = status.nodes.iter().filter(|node| node.state() != NodeState::Ok);
     let away: String =
         away.map(|node| format!("  {}: {}\n", node.name, tint(node.state().as_str(), node.state().level(), colours))).collect();
-    let full: String = status.nodes.iter().map(|node| fullness(node, colours)).collect();
-    format!("cluster {}  {nodes}, {leader}\n{away}{full}", status.cluster)
+    let pools: String = status.nodes.iter().map(|node| failures(node, colours) + &fullness(node, colours)).collect();
+    format!("cluster {}  {nodes}, {leader}\n{away}{pools}", status.cluster)
+}
+
+/// What is amiss with a node's pools.
+fn failures(node: &Node, colours: bool) -> String {
+    let line = |(pool, failure): (&Name, &String)| {
+        let words = tint(&format!("pool '{pool}' is failing"), Level::Alert, colours);
+        format!("  {}: {words}: {failure}\n", node.name)
+    };
+    node.pool_failures.iter().map(line).collect()
 }
 
 /// What there is to say of a node's thin pools that will be full before long.

@@ -13,6 +13,7 @@ fn node(name: &str, id: u32) -> Node {
         removing: false,
         pool: None,
         pools: std::collections::BTreeMap::new(),
+        pool_failures: std::collections::BTreeMap::new(),
         version: None,
     }
 }
@@ -145,4 +146,12 @@ fn a_thin_pool_that_fills_up_is_told_before_it_is_full() {
     status.nodes[1].pools.insert("ssd".parse().unwrap(), pool(100, 912));
     let shown = super::status(&status, &Pace::default(), false);
     assert!(shown.contains("  beta: pool vg/tp is 10.0% full, its metadata 91.2%; writes fail when it is full\n"), "{shown}");
+}
+
+#[test]
+fn a_pool_that_fails_is_told_though_nothing_is_in_it() {
+    let mut status = cluster();
+    status.nodes[1].pool_failures.insert("ssd".parse().unwrap(), "the program 'lvm' was not found; install lvm2".to_owned());
+    let shown = super::status(&status, &Pace::default(), false);
+    assert!(shown.contains("  beta: pool 'ssd' is failing: the program 'lvm' was not found; install lvm2\n"), "{shown}");
 }

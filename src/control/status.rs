@@ -113,6 +113,7 @@ pub fn nodes(model: &Cluster, reports: &Reports, leader: Option<NodeId>) -> Vec<
             removing: node.state == NodeState::Leaving,
             pool: node.pool.as_ref().map(pool),
             pools: node.pools.iter().filter_map(|(name, added)| Some((name.clone(), pool(added.report.as_ref()?)))).collect(),
+            pool_failures: reports.get(&node.id).map(|report| report.pool_failures.clone()).unwrap_or_default(),
             version: Some(node.version.clone()).filter(|version| !version.is_empty()),
         }
     };

@@ -1,11 +1,15 @@
 """Nodes with more than one pool."""
 
+import fcntl
+import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import clients
 import leftovers
 import oracle
-from cluster import Cluster
+from cluster import BINARY, Cluster
 from pools import FilePool, LvmPool, differences, lvm
 from suite import check, story, wait_for
 
@@ -143,6 +147,7 @@ def storage_that_changes_behind_the_daemons_back(scene):
     two.start()
     failure = wait_for("the pool's loss is told", lambda: pool_of(one, two).get("failure"), 30)
     check(group in failure, "the group is named", failure)
+    check(f"pool 'default' is failing: there is no volume group '{group}'" in one.blkrep("status"), "and in the status")
     check("failing" in one.blkrep("list-pools"), "the list shows it")
     two.pool.device = lvm("losetup", "--find", "--show", str(two.pool.disk)).strip()
     wait_for("the pool is found again", lambda: "failure" not in pool_of(one, two), 60)
@@ -215,6 +220,84 @@ def a_group_is_one_clusters(scene):
     check([pool["name"] for pool in two.json("list-pools")] == ["default"], "nothing was added")
     one.start()
     wait_for("its owner has it", lambda: one.json("list-pools")[0]["pool"], 30)
+    one.blkrep("add-volume", "web", "16MiB", "--deploy", "1")
+    cluster.wait_up_to_date("web", 1, through=one)
+
+    # The other takes the way that it was told, though the owner is not gone.
+    one.stop()
+    said = two.refuses("add-pool", "stolen", one.pool.option)
+    lvm(*re.search(r"vgchange --deltag [^']*", said)[0].split())
+    two.blkrep("add-pool", "stolen", one.pool.option)
+    one.start()
+    failure = wait_for("the owner is told that it is used", lambda: pool_of(one, one).get("failure"), 60)
+    check("in use" in failure, "without device-mapper one at a time has the disks", failure)
+    two.stop()
+    failure = wait_for("and whose it is", lambda: "belongs to" in pool_of(one, one).get("failure", "") and pool_of(one, one)["failure"], 60)
+    check("vgchange --deltag" in failure, "the way out", failure)
+    check("pool 'default' is failing: " in one.blkrep("status") and "belongs to" in one.blkrep("status"), "status tells it")
+    check(cluster.replicas("web", one)[one.name]["failure"], "the replica there is lost")
+    check(one.pool.volumes() == ["web_00", "web_meta"], "nothing was removed", one.pool.volumes())
+
+
+@story(minutes=3)
+def lvm_is_not_installed(scene):
+    """The program lvm is gone when a daemon is started: the status and the answers say so, with the way out, and the other node goes
+    on. When it is there again the replica is, too, and has what was written meanwhile."""
+    cluster = scene.closes(Cluster(scene, 2, pool="lvm", pool_bytes=128 * MIB)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("web", "16MiB", 2)
+    two.stop()
+    program = Path(shutil.which("lvm", path="/usr/sbin:/sbin")).resolve()
+    hidden = f"mount --bind /dev/null {program} && exec {BINARY} --root {two.root} "
+    two.pid = without(two, f"{hidden} daemon").pid
+    failure = wait_for("it is told", lambda: pool_of(one, two).get("failure"), 30)
+    check("install lvm2" in failure, "what is missing and the way out", failure)
+    wait_for("the replica says so, too", lambda: "install lvm2" in (cluster.replicas("web", one)[two.name]["failure"] or ""), 30)
+    check("install lvm2" in one.blkrep("status"), "status shows it")
+    two.refuses("add-pool", "more", "lvm:nosuch", naming=["install lvm2"])
+    known = oracle.Oracle(16 * MIB // 4096, seed=12)
+    oracle.fill(known, one.uri("web"))
+    fresh = without(two, f"{hidden.replace(str(two.root), str(scene.folder / 'fresh'))} init {two.address} -q --pool lvm:nosuch")
+    check(fresh.wait(30) == 1 and "install lvm2" in (two.folder / "daemon.log").read_text(), "init says so")
+
+    two.stop()
+    two.start()
+    cluster.wait_up_to_date("web", 2)
+    oracle.verify(known, two.uri("web"))
+
+
+@story(minutes=4)
+def a_group_that_is_locked_keeps_nobody_else_waiting(scene):
+    """A command of LVM's that hangs has a node's volume group locked. What is in another pool is there at once after a restart, and
+    new volumes are made there; the status names the pool that does not answer. When the lock is gone it is well again."""
+    cluster = scene.closes(Cluster(scene, 1)).form()
+    one = cluster[1]
+    group = scene.closes(LvmPool(one.folder, "n1", 128 * MIB))
+    one.blkrep("add-pool", "ssd", group.option)
+    cluster.add_volume("web", "16MiB", 1)
+    cluster.add_volume("db", "16MiB", 1, "--pool", "ssd")
+    known = oracle.Oracle(16 * MIB // 4096, seed=13)
+    oracle.fill(known, one.uri("db"))
+    one.stop()
+    with open(f"/run/lock/lvm/V_{group.group}", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        one.start()
+        cluster.wait_up_to_date("web", 1, seconds=20)
+        one.blkrep("add-volume", "more", "16MiB", "--deploy", "1", "--pool", "default", seconds=20)
+        cluster.wait_up_to_date("more", 1, seconds=20)
+        failing = lambda: next(pool for pool in one.json("list-pools") if pool["name"] == "ssd").get("failure")
+        failure = wait_for("it is told", failing, 150)
+        check("did not end within" in failure and group.group in failure, "what hangs", failure)
+        check("pool 'ssd' is failing: " in one.blkrep("status"), "status shows it")
+    cluster.wait_up_to_date("db", 1, seconds=100)
+    oracle.verify(known, one.uri("db"))
+
+
+def without(node, script):
+    """A process in a mount namespace of its own, where something is hidden."""
+    with open(node.folder / "daemon.log", "ab") as log:
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=node.enter, cwd=node.folder)
 
 
 def pool_of(asked, node):

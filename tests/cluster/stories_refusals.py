@@ -10,6 +10,7 @@ import clients
 import network
 import oracle
 from cluster import Cluster, join_command
+from pools import lvm
 from suite import check, story, wait_for
 
 MIB = 1 << 20
@@ -260,6 +261,33 @@ def a_full_pool(scene):
     one.blkrep("remove-resource", "first", "-q")
     wait_for("its room is free", lambda: one.blkrep("add-volume", "third", "100MiB", "--deploy", "2"), 30)
     cluster.wait_up_to_date("third", 2)
+
+
+@story(minutes=3)
+def a_group_that_is_filled_from_outside(scene):
+    """An administrator makes a logical volume where the pool was known to have room. The status tells what lacks it, and on which
+    node; so does a growth. Both are made when there is room again, and what was there has its bytes, and so has the administrator's."""
+    cluster = scene.closes(Cluster(scene, 2, pool="lvm", pool_bytes=256 * MIB)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("first", "64MiB", 2)
+    known = oracle.Oracle(64 * MIB // 4096, seed=46)
+    oracle.fill(known, one.uri("first"))
+    flags = ["--driverloaded", "n", "-an", "-Zn", "-Wn", "--type", "linear"]
+    lvm("lvcreate", "--quiet", "--yes", *flags, "--size", "160M", "--name", "alien", two.pool.group)
+    one.blkrep("add-volume", "second", "64MiB", "--deploy", "2", "--wait", "0")
+    lacking = lambda: " free" in (cluster.replicas("second", one).get(two.name, {}).get("failure") or "")
+    wait_for("what lacks room is told", lacking, 60)
+    check(two.pool.option in one.blkrep("status"), "status names the pool")
+    wait_for("it is known to be full", lambda: one.run("add-volume", "third", "64MiB", "--deploy", "2").returncode == 1, 60)
+    one.refuses("add-volume", "third", "64MiB", "--deploy", "2", naming=["room"])
+    one.refuses("resize-volume", "first", "128MiB", naming=[two.name])
+    oracle.verify(known, two.uri("first"))
+    check("alien" in two.pool.volumes(), "the administrator's is not touched")
+    lvm("lvremove", "--quiet", "--yes", f"{two.pool.group}/alien")
+    cluster.wait_up_to_date("second", 2)
+    oracle.verify(known, two.uri("first"))
+    wait_for("nobody uses it", lambda: cluster.resource("first")["primary"] is None, 20)
+    cluster.check_identical("first")
 
 
 @story(minutes=3)

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -141,6 +142,10 @@ impl Lvm {
         let started = Instant::now();
         let answer = self.run(subcommand, args, timeout).map_err(|(outcome, stderr)| {
             let command = self.command_line(subcommand, args);
+            // It was there when the pool was opened.
+            if matches!(&outcome, Outcome::NotRun(error) if error.kind() == io::ErrorKind::NotFound) {
+                return PoolError::LvmMissing;
+            }
             PoolError::from(Box::new(CommandFailure { command, outcome, stderr }))
         });
         let answered = answer.as_ref().ok();

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::command::Lvm;
 use super::report::VolumeGroup;
-use crate::PoolError;
+use crate::{Outcome, PoolError};
 
 /// How old what is known of a group may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,8 +88,10 @@ impl Reports {
             }
             known.look(lvm)?;
         }
+        // Nobody waits for a group that does not answer but who wants it.
+        drop(known);
         let group = lvm.volume_group(name)?;
-        known.apart.remove(name);
+        self.known().apart.remove(name);
         Ok(group)
     }
 
@@ -104,7 +106,11 @@ impl Known {
         let names: Vec<&str> = self.pools.keys().filter(|name| !self.apart.contains(*name)).map(String::as_str).collect();
         let asked = Instant::now();
         self.asked = None;
-        let (groups, complete) = lvm.volume_groups(&names)?;
+        let (groups, complete) = match lvm.volume_groups(&names) {
+            // One that another command has locked keeps the report of all of them waiting.
+            Err(PoolError::Command(failure)) if matches!(failure.outcome, Outcome::TimedOut { .. }) => (Vec::new(), false),
+            answer => answer?,
+        };
         self.groups = groups.into_iter().map(|group| (group.name.clone(), group)).collect();
         if complete {
             self.asked = Some(asked);

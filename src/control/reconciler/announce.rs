@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{self, Command, FIRST_POOL, NodeKind, NodeState, PoolFill, PoolReport};
@@ -20,16 +21,18 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
+    /// Whether there is reason to look at the pools again.
+    pub(super) fn is_due(&self, node: &Node) -> bool {
+        let waited = self.last.is_none_or(|last| last.elapsed() >= INTERVAL);
+        let impatient = is_joining(node.model().nodes.get(&node.me)) && self.last.is_none_or(|last| last.elapsed() >= RETRY);
+        self.due || waited || impatient
+    }
+
+    /// Looks at the pools and tells the cluster what is news. A pool whose storage does not answer is waited for.
     pub(super) async fn announce(&mut self, node: &Arc<Node>) {
         let model = node.model();
-        // A node that has just joined does not find itself in its empty model; the cluster knows it.
         let known = model.nodes.get(&node.me);
-        let joining = known.is_none_or(|known| known.state == NodeState::Joining || known.version != env!("CARGO_PKG_VERSION"));
-        let waited = self.last.is_none_or(|last| last.elapsed() >= INTERVAL);
-        let impatient = joining && self.last.is_none_or(|last| last.elapsed() >= RETRY);
-        if !(self.due || waited || impatient) {
-            return;
-        }
+        let joining = is_joining(known);
         self.last = Some(Instant::now());
         let mut reports = look(node, &wanted(node, known)).await;
         let same = known.is_some_and(|known| {
@@ -50,6 +53,11 @@ impl Announcer {
     }
 }
 
+/// A node that has just joined does not find itself in its empty model; the cluster knows it.
+fn is_joining(known: Option<&cluster::Node>) -> bool {
+    known.is_none_or(|known| known.state == NodeState::Joining || known.version != env!("CARGO_PKG_VERSION"))
+}
+
 /// The pools that a node has, and what they are: the one of its own settings, and those that were added to it.
 fn wanted(node: &Node, known: Option<&cluster::Node>) -> BTreeMap<Name, Option<String>> {
     if node.config.kind != NodeKind::Storage {
@@ -59,27 +67,32 @@ fn wanted(node: &Node, known: Option<&cluster::Node>) -> BTreeMap<Name, Option<S
     added.chain([(FIRST_POOL.clone(), node.config.pool.clone())]).collect()
 }
 
-/// The pools as they are; opens those where that failed before.
+/// The pools as they are; opens those where that failed before. All at once: one that does not answer keeps no other from being opened.
 async fn look(node: &Arc<Node>, wanted: &BTreeMap<Name, Option<String>>) -> BTreeMap<Name, PoolReport> {
-    let (node, wanted) = (node.clone(), wanted.clone());
-    let looked = tokio::task::spawn_blocking(move || {
-        let look = |(name, spec): (Name, Option<String>)| {
-            let report =
-                open(&node, &name, spec.as_deref()).and_then(|pool| local::look(&*pool).map_err(|error| error.to_string()));
-            let failure = match &report {
-                Ok((_, trouble)) => trouble.clone(),
-                Err(failure) => Some(failure.clone()),
-            };
-            if node.board.note_pool(&name, failure.clone())
-                && let Some(failure) = failure
-            {
-                tracing::warn!(pool = %name, %failure, "something is amiss with the pool");
-            }
-            Some((name, report.ok()?.0))
-        };
-        wanted.into_iter().filter_map(look).collect()
-    });
-    looked.await.unwrap_or_default()
+    let mut looks = JoinSet::new();
+    for (name, spec) in wanted.clone() {
+        let node = node.clone();
+        looks.spawn_blocking(move || Some((name.clone(), look_at(&node, &name, spec.as_deref())?)));
+    }
+    let mut found = BTreeMap::new();
+    while let Some(looked) = looks.join_next().await {
+        found.extend(looked.ok().flatten());
+    }
+    found
+}
+
+fn look_at(node: &Arc<Node>, name: &Name, spec: Option<&str>) -> Option<PoolReport> {
+    let report = open(node, name, spec).and_then(|pool| local::look(&*pool).map_err(|error| error.to_string()));
+    let failure = match &report {
+        Ok((_, trouble)) => trouble.clone(),
+        Err(failure) => Some(failure.clone()),
+    };
+    if node.board.note_pool(name, failure.clone())
+        && let Some(failure) = failure
+    {
+        tracing::warn!(pool = %name, %failure, "something is amiss with the pool");
+    }
+    Some(report.ok()?.0)
 }
 
 fn open(node: &Node, name: &Name, spec: Option<&str>) -> Result<Arc<dyn drbdpool::Pool>, String> {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::node::Node;
 use crate::cluster::{Cluster, OptionSet, Resource};
@@ -28,10 +28,24 @@ use crate::units::{Name, ResourceId};
 pub async fn run(node: Arc<Node>) {
     let mut reconciler = Reconciler { node: node.clone(), names: HashMap::new(), tasks: JoinSet::new(), open: Arc::default() };
     let mut model = node.consensus.watch();
-    let mut announcer = announce::Announcer::default();
+    let mut announcing = JoinSet::new();
+    // Not there while it announces.
+    let mut announcer = Some(announce::Announcer::default());
+    let mut storage_changed = false;
     loop {
         model.mark_unchanged();
-        announcer.announce(&node).await;
+        if let Some(mut one) = announcer.take_if(|one| storage_changed || one.is_due(&node)) {
+            one.due |= std::mem::take(&mut storage_changed);
+            let node = node.clone();
+            announcing.spawn(async move {
+                one.announce(&node).await;
+                one
+            });
+            // What comes next finds the pools open, and as they are; one that does not answer keeps nobody waiting for long.
+            if let Ok(Some(done)) = timeout(ANNOUNCED, announcing.join_next()).await {
+                announcer = Some(done.unwrap_or_default());
+            }
+        }
         reconciler.start_due(&node.model());
         let routine = Instant::now() + INTERVAL;
         let next = reconciler.next_due().map_or(routine, |due| due.min(routine));
@@ -43,9 +57,10 @@ pub async fn run(node: Arc<Node>) {
             },
             () = node.board.kick.notified() => {}
             () = tokio::time::sleep_until(next) => {}
+            Some(done) = announcing.join_next() => announcer = Some(done.unwrap_or_default()),
             Some(done) = reconciler.tasks.join_next() => match done {
                 Ok(done) => {
-                    announcer.due |= done.storage_changed;
+                    storage_changed |= done.storage_changed;
                     reconciler.finish(done);
                 }
                 Err(error) => tracing::error!(%error, "a step of the reconciler failed"),
@@ -207,6 +222,8 @@ impl Progress {
 
 const BURST: Duration = Duration::from_millis(5);
 const INTERVAL: Duration = Duration::from_secs(5);
+/// How long the rest waits for a look at the pools.
+const ANNOUNCED: Duration = Duration::from_secs(3);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// LVM's commands are slow, and one after the other anyway.
