@@ -68,6 +68,11 @@ impl State {
         format!("{}/{};attachment={}", self.resource, self.volume, self.token)
     }
 
+    /// Whether it is to be the only use of the volume on all nodes: a file system that is mounted suffers no other.
+    pub fn is_alone(&self) -> bool {
+        self.exclusive || self.for_mount
+    }
+
     /// What the kernel knows its NBD device by, so that it is found again whatever has become of the daemon.
     pub fn backend(&self) -> String {
         format!("blkrep:{}/{}:{}", self.resource, self.volume, self.token)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from attached import Writer, attachment, drop_caches, is_as_another_node_left_it, is_fenced_by_another_node
+from attached import Writer, attachment, drop_caches, helper_of, is_as_another_node_left_it, is_fenced_by_another_node
 from cluster import Cluster
 from processes import end_all
 from suite import check, story, wait_for
@@ -17,20 +17,6 @@ KERNEL = [path for path in ("/dev/fuse", "/dev/loop-control") if not Path(path).
 def needs_devices(scene):
     """Tells why, where this kernel has no FUSE or no loop devices; fails on a machine that should have them."""
     check(not KERNEL, "the kernel has FUSE and loop devices", KERNEL)
-
-
-def helper_of(node, resource):
-    """The process that keeps an attachment."""
-    mark = f"attach/{resource}@0".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"attach-helper" in words and any(w.endswith(mark) and w.startswith(str(node.root).encode()) for w in words):
-                return int(entry.name)
-    return None
 
 
 def digest(path):
