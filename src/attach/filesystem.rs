@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::settle::settle;
 use crate::api::{ApiError, Code, FileSystem};
 
 /// How a file system is mounted.
@@ -49,7 +50,7 @@ pub async fn make(device: &Path, kind: FileSystem, options: &str) -> Result<(), 
     // It is on the replicas' disks before anybody is told that it is made.
     let synced = tokio::task::spawn_blocking({
         let device = device.to_owned();
-        move || fs::File::open(device).and_then(|device| device.sync_all())
+        move || settle(&device)
     });
     synced.await.map_err(std::io::Error::other).flatten().map_err(|error| ApiError::new(Code::Io, error))
 }

@@ -223,6 +223,37 @@ def a_cut_off_node_does_not_hang_docker(scene):
     one.docker("volume", "rm", "web")
 
 
+@story(minutes=2)
+def a_volume_grows_under_its_container(scene):
+    """A volume is resized while a container writes to it: the container sees the larger file system, and its data. Then a node without a
+    replica has it: a container there finds everything, and what it writes is on the replicas, also when the serving node is lost
+    meanwhile."""
+    cluster = site(scene, 3)
+    one, three = cluster.engine(1), cluster.engine(3)
+    one.docker("volume", "create", "-d", "blkrep", "-o", "size=320MiB", "-o", "fs=xfs", "-o", "nodes=node1,node2", "web")
+    one.docker("run", "-d", "--name", "holder", "--network", "none", "-v", "web:/data", IMAGE, "sleep", "1000")
+    kib = lambda: int(one.docker("exec", "holder", "stat", "-f", "-c", "%b", "/data")) * 4
+    one.docker("exec", "holder", "sh", "-c", "echo before > /data/x; sync /data/x")
+    before = kib()
+    cluster[2].blkrep("resize-volume", "web", "640MiB")
+    wait_for("the container sees it", lambda: kib() > before + (250 << 10), 40)
+    one.docker("exec", "holder", "dd", "if=/dev/urandom", "of=/data/big", "bs=1M", "count=350", "conv=fsync")
+    digest = one.docker("exec", "holder", "sha256sum", "/data/big").split()[0]
+    one.docker("rm", "-f", "holder")
+    check(three.box("web", "cat /data/x; sha256sum /data/big").split()[:2] == ["before", digest], "a node without a replica has all of it")
+    three.docker("run", "-d", "--name", "guest", "--network", "none", "-v", "web:/data", IMAGE, "sleep", "1000")
+    cluster.node_named(cluster.wait_primary("web")).kill()
+    three.docker("exec", "guest", "sh", "-c", "echo after > /data/x; sync /data/x")
+    for node in cluster.nodes:
+        if not node.running:
+            node.start()
+    three.docker("rm", "-f", "guest")
+    cluster.wait_up_to_date("web", 2)
+    check(one.box("web", "cat /data/x") == "after", "what it wrote is there")
+    wait_for("nobody is primary", lambda: cluster.resource("web")["primary"] is None, 20)
+    cluster.check_identical("web")
+
+
 @story(minutes=3)
 def a_managed_plugin_passes_questions_on(scene):
     """`blkrep docker bundle` writes what `docker plugin create` takes. Through the managed plugin volumes are made, used by two
