@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -67,6 +68,43 @@ def a_volume_is_a_block_device(scene):
     except OSError as error:
         scene.note(f"read-only: {error}")
     two.blkrep("detach", "web")
+
+
+@story(minutes=2)
+def no_file_system_is_made_over_anything(scene):
+    """Volumes that hold a partition table, a swap area, another file system, or a program's own bytes, at their beginning or their end:
+    `mount --mkfs` refuses each and says what it found, and leaves it as it is."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 1)).form()
+    one, mount = cluster[1], scene.folder / "mnt"
+    mount.mkdir()
+    scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    table = struct.pack("<446sBxxxBxxxII48xH", b"", 0, 0x83, 2048, 4096, 0xAA55)
+    hold = {
+        "dos": (0, table), "swap": ["mkswap", "--quiet"], "xfs": ["mkfs.xfs", "-q"], "data": (1 << 20, b"x" * 100), "end": ((64 << 20) - 1, b"x"),
+    }
+    for name, what in hold.items():
+        cluster.add_volume(name, "320MiB" if name == "xfs" else "64MiB", 1)
+        device = one.blkrep("attach", name).strip()
+        if isinstance(what, list):
+            subprocess.run([*what, device], check=True, stdout=subprocess.DEVNULL)
+        else:
+            with open(device, "r+b") as there:
+                there.seek(what[0])
+                there.write(what[1])
+        one.blkrep("detach", name)
+        said = one.refuses("mount", name, mount, "--mkfs", "--fs", "ext4", naming=[name])
+        check((name if name != "end" else "data") in said.split("holds")[-1], "it says what it found", said)
+        check(not one.json("list-attachments"), "nothing is left attached")
+        device = one.blkrep("attach", name, "--read-only").strip()
+        if isinstance(what, tuple):
+            with open(device, "rb") as there:
+                there.seek(what[0])
+                check(there.read(len(what[1])) == what[1], "what was there is there")
+        else:
+            found = subprocess.run(["blkid", "-p", "-o", "export", device], capture_output=True, text=True).stdout
+            check(f"TYPE={name}" in found, "what was there is there", found)
+        one.blkrep("detach", name)
 
 
 @story(minutes=3)

@@ -143,6 +143,12 @@ async fn make(node: &Arc<Node>, asked: &Mount, volume: VolumeId, device: &Path, 
             format!("volume {}/{volume} had {before}, and its beginning is gone: nothing is made over it", asked.resource);
         return Err(ApiError::new(Code::Storage, message).hint("restore it, or remove the volume and add it again"));
     }
+    let blank = note.value(node).is_some() || filesystem::is_blank(device, tend::bytes(device)).await?;
+    if !blank {
+        let message = format!("volume {}/{volume} holds data, and no file system: nothing is made over it", asked.resource);
+        let hint = "if it may go, make the file system yourself on the device that `blkrep attach` gives, or remove the volume and add it again";
+        return Err(ApiError::new(Code::InUse, message).hint(hint));
+    }
     note.set(node, MAKING).await?;
     filesystem::make(device, kind, &asked.mkfs_options).await?;
     note.set(node, kind.as_str()).await?;
