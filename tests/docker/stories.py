@@ -91,6 +91,13 @@ def options_and_what_is_shown(scene):
     one.docker(*create, "-o", "size=512MiB", "-o", "fs=xfs", "-o", "mkfs-opts=-L uploads", "-o", "mount-opts=noatime",
                "-o", "uid=33", "-o", "gid=34", "-o", "nodes=node1,node2", "-o", "protocol=C", odd)
     one.docker(*create, "-o", "size=48", "-o", "replicas=1", "small")
+    for node in cluster.nodes:
+        node.blkrep("add-pool", "ssd", f"file:{node.folder}/ssd")
+    one.docker(*create, "-o", "size=16", "-o", "pool=ssd", "-o", "protocol=A", "fast")
+    check(all(list((node.folder / "ssd").glob("*fast_00*")) for node in cluster.nodes), "it lies in the pool that was asked for")
+    protocols = {name: cluster.resource(name)["options"]["protocol"] for name in ("fast", "small")}
+    check(protocols == {"fast": "A", "small": "C"}, "the protocol that was asked for, or C", protocols)
+    two.docker("volume", "rm", "fast")
     for engine in (one, two):
         check(sorted(engine.docker("volume", "ls", "-q").split()) == [odd, "small"], "both nodes list the volumes")
     shown = json.loads(two.docker("volume", "inspect", odd))[0]
@@ -105,6 +112,9 @@ def options_and_what_is_shown(scene):
     check(one.docker("exec", "holder", "stat", "-c", "%u:%g", "/new") == "33:34", "the directory's owner")
     mounts = one.docker("exec", "holder", "cat", "/proc/mounts")
     check(any(" /new xfs " in line and "noatime" in line for line in mounts.splitlines()), "XFS with the mount's options", mounts)
+    device = cluster[1].json("list-attachments")[0]["device"]
+    label = subprocess.check_output(["blkid", "-p", "-o", "value", "-s", "LABEL", device], text=True).strip()
+    check(label == "uploads", "mkfs had its options", label)
     two.refuses("volume", "rm", odd, naming=["use"])
     shown = json.loads(two.docker("volume", "inspect", odd))[0]
     check(shown["Status"]["primary"] == "node1", "the other node tells where it is in use", shown)
