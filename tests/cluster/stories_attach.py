@@ -123,6 +123,7 @@ def a_mounted_volume_outlives_its_daemon(scene):
     check("made just now" in said, "a file system was made", said)
     scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
     one.refuses("detach", "web", naming=["in use"])
+    one.refuses("attach", "web", "--persistent", naming=["goes with it"])
     # Two that cache one file system would destroy it.
     two.refuses("mount", "web", scene.folder, naming=["node1"])
     two.refuses("attach", "web", naming=["node1"])
@@ -205,6 +206,7 @@ def a_killed_helper_leaves_nothing(scene):
         os.fsync(file.fileno())
     end_all([helper_of(one, "web")])
     wait_for("it is not listed any more", lambda: not one.json("list-attachments"), 10)
+    one.refuses("umount", mount, naming=["has died", f"umount {mount}"])
     subprocess.run(["umount", str(mount)], check=True)
     wait_for("nothing is left", lambda: not list((one.root / "run/blkrep/attach").iterdir()), 10)
     one.blkrep("mount", "web", mount)

@@ -294,6 +294,11 @@ fn again(node: &Arc<Node>, asked: &Attach, role: Role, place: &Place, state: Sta
             name = state.resource
         )));
     }
+    if asked.persistent && state.for_mount {
+        return Err(
+            in_use("for a mount, and goes with it").hint("`blkrep umount`, then attach it, and mount what stays attached")
+        );
+    }
     if role == Role::Asked && (asked.exclusive || state.exclusive) {
         return Err(in_use("and one of the two wants it alone"));
     }
