@@ -125,6 +125,16 @@ def options_and_what_is_shown(scene):
         two.docker("volume", "rm", name)
     check(one.docker("volume", "ls", "-q") == "", "both are gone")
     one.refuses("volume", "inspect", odd)
+    settings = cluster[1].root / "etc/blkrep.toml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    with open(settings, "a") as file:
+        file.write('\n[docker-defaults]\nsize = "320MiB"\nfs = "xfs"\nnodes = "node2"\n')
+    cluster[1].restart()
+    one.docker(*create, "usual")
+    one.docker(*create, "-o", "size=16", "-o", "fs=ext4", "-o", "replicas=2", "special")
+    told = {name: json.loads(one.docker("volume", "inspect", name))[0]["Status"] for name in ("usual", "special")}
+    shown = {name: (status["size"], status["fs"], sorted(status["replicas"])) for name, status in told.items()}
+    check(shown == {"usual": ("320 MiB", "xfs", ["node2"]), "special": ("16 MiB", "ext4", ["node1", "node2"])}, "the node's defaults", shown)
 
 
 @story(minutes=3)

@@ -2,8 +2,8 @@
 //!
 //! An attachment outlives its connection to the daemon: the kernel holds blocks of the volume in its caches, and writes that were not
 //! answered are sent again. That is right only while nobody else has written. So every node counts, durably, how often it has let a
-//! client use a resource; an attachment notes the others' counts while nobody else can change them, because its own node is primary;
-//! and it is admitted again only when they are what they were.
+//! client use a resource; an attachment notes the others' counts when it is let in, and is admitted again only when they are what they
+//! were.
 //!
 //! A node that cannot be asked does not matter: where it may have newer data, the engine does not let this node be primary without it.
 //! What such a node did while this daemon could see it is noted then ([`watch`]).
