@@ -261,7 +261,7 @@ fn words(done: &std::process::Output) -> String {
 }
 
 /// How much of a device is looked at, at either end: what programs keep on raw devices begins there.
-const LOOKED_AT: u64 = 8 << 20;
+const LOOKED_AT: u64 = 2 << 20;
 const LOOK: Duration = Duration::from_secs(30);
 const MAKE: Duration = Duration::from_secs(600);
 const CHECK: Duration = Duration::from_secs(300);
