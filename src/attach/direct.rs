@@ -4,7 +4,7 @@
 //! Nothing of it lives in a process. When the daemon dies, the connections break, and what uses the device waits; the next daemon finds
 //! the device by its identifier and gives it new connections. Everything here blocks.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::dial::{DialError, dial};
 use super::kernel::{Driver, Terms, bytes_of, device_of, path_of, under_way};
 use super::place::{Place, State};
+use super::settle::settle;
 use crate::nbd::TransmissionFlags;
 use crate::nbd::client::Agreed;
 
@@ -119,8 +120,7 @@ pub fn grow(state: &State, bytes: u64) -> io::Result<()> {
 ///
 /// The kernel's; those of writing, when the device is gone all the same.
 pub fn stop(place: &Place, state: &State) -> io::Result<()> {
-    let sync = || File::open(&state.device).and_then(|device| device.sync_all());
-    let synced = if place.is_fenced() { Ok(()) } else { sync() };
+    let synced = if place.is_fenced() { Ok(()) } else { settle(&state.device) };
     let end = |index| Driver::find()?.map_or(Ok(()), |driver| driver.disconnect(index));
     device_of(&state.backend(), &state.device).map_or(Ok(()), end)?;
     let deadline = Instant::now() + FREE;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::settle::settle;
 use crate::api::{ApiError, Code, FileSystem};
 
 /// How a file system is mounted.
@@ -36,6 +37,27 @@ pub async fn probe(device: &Path) -> Result<Option<String>, ApiError> {
     Ok(Some(value("TYPE=").or_else(|| value("PTTYPE=")).unwrap_or_else(|| "an unknown signature".to_owned())))
 }
 
+/// Whether a device of so many bytes holds nothing but zeroes at its beginning and its end, as one does that was never written. What has no
+/// signature may be a program's data all the same.
+pub async fn is_blank(device: &Path, bytes: u64) -> Result<bool, ApiError> {
+    let length = bytes.min(LOOKED_AT);
+    for skipped in [0, bytes - length] {
+        let mut cmp = Command::new("cmp");
+        cmp.arg("--quiet")
+            .arg(format!("--bytes={length}"))
+            .arg(format!("--ignore-initial={skipped}:0"))
+            .arg(device)
+            .arg("/dev/zero");
+        let done = run(&mut cmp, LOOK).await?;
+        match done.status.code() {
+            Some(0) => {}
+            Some(1) => return Ok(false),
+            _ => return Err(ApiError::new(Code::Io, format_args!("{}: {}", shown(&cmp), words(&done)))),
+        }
+    }
+    Ok(true)
+}
+
 /// Makes a file system, over whatever is there. Whoever calls this knows that it may.
 pub async fn make(device: &Path, kind: FileSystem, options: &str) -> Result<(), ApiError> {
     let mut mkfs = Command::new(format!("mkfs.{kind}"));
@@ -49,7 +71,7 @@ pub async fn make(device: &Path, kind: FileSystem, options: &str) -> Result<(), 
     // It is on the replicas' disks before anybody is told that it is made.
     let synced = tokio::task::spawn_blocking({
         let device = device.to_owned();
-        move || fs::File::open(device).and_then(|device| device.sync_all())
+        move || settle(&device)
     });
     synced.await.map_err(std::io::Error::other).flatten().map_err(|error| ApiError::new(Code::Io, error))
 }
@@ -238,6 +260,8 @@ fn words(done: &std::process::Output) -> String {
     if lines.is_empty() { done.status.to_string() } else { lines.join("; ") }
 }
 
+/// How much of a device is looked at, at either end: what programs keep on raw devices begins there.
+const LOOKED_AT: u64 = 2 << 20;
 const LOOK: Duration = Duration::from_secs(30);
 const MAKE: Duration = Duration::from_secs(600);
 const CHECK: Duration = Duration::from_secs(300);
@@ -262,8 +286,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(64 << 20).unwrap();
         assert_eq!(probe(file.path()).await.unwrap(), None);
+        assert!(is_blank(file.path(), 64 << 20).await.unwrap());
         make(file.path(), FileSystem::Ext4, "-L blkrep").await.unwrap();
         assert_eq!(probe(file.path()).await.unwrap().as_deref(), Some("ext4"));
+        assert!(!is_blank(file.path(), 64 << 20).await.unwrap());
         check(file.path(), FileSystem::Ext4).await.unwrap();
         assert!(make(file.path(), FileSystem::Ext4, "--no-such-option").await.unwrap_err().message.contains("mkfs.ext4"));
     }

@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use super::file::{FILE, VolumeFile};
 use super::link::{Link, Terms};
 use super::place::Place;
+use super::settle::settle;
 use crate::api::setup::HelperOptions;
 use crate::api::{ApiError, Code};
 use crate::ring::loopback::{LoopDevice, LoopOptions};
@@ -96,8 +97,8 @@ impl Helper {
     pub fn end(self) -> io::Result<()> {
         let Self { place, link, session, device, _lock } = self;
         // A volume that fails is given up all the same.
-        let synced = device.sync();
         let name = device.path().to_owned();
+        let synced = settle(&name);
         drop(device);
         let gone = wait_until_free(&name);
         if !gone {

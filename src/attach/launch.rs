@@ -144,6 +144,12 @@ pub fn tell_size(state: &State) -> Result<(), ApiError> {
     kill_process(pid, Signal::HUP).map_err(|error| ApiError::new(Code::Io, error))
 }
 
+/// Lets everything fail that waits for a helper which cannot end because of it.
+pub fn break_off(place: &Place) {
+    // It is in use, so it stays mounted; but its file system is aborted, which is what is wanted.
+    let _ = unmount(place.mount_point(), UnmountFlags::FORCE);
+}
+
 /// Takes away what a helper that was killed has left.
 pub fn clear_away(place: &Place) {
     if let Err(error) = clear(place) {
@@ -194,4 +200,4 @@ fn tail(log: &Path) -> String {
 /// How long a helper may take until there is a device: the daemon may have to wait for replicas.
 const START: Duration = Duration::from_secs(40);
 /// How long a helper may take to end: it writes what the device's cache holds.
-const STOP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(30);

@@ -9,6 +9,7 @@
 //! | [`link`], [`dial`] | the helper's connection to the daemon, which may break and be made again |
 //! | [`direct`] | attachments by the kernel's NBD client instead |
 //! | [`kernel`], [`netlink`] | that client, and how it is spoken to |
+//! | [`settle`](mod@settle) | writing what a device has in its cache |
 //! | [`filesystem`] | making, checking and mounting file systems on the device |
 //!
 //! There are two ways. By the kernel's NBD client, where there is one: the daemon opens the volume at its own socket and hands the
@@ -29,3 +30,4 @@ pub mod launch;
 pub mod link;
 pub mod netlink;
 pub mod place;
+pub mod settle;

@@ -68,6 +68,11 @@ impl State {
         format!("{}/{};attachment={}", self.resource, self.volume, self.token)
     }
 
+    /// Whether it is to be the only use of the volume on all nodes: a file system that is mounted suffers no other.
+    pub fn is_alone(&self) -> bool {
+        self.exclusive || self.for_mount
+    }
+
     /// What the kernel knows its NBD device by, so that it is found again whatever has become of the daemon.
     pub fn backend(&self) -> String {
         format!("blkrep:{}/{}:{}", self.resource, self.volume, self.token)
@@ -200,6 +205,12 @@ impl Place {
         }
     }
 
+    /// Whether the helper has been killed and cannot end: it waits for answers of its own, or a program that has its files still does.
+    pub fn is_stuck(&self, state: &State) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", state.pid)).unwrap_or_default();
+        state.via == Via::Fuse && state.pid > 0 && is_ending(&stat) && self.is_alive()
+    }
+
     /// Whether there is an attachment: a helper that lives, or a device of the kernel's.
     pub fn is_alive(&self) -> bool {
         if !self.0.exists() {
@@ -212,6 +223,16 @@ impl Place {
     }
 }
 
+/// Whether a process is on its way out, by its line in /proc (proc_pid_stat(5)): dead and not all of its threads are, or exiting.
+fn is_ending(stat: &str) -> bool {
+    // Its name may have any signs.
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let flags = fields.get(6).and_then(|flags| flags.parse::<u32>().ok()).unwrap_or(0);
+    fields.first() == Some(&"Z") || flags & PF_EXITING != 0
+}
+
+const PF_EXITING: u32 = 0x4;
 const STATE: &str = "state.json";
 const SEEN: &str = "seen.json";
 const FENCED: &str = "fenced";
@@ -247,6 +268,14 @@ mod tests {
         place.note_ended(&first).unwrap();
         assert!(place.is_ended(&first));
         assert!(!place.is_ended(&State { token: "u".into(), ..first }));
+    }
+
+    #[test]
+    fn a_process_on_its_way_out_is_known() {
+        assert!(!is_ending("7 (a ) Z b) S 1 7 7 0 -1 4194560 1 0"));
+        assert!(is_ending("7 (blkrep) Z 1 7 7 0 -1 4194304 1 0"), "its other threads are not done");
+        assert!(is_ending("7 (blkrep) D 1 7 7 0 -1 4194564 1 0"));
+        assert!(!is_ending(""), "there is none");
     }
 
     #[test]

@@ -191,6 +191,7 @@ fn status_of(spec: &ResourceSpec) -> ResourceStatus {
         peers: spec.settings.peers.iter().map(peer).collect(),
         suspended: Vec::new(),
         clients: 0,
+        dropped: 0,
         volumes: spec.settings.volumes.iter().map(|(&volume, &bytes)| VolumeStatus { volume, bytes }).collect(),
     }
 }

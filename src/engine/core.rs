@@ -68,6 +68,8 @@ pub struct Engine {
     pub(super) clients: BTreeSet<ClientId>,
     /// Those of them that share with no other node, and with nobody here who would.
     pub(super) alone: BTreeSet<ClientId>,
+    /// How often the sessions of all clients were ended.
+    pub(super) dropped: u64,
     /// What this node forwards for its clients while it is not primary.
     pub(super) forward: Forward,
     /// Nodes that want their clients' requests taken here.
@@ -151,6 +153,7 @@ impl Engine {
             follow: Follow::default(),
             clients: BTreeSet::new(),
             alone: BTreeSet::new(),
+            dropped: 0,
             forward: Forward::default(),
             visitors: BTreeMap::new(),
             applied: Applied::default(),

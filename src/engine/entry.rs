@@ -11,7 +11,7 @@ use crate::units::{Instant, NodeId};
 use crate::wire::Message;
 
 use super::core::{Engine, Stopping};
-use super::event::{AttachError, ClientId};
+use super::event::{AttachError, ClientId, Command};
 use super::mutant::{Mutant, mutated};
 use super::reign::{Asker, Pending, Phase};
 
@@ -145,8 +145,10 @@ impl Engine {
         due.filter(|due| *due > self.now).min()
     }
 
-    /// All clients have lost their sessions.
-    pub(super) fn forget_clients(&mut self) {
+    /// Ends the sessions of all clients: what they have not been answered is unknown to them.
+    pub(super) fn drop_clients(&mut self) {
+        self.out.push(Command::DropClients);
+        self.dropped += 1;
         self.clients.clear();
         self.alone.clear();
     }

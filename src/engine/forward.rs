@@ -199,8 +199,7 @@ impl Engine {
             return true;
         }
         self.drop_forwarded();
-        self.out.push(Command::DropClients);
-        self.forget_clients();
+        self.drop_clients();
         false
     }
 

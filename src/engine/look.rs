@@ -27,6 +27,7 @@ impl Engine {
             peers: (0..self.peers.len()).filter(|&at| self.is_peer(at)).map(|at| self.peer_status(at)).collect(),
             suspended: self.suspensions(),
             clients: self.clients.len(),
+            dropped: self.dropped,
             volumes: self.settings.volumes.keys().filter_map(volume).collect(),
         }
     }

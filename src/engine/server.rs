@@ -7,7 +7,6 @@ use crate::wire::Message;
 
 use super::core::{Engine, Stopping};
 use super::entry::{Wanting, Wish};
-use super::event::Command;
 use super::peerset::PeerSet;
 
 /// How often a node is asked that has not answered.
@@ -147,8 +146,7 @@ impl Engine {
         self.forward.barred = Some(by);
         if !self.alone.is_empty() {
             self.drop_forwarded();
-            self.out.push(Command::DropClients);
-            self.forget_clients();
+            self.drop_clients();
         }
     }
 

@@ -319,8 +319,7 @@ impl Engine {
     pub(super) fn depose(&mut self) {
         if self.reign.is_some() && !mutated(Mutant::NeverDeposed) {
             self.fail_everything();
-            self.out.push(Command::DropClients);
-            self.forget_clients();
+            self.drop_clients();
             self.end_reign();
         }
     }

@@ -73,15 +73,6 @@ impl LoopDevice {
             _ => Err(io::Error::last_os_error()),
         }
     }
-
-    /// Writes out what the device's page cache holds.
-    ///
-    /// # Errors
-    ///
-    /// EIO.
-    pub fn sync(&self) -> io::Result<()> {
-        self.device.sync_all()
-    }
 }
 
 /// Whether somebody uses a block device exclusively: it is mounted, or part of something.

@@ -3,10 +3,11 @@
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
-from attached import Writer, attachment, drop_caches, is_as_another_node_left_it, is_fenced_by_another_node
+from attached import Writer, attachment, drop_caches, helper_of, is_as_another_node_left_it, is_fenced_by_another_node
 from cluster import Cluster
 from processes import end_all
 from suite import check, story, wait_for
@@ -17,20 +18,6 @@ KERNEL = [path for path in ("/dev/fuse", "/dev/loop-control") if not Path(path).
 def needs_devices(scene):
     """Tells why, where this kernel has no FUSE or no loop devices; fails on a machine that should have them."""
     check(not KERNEL, "the kernel has FUSE and loop devices", KERNEL)
-
-
-def helper_of(node, resource):
-    """The process that keeps an attachment."""
-    mark = f"attach/{resource}@0".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"attach-helper" in words and any(w.endswith(mark) and w.startswith(str(node.root).encode()) for w in words):
-                return int(entry.name)
-    return None
 
 
 def digest(path):
@@ -83,6 +70,43 @@ def a_volume_is_a_block_device(scene):
     two.blkrep("detach", "web")
 
 
+@story(minutes=2)
+def no_file_system_is_made_over_anything(scene):
+    """Volumes that hold a partition table, a swap area, another file system, or a program's own bytes, at their beginning or their end:
+    `mount --mkfs` refuses each and says what it found, and leaves it as it is."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 1)).form()
+    one, mount = cluster[1], scene.folder / "mnt"
+    mount.mkdir()
+    scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    table = struct.pack("<446sBxxxBxxxII48xH", b"", 0, 0x83, 2048, 4096, 0xAA55)
+    hold = {
+        "dos": (0, table), "swap": ["mkswap", "--quiet"], "xfs": ["mkfs.xfs", "-q"], "data": (1 << 20, b"x" * 100), "end": ((64 << 20) - 1, b"x"),
+    }
+    for name, what in hold.items():
+        cluster.add_volume(name, "320MiB" if name == "xfs" else "64MiB", 1)
+        device = one.blkrep("attach", name).strip()
+        if isinstance(what, list):
+            subprocess.run([*what, device], check=True, stdout=subprocess.DEVNULL)
+        else:
+            with open(device, "r+b") as there:
+                there.seek(what[0])
+                there.write(what[1])
+        one.blkrep("detach", name)
+        said = one.refuses("mount", name, mount, "--mkfs", "--fs", "ext4", naming=[name])
+        check((name if name != "end" else "data") in said.split("holds")[-1], "it says what it found", said)
+        check(not one.json("list-attachments"), "nothing is left attached")
+        device = one.blkrep("attach", name, "--read-only").strip()
+        if isinstance(what, tuple):
+            with open(device, "rb") as there:
+                there.seek(what[0])
+                check(there.read(len(what[1])) == what[1], "what was there is there")
+        else:
+            found = subprocess.run(["blkid", "-p", "-o", "export", device], capture_output=True, text=True).stdout
+            check(f"TYPE={name}" in found, "what was there is there", found)
+        one.blkrep("detach", name)
+
+
 @story(minutes=3)
 def a_mounted_volume_outlives_its_daemon(scene):
     """While a program writes with fsync, its daemon is ended cleanly and started again, then killed and started again. The program sees
@@ -99,6 +123,7 @@ def a_mounted_volume_outlives_its_daemon(scene):
     check("made just now" in said, "a file system was made", said)
     scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
     one.refuses("detach", "web", naming=["in use"])
+    one.refuses("attach", "web", "--persistent", naming=["goes with it"])
     # Two that cache one file system would destroy it.
     two.refuses("mount", "web", scene.folder, naming=["node1"])
     two.refuses("attach", "web", naming=["node1"])
@@ -181,6 +206,7 @@ def a_killed_helper_leaves_nothing(scene):
         os.fsync(file.fileno())
     end_all([helper_of(one, "web")])
     wait_for("it is not listed any more", lambda: not one.json("list-attachments"), 10)
+    one.refuses("umount", mount, naming=["has died", f"umount {mount}"])
     subprocess.run(["umount", str(mount)], check=True)
     wait_for("nothing is left", lambda: not list((one.root / "run/blkrep/attach").iterdir()), 10)
     one.blkrep("mount", "web", mount)

@@ -91,6 +91,13 @@ def options_and_what_is_shown(scene):
     one.docker(*create, "-o", "size=512MiB", "-o", "fs=xfs", "-o", "mkfs-opts=-L uploads", "-o", "mount-opts=noatime",
                "-o", "uid=33", "-o", "gid=34", "-o", "nodes=node1,node2", "-o", "protocol=C", odd)
     one.docker(*create, "-o", "size=48", "-o", "replicas=1", "small")
+    for node in cluster.nodes:
+        node.blkrep("add-pool", "ssd", f"file:{node.folder}/ssd")
+    one.docker(*create, "-o", "size=16", "-o", "pool=ssd", "-o", "protocol=A", "fast")
+    check(all(list((node.folder / "ssd").glob("*fast_00*")) for node in cluster.nodes), "it lies in the pool that was asked for")
+    protocols = {name: cluster.resource(name)["options"]["protocol"] for name in ("fast", "small")}
+    check(protocols == {"fast": "A", "small": "C"}, "the protocol that was asked for, or C", protocols)
+    two.docker("volume", "rm", "fast")
     for engine in (one, two):
         check(sorted(engine.docker("volume", "ls", "-q").split()) == [odd, "small"], "both nodes list the volumes")
     shown = json.loads(two.docker("volume", "inspect", odd))[0]
@@ -105,6 +112,9 @@ def options_and_what_is_shown(scene):
     check(one.docker("exec", "holder", "stat", "-c", "%u:%g", "/new") == "33:34", "the directory's owner")
     mounts = one.docker("exec", "holder", "cat", "/proc/mounts")
     check(any(" /new xfs " in line and "noatime" in line for line in mounts.splitlines()), "XFS with the mount's options", mounts)
+    device = cluster[1].json("list-attachments")[0]["device"]
+    label = subprocess.check_output(["blkid", "-p", "-o", "value", "-s", "LABEL", device], text=True).strip()
+    check(label == "uploads", "mkfs had its options", label)
     two.refuses("volume", "rm", odd, naming=["use"])
     shown = json.loads(two.docker("volume", "inspect", odd))[0]
     check(shown["Status"]["primary"] == "node1", "the other node tells where it is in use", shown)
@@ -115,6 +125,16 @@ def options_and_what_is_shown(scene):
         two.docker("volume", "rm", name)
     check(one.docker("volume", "ls", "-q") == "", "both are gone")
     one.refuses("volume", "inspect", odd)
+    settings = cluster[1].root / "etc/blkrep.toml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    with open(settings, "a") as file:
+        file.write('\n[docker-defaults]\nsize = "320MiB"\nfs = "xfs"\nnodes = "node2"\n')
+    cluster[1].restart()
+    one.docker(*create, "usual")
+    one.docker(*create, "-o", "size=16", "-o", "fs=ext4", "-o", "replicas=2", "special")
+    told = {name: json.loads(one.docker("volume", "inspect", name))[0]["Status"] for name in ("usual", "special")}
+    shown = {name: (status["size"], status["fs"], sorted(status["replicas"])) for name, status in told.items()}
+    check(shown == {"usual": ("320 MiB", "xfs", ["node2"]), "special": ("16 MiB", "ext4", ["node1", "node2"])}, "the node's defaults", shown)
 
 
 @story(minutes=3)
@@ -221,6 +241,37 @@ def a_cut_off_node_does_not_hang_docker(scene):
     cluster.wait_up_to_date("web", 2)
     check(wait_for("the first node can use it", lambda: one.box("web", "cat /data/owner"), 60) == "new", "nothing stale was written")
     one.docker("volume", "rm", "web")
+
+
+@story(minutes=2)
+def a_volume_grows_under_its_container(scene):
+    """A volume is resized while a container writes to it: the container sees the larger file system, and its data. Then a node without a
+    replica has it: a container there finds everything, and what it writes is on the replicas, also when the serving node is lost
+    meanwhile."""
+    cluster = site(scene, 3)
+    one, three = cluster.engine(1), cluster.engine(3)
+    one.docker("volume", "create", "-d", "blkrep", "-o", "size=320MiB", "-o", "fs=xfs", "-o", "nodes=node1,node2", "web")
+    one.docker("run", "-d", "--name", "holder", "--network", "none", "-v", "web:/data", IMAGE, "sleep", "1000")
+    kib = lambda: int(one.docker("exec", "holder", "stat", "-f", "-c", "%b", "/data")) * 4
+    one.docker("exec", "holder", "sh", "-c", "echo before > /data/x; sync /data/x")
+    before = kib()
+    cluster[2].blkrep("resize-volume", "web", "640MiB")
+    wait_for("the container sees it", lambda: kib() > before + (250 << 10), 40)
+    one.docker("exec", "holder", "dd", "if=/dev/urandom", "of=/data/big", "bs=1M", "count=350", "conv=fsync")
+    digest = one.docker("exec", "holder", "sha256sum", "/data/big").split()[0]
+    one.docker("rm", "-f", "holder")
+    check(three.box("web", "cat /data/x; sha256sum /data/big").split()[:2] == ["before", digest], "a node without a replica has all of it")
+    three.docker("run", "-d", "--name", "guest", "--network", "none", "-v", "web:/data", IMAGE, "sleep", "1000")
+    cluster.node_named(cluster.wait_primary("web")).kill()
+    three.docker("exec", "guest", "sh", "-c", "echo after > /data/x; sync /data/x")
+    for node in cluster.nodes:
+        if not node.running:
+            node.start()
+    three.docker("rm", "-f", "guest")
+    cluster.wait_up_to_date("web", 2)
+    check(one.box("web", "cat /data/x") == "after", "what it wrote is there")
+    wait_for("nobody is primary", lambda: cluster.resource("web")["primary"] is None, 20)
+    cluster.check_identical("web")
 
 
 @story(minutes=3)

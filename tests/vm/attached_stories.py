@@ -11,14 +11,14 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
-from attached import LateWrite, Writer, attachment, drop_caches, is_as_another_node_left_it, is_fenced_by_another_node
+from attached import LateWrite, Raw, Writer, attachment, drop_caches, is_as_another_node_left_it, is_coherent_on_two_nodes, is_fenced_by_another_node
 from cluster import Cluster
 from suite import check, run_stories, story, wait_for
 
 
-def cluster(scene, volumes=("web",), size="64MiB"):
-    """Two nodes on loopback addresses: network namespaces other than the first have no NBD devices."""
-    made = scene.closes(Cluster(scene, 2, enter=lambda: None)).form()
+def cluster(scene, volumes=("web",), size="64MiB", nodes=2):
+    """Nodes on loopback addresses, two of them with replicas: network namespaces other than the first have no NBD devices."""
+    made = scene.closes(Cluster(scene, nodes, enter=lambda: None)).form()
     for volume in volumes:
         made.add_volume(volume, size, 2, "--peer-tls", "off")
     scene.callback(lambda: let_go(made))
@@ -200,7 +200,7 @@ def mounted_volumes_grow(scene):
         mount.mkdir()
         if kind == "ext4":
             # Mounted where it was attached before, through FUSE.
-            one.blkrep("attach", kind, "--via", "fuse")
+            one.blkrep("attach", kind, "--via", "fuse", "--exclusive")
         mkfs(one, kind, mount)
         device = attachment(one, kind)["device"]
         check(("loop" if kind == "ext4" else "nbd") in device, "it is attached as it was asked for", kind, device)
@@ -287,6 +287,41 @@ def a_fenced_device_is_ended_by_whoever_finds_it_fenced(scene):
     with open(again, "rb") as there:
         check(there.read(8192) == b"1" * 8192, "nothing that was late has reached the volume")
     one.blkrep("detach", "web")
+    nodes.check_identical("web")
+
+
+@story(minutes=3)
+def a_device_is_used_on_two_nodes_at_once(scene):
+    """A volume is a device on two nodes, one of them without a replica, and both write and read through them, also after their daemons
+    were started anew: a live migration, there and back. Then the node without a replica mounts it, and goes on when the node is lost
+    that serves it."""
+    nodes = cluster(scene, nodes=3)
+    bare = next(node for node in nodes.nodes if node.name not in nodes.replicas("web"))
+    first = next(node for node in nodes.nodes if node is not bare)
+    for source, target in ((first, bare), (bare, first)):
+        expected = is_coherent_on_two_nodes(scene, source, target, "web")
+        check("/dev/nbd" in attachment(target, "web")["device"], "it is the kernel's device")
+        target.blkrep("detach", "web")
+    again = scene.closes(Raw(bare.blkrep("attach", "web").strip()))
+    check({block: again.read(block) for block in expected} == expected, "all of it is there")
+    again.close()
+    bare.blkrep("detach", "web")
+    mount = scene.folder / "mnt"
+    mount.mkdir()
+    bare.blkrep("mount", "web", mount, "--mkfs")
+    first.refuses("attach", "web", naming=[bare.name])
+    writer = scene.closes(Writer(mount / "log"))
+    wait_for("it writes", lambda: writer.written > 5, 30)
+    serving = nodes.node_named(nodes.wait_primary("web"))
+    serving.kill()
+    before = writer.written
+    wait_for("it goes on", lambda: writer.trouble or writer.written > before + 5, 60)
+    writer.close()
+    check(writer.trouble is None, "no error reached the program", writer.trouble)
+    writer.check(mount / "log")
+    bare.blkrep("umount", mount)
+    serving.start()
+    nodes.wait_up_to_date("web", 2)
     nodes.check_identical("web")
 
 

@@ -31,7 +31,10 @@ pub(super) const VERBS: &[Verb] = &[
         long: "Prints the device. The kernel's NBD client makes it where there is one (--via nbd: Linux 5.14 or later with the module nbd), \
                else a process of its own with FUSE and a loop device (--via fuse). When the daemon is restarted, or killed, whatever uses \
                the device waits, for up to five minutes, and then gets errors until the daemon is back. It is admitted again only when no \
-               other node has used the volume meanwhile. When the volume grows, so does the device. One that is attached already stays as \
+               other node has come to use the volume meanwhile. Several nodes may attach a volume at a time, with a replica or without, \
+               as a live migration does: what one has written the others read. Only direct I/O, or a file system made for it, may use \
+               such a device: what is in one node's caches the others do not see. A file system that you mount yourself wants \
+               --exclusive. When the volume grows, so does the device. One that is attached already stays as \
                it is, and its device is printed. It ends with `blkrep detach`, or with the machine. With several sockets the kernel uses \
                several queues; but then it takes a connection for broken whose requests are not answered for 30 seconds, where with one \
                it waits for as long as I/O is suspended.",
@@ -91,9 +94,10 @@ pub(super) const VERBS: &[Verb] = &[
         aliases: &[],
         category: Category::Using,
         short: "Mount a volume's file system",
-        long: "Attaches the volume on this node and mounts it at a directory, which must be there. With --mkfs a file system is made \
-               first, when blkrep knows that the volume is new and nothing is found on it; one that is there is never made again, so that \
-               the same command is right the second time. An ext4 is checked before. When the volume has grown, the file system grows \
+        long: "Attaches the volume on this node and mounts it at a directory, which must be there. While it is mounted, no other node \
+               has it, not even for reading; where one has it attached, or it is attached here without --exclusive, it is refused. \
+               With --mkfs a file system is made first, when blkrep has made none yet and the volume holds nothing: no signature, and only \
+               zeroes at its beginning and its end. One that is there is never made again, so that the same command is right the second time. An ext4 is checked before. When the volume has grown, the file system grows \
                with it, then and while it is mounted. `blkrep umount` undoes both.",
         args: &[&[
             VOLUME,

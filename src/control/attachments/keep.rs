@@ -60,6 +60,12 @@ pub async fn keep(node: Arc<Node>) {
 /// Takes away what killed helpers left, unless the volume is just being attached.
 async fn clear_away(node: &Arc<Node>) {
     let places = Place::all(&node.root).unwrap_or_default();
+    for (place, state) in places.iter().filter_map(|place| Some((place, place.state().ok()?))) {
+        if place.is_stuck(&state) {
+            tracing::warn!(resource = %state.resource, volume = %state.volume, "an attachment's helper was killed and waits for itself; its device fails");
+            launch::break_off(place);
+        }
+    }
     for place in places.into_iter().filter(|place| !place.is_alive()) {
         let Ok(state) = place.state() else { continue };
         let _turn = node.attachments.turn(&state.resource, state.volume).await;

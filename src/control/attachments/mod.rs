@@ -1,5 +1,6 @@
 //! Volumes as block devices of this node, and of others that are asked to.
 
+pub mod inside;
 mod keep;
 mod links;
 mod mounts;
@@ -25,6 +26,7 @@ use crate::api::{ApiError, Attach, Attachment, Code, Detach, Done, ListAttachmen
 use crate::attach::place::{Place, State};
 use crate::attach::{filesystem, launch};
 use crate::units::{Name, NodeId, VolumeId};
+use inside::Inside;
 use links::Links;
 use uses::Uses;
 use visits::Visits;
@@ -39,6 +41,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 pub struct Book {
     /// How often clients have used the resources here.
     pub uses: Uses,
+    /// The attachments that are in.
+    inside: Inside,
     /// What is used here without a replica, for clients that came.
     visits: Visits,
     /// The kernel's devices that have their connections.
@@ -56,6 +60,7 @@ impl Book {
         let state = root.state();
         Self {
             uses: Uses::new(state.join("uses")),
+            inside: Inside::default(),
             visits: Visits::new(state.join("visits")),
             links: Arc::default(),
             mounting: Mutex::default(),
@@ -220,7 +225,7 @@ async fn attach_here(node: &Arc<Node>, asked: &Attach, role: Role) -> Result<Att
     if place.is_alive()
         && let Ok(state) = place.state()
     {
-        return again(node, asked, &place, state);
+        return again(node, asked, role, &place, state);
     }
     let via = way(node, asked).await?;
     let token = format!("{:032x}", u128::from_le_bytes(local::random_bytes()));
@@ -276,13 +281,25 @@ async fn way(node: &Arc<Node>, asked: &Attach) -> Result<Via, ApiError> {
 }
 
 /// What is attached already is good enough, or in the way.
-fn again(node: &Arc<Node>, asked: &Attach, place: &Place, state: State) -> Result<Attachment, ApiError> {
+fn again(node: &Arc<Node>, asked: &Attach, role: Role, place: &Place, state: State) -> Result<Attachment, ApiError> {
     let in_use = |why: &str| {
         let message =
             format!("volume {}/{} is attached already as {}, {why}", state.resource, state.volume, state.device.display());
         ApiError::new(Code::InUse, message).hint("`blkrep detach` takes that away")
     };
-    if asked.exclusive || state.exclusive {
+    if role == Role::ForMount && !state.is_alone() {
+        let error = in_use("where other nodes may attach it, too: a file system is mounted on one node alone");
+        return Err(error.hint(format_args!(
+            "`blkrep detach {name}`, and mount it then; or `blkrep attach --exclusive {name}` before it is mounted",
+            name = state.resource
+        )));
+    }
+    if asked.persistent && state.for_mount {
+        return Err(
+            in_use("for a mount, and goes with it").hint("`blkrep umount`, then attach it, and mount what stays attached")
+        );
+    }
+    if role == Role::Asked && (asked.exclusive || state.exclusive) {
         return Err(in_use("and one of the two wants it alone"));
     }
     if asked.read_only != state.read_only {

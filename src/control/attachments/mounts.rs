@@ -60,8 +60,14 @@ pub async fn mount(node: &Arc<Node>, asked: Mount) -> Result<Mounted, ApiError> 
 pub async fn unmount(node: &Arc<Node>, asked: Unmount) -> Result<Done, ApiError> {
     let mounted = filesystem::mounted_at(&asked.path).map_err(|error| ApiError::new(Code::Io, error))?;
     let living = launch::living(&node.root).unwrap_or_default();
-    let state = mounted.and_then(|device| living.into_iter().map(|(_, state)| state).find(|state| state.device == device));
-    let Some(state) = state else {
+    let of = |device: &Path| living.iter().map(|(_, state)| state).find(|state| state.device == device).cloned();
+    let Some(state) = mounted.as_deref().and_then(of) else {
+        if let Some(device) = mounted {
+            let message =
+                format!("{} is mounted at {}, which is no volume that is attached", device.display(), asked.path.display());
+            let hint = format!("if it was one whose attachment has died, `umount {}` unmounts it", asked.path.display());
+            return Err(ApiError::new(Code::NotFound, message).hint(hint));
+        }
         let message = format!("no volume is mounted at {}", asked.path.display());
         return Err(ApiError::new(Code::NotFound, message).hint("`blkrep list-attachments` shows where volumes are mounted"));
     };
@@ -142,6 +148,12 @@ async fn make(node: &Arc<Node>, asked: &Mount, volume: VolumeId, device: &Path, 
         let message =
             format!("volume {}/{volume} had {before}, and its beginning is gone: nothing is made over it", asked.resource);
         return Err(ApiError::new(Code::Storage, message).hint("restore it, or remove the volume and add it again"));
+    }
+    let blank = note.value(node).is_some() || filesystem::is_blank(device, tend::bytes(device)).await?;
+    if !blank {
+        let message = format!("volume {}/{volume} holds data, and no file system: nothing is made over it", asked.resource);
+        let hint = "if it may go, make the file system yourself on the device that `blkrep attach` gives, or remove the volume and add it again";
+        return Err(ApiError::new(Code::InUse, message).hint(hint));
     }
     note.set(node, MAKING).await?;
     filesystem::make(device, kind, &asked.mkfs_options).await?;

@@ -2,11 +2,13 @@
 //!
 //! An attachment outlives its connection to the daemon: the kernel holds blocks of the volume in its caches, and writes that were not
 //! answered are sent again. That is right only while nobody else has written. So every node counts, durably, how often it has let a
-//! client use a resource; an attachment notes the others' counts while nobody else can change them, because its own node is primary;
-//! and it is admitted again only when they are what they were.
+//! client use a resource; an attachment notes the others' counts when it is let in, and is admitted again only when they are what they
+//! were.
 //!
 //! A node that cannot be asked does not matter: where it may have newer data, the engine does not let this node be primary without it.
 //! What such a node did while this daemon could see it is noted then ([`watch`]).
+//!
+//! An attachment that shares its volume, and is in, suffers others beside it: see [`super::inside`].
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,13 +17,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use super::inside::{self, Seen, Verdict};
 use crate::attach::place::{Place, State};
 use crate::control::node::Node;
 use crate::control::status;
 use crate::control::tls::write_private;
-use crate::engine::Connection;
+use crate::engine::{Connection, ResourceStatus};
 use crate::nbd::Refusal;
 use crate::units::{Name, NodeId, ResourceId, VolumeId};
 
@@ -78,7 +81,7 @@ pub async fn note(node: &Arc<Node>, resource: ResourceId) -> Result<(), Refusal>
 
 /// Whether the attachment of a volume is to be the only client of all nodes: a file system that is mounted suffers no other.
 pub fn is_alone(node: &Node, resource: &Name, volume: VolumeId) -> bool {
-    Place::of(&node.root, resource, volume).state().is_ok_and(|state| state.exclusive || state.for_mount)
+    Place::of(&node.root, resource, volume).state().is_ok_and(|state| state.is_alone())
 }
 
 /// Admits the attachment with this token, whose node is primary now: for the first time, or again when nobody else has used the volume.
@@ -94,13 +97,23 @@ pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, tok
         // What the data plane tells of its connections may be that much older than the attaching that it has just granted.
         sleep(STATUS_AGE).await;
     }
+    let inside = &node.attachments.inside;
+    let dropped = status_of(node, resource).map_or(0, |status| status.dropped);
+    if !state.is_alone() && !place.is_fenced() && inside.is_in(token, dropped) {
+        return Ok(());
+    }
     let seen = others(node, resource).await.map_err(|silent| {
         let silent = node.model().node_name(silent);
         Refusal::unknown(format!("node '{silent}' does not tell whether it has used the volume"))
     })?;
-    match compare(&place, &state, &seen) {
-        Ok(true) => note(node, resource).await,
-        Ok(false) => Ok(()),
+    match compare(&place, &state, &counts(&seen)) {
+        Ok(first) => {
+            if first {
+                note(node, resource).await?;
+            }
+            inside.admitted(token, dropped);
+            Ok(())
+        }
         Err(by) => {
             let by = by.map_or_else(|| "another node".to_owned(), |by| format!("node '{}'", node.model().node_name(by)));
             Err(Refusal::policy(format!("the volume was used on {by} meanwhile; detach it and attach it again")))
@@ -110,11 +123,46 @@ pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, tok
 
 /// Looks for uses elsewhere of what is attached here: to know of them when the other node is gone.
 pub async fn watch(node: &Arc<Node>, attached: &[(Place, State)]) {
+    let known: Vec<String> =
+        Place::all(&node.root).unwrap_or_default().iter().filter_map(|at| Some(at.state().ok()?.token)).collect();
+    node.attachments.inside.retain(|token| known.iter().any(|one| one == token));
     for (place, state) in attached {
         let Ok(seen) = others(node, state.id).await else { continue };
-        if place.seen().is_some() && compare(place, state, &seen).is_err() {
+        let Some(noted) = place.seen() else { continue };
+        if let Verdict::In(beside) = beside(node, state, &noted, &seen) {
+            note_beside(place, state, noted, &beside, &seen);
+        } else if compare(place, state, &counts(&seen)).is_err() {
             tracing::debug!(resource = %state.resource, volume = %state.volume, "an attached volume is used elsewhere");
         }
+    }
+}
+
+/// Whoever uses a volume beside an attachment that shares it.
+fn beside(node: &Node, state: &State, noted: &BTreeMap<NodeId, u64>, seen: &BTreeMap<NodeId, Seen>) -> Verdict {
+    let status = status_of(node, state.id).filter(|_| !state.is_alone());
+    status.map_or(Verdict::Out, |status| {
+        node.attachments.inside.look(&state.token, Instant::now(), inside::standing(&status), noted, seen)
+    })
+}
+
+/// Notes the counts of those that have come beside an attachment, and of nodes that are new to it.
+fn note_beside(
+    place: &Place,
+    state: &State,
+    mut noted: BTreeMap<NodeId, u64>,
+    beside: &BTreeMap<NodeId, u64>,
+    seen: &BTreeMap<NodeId, Seen>,
+) {
+    let before = noted.clone();
+    noted.extend(beside);
+    for (node, told) in seen {
+        noted.entry(*node).or_insert(told.count);
+    }
+    if noted == before || place.is_fenced() {
+        return;
+    }
+    if let Err(error) = place.note_seen(&noted) {
+        tracing::warn!(resource = %state.resource, volume = %state.volume, %error, "who uses it, too, cannot be noted");
     }
 }
 
@@ -146,19 +194,30 @@ fn compare(place: &Place, state: &State, seen: &BTreeMap<NodeId, u64>) -> Result
 }
 
 /// The counts of all other nodes that answer; or one that does not though this one is connected to it for the resource.
-async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeId, u64>, NodeId> {
-    let status = node.plane.status().into_iter().find(|status| status.resource == resource);
-    let mut peers = status.into_iter().flat_map(|status| status.peers);
+async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeId, Seen>, NodeId> {
+    let mut peers = status_of(node, resource).into_iter().flat_map(|status| status.peers);
     let reports = status::gather(node, &node.model(), Some(resource)).await;
     if let Some(silent) = peers.find(|peer| peer.connection == Connection::Connected && !reports.contains_key(&peer.node)) {
         return Err(silent.node);
     }
     let theirs = reports.iter().filter(|(peer, _)| **peer != node.me);
-    Ok(theirs.map(|(peer, report)| (*peer, report.uses.get(&resource).copied().unwrap_or(0))).collect())
+    let seen = |report: &status::Report| Seen {
+        count: report.uses.get(&resource).copied().unwrap_or(0),
+        under: report.resources.get(&resource).and_then(inside::under),
+    };
+    Ok(theirs.map(|(peer, report)| (*peer, seen(report))).collect())
+}
+
+fn counts(seen: &BTreeMap<NodeId, Seen>) -> BTreeMap<NodeId, u64> {
+    seen.iter().map(|(node, seen)| (*node, seen.count)).collect()
+}
+
+fn status_of(node: &Node, resource: ResourceId) -> Option<ResourceStatus> {
+    node.plane.status().into_iter().find(|status| status.resource == resource)
 }
 
 /// How old the data plane's status may be, and some more.
-const STATUS_AGE: Duration = Duration::from_millis(250);
+pub(super) const STATUS_AGE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,20 @@ fn a_record_that_could_not_be_stored_is_not_waited_for() {
 }
 
 #[test]
+fn that_all_sessions_were_ended_is_told() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.tell(Event::Detach(ClientId(1)));
+    rig.tell(Event::Attach(ClientId(2)));
+    assert_eq!((rig.engine.status().clients, rig.engine.status().dropped), (1, 0), "a client's own end is no matter");
+    let newer = Record { primary: Some(B), reign: rig.record.reign + 1, ..rig.record.next(RecordId(78)) };
+    let standing = Standing { role: Role::Primary, record: Some(newer), ..rig.standing(B) };
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    assert!(rig.done.contains(&Command::DropClients), "{:?}", rig.done);
+    assert_eq!((rig.engine.status().clients, rig.engine.status().dropped), (0, 1));
+}
+
+#[test]
 fn a_replica_that_is_admitted_after_it_has_left_stays_outdated() {
     let mut rig = Rig::new(Authority::Off, &[B]);
     rig.meet(B, CLUSTER);
