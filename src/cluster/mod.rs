@@ -34,7 +34,7 @@ pub use command::{Applied, Command, DeployCount, Placement};
 pub use leftovers::{Leftover, LeftoverId};
 pub use model::{
     Assignment, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, PoolFill, PoolReport, Ports, Resource,
-    TokenHash, Volume,
+    Successor, TokenHash, Volume,
 };
 pub use options::{OPTIONS, OptionSet, OptionSpec, Options};
 pub use placement::{largest_volume, metadata_reserve, promised, room};

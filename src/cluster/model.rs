@@ -296,6 +296,20 @@ pub struct Assignment {
     /// What the node has already and makes volumes of, until it has.
     #[serde(default)]
     pub adopts: BTreeMap<VolumeId, String>,
+    /// The replica that takes the place of this one, which is leaving, as soon as the record does not name it.
+    #[serde(default)]
+    pub successor: Option<Successor>,
+}
+
+/// A replica that is to be made where another one leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Successor {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The incarnation that it is created with.
+    pub incarnation: Incarnation,
+    /// The pool of all of it; `None`: where the one that leaves is.
+    pub pool: Option<Name>,
 }
 
 impl Assignment {

@@ -185,7 +185,7 @@ fn replica(
     let status = report.and_then(|report| report.resources.get(&resource.id));
     let diskless = assignment.is_diskless();
     let pending = if assignment.leaving {
-        Some(Pending::Remove)
+        Some(if assignment.successor.is_some() { Pending::Deploy } else { Pending::Remove })
     } else {
         let made = diskless || (assignment.created && (report.is_none() || status.is_some()));
         (!made).then_some(Pending::Deploy)

@@ -126,7 +126,7 @@ impl Engine {
             (false, true) => return,
             (false, false) => Stage::Beginning,
         };
-        if peer.disk().is_none_or(|disk| disk <= DiskState::Failed) {
+        if peer.disk().is_none_or(|disk| disk <= DiskState::Failed) || peer.settings.leaving {
             return;
         }
         let known = peer.standing.as_ref().and_then(|s| s.replica).and_then(|r| r.synced).is_some();

@@ -107,6 +107,7 @@ def what_destroys_asks_first(scene):
         ["remove-volume", "web/0"],
         ["undeploy-resource", "web"],
         ["unassign-resource", "web", "beta"],
+        ["replace-disk", "web", "beta"],
         ["shutdown"],
         ["init", "--force"],
     ]

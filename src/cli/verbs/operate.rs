@@ -1,13 +1,40 @@
 //! What replicas are told to do.
 
-use crate::api::{Service, VerifyResource};
+use crate::api::{ReplaceDisk, Service, VerifyResource};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
+use crate::units::Name;
 
 /// The verbs.
-pub(super) const VERBS: &[Verb] = &[Verb {
+pub(super) const VERBS: &[Verb] = &[REPLACE_DISK, VERIFY];
+
+const REPLACE_DISK: Verb = Verb {
+    name: "replace-disk",
+    aliases: &[],
+    category: Category::Replicas,
+    short: "Make a replica anew whose disk is lost",
+    long: "What is left of the old replica is deleted; a new, empty one takes its place and gets a full resync. It goes to the pool of \
+           the old one, which has to be usable again, or to another one of the node with --pool: then what was on a disk that does not come \
+           back is in nobody's way. It is refused unless another replica says that it has everything, and while the node is primary: \
+           use the volume on another node first. Without a majority the old replica has to say, too, that it has nothing more, or --force \
+           gives that up.",
+    args: &[&[
+        Arg::place("resource", Takes::Resource, "The resource"),
+        Arg::place("node", Takes::Node, "The node"),
+        Arg::option("pool", None, Takes::PoolName, "The pool of the new replica [default: where the old one is]"),
+        Arg::flag("force", Some('f'), "Also when clients are connected there, which are cut off, or it cannot say what it has"),
+    ]],
+    examples: &[
+        Example { line: "replace-disk web beta", does: "Make the replica on beta anew, where it was" },
+        Example { line: "replace-disk web beta --pool ssd", does: "Make it anew in another pool" },
+    ],
+    runtime: Runtime::Small,
+    run: |session, given| Box::pin(replace_disk(session, given)),
+};
+
+const VERIFY: Verb = Verb {
     name: "verify",
     aliases: &["verify-resource"],
     category: Category::Replicas,
@@ -30,7 +57,15 @@ pub(super) const VERBS: &[Verb] = &[Verb {
     ],
     runtime: Runtime::Small,
     run: |session, given| Box::pin(verify(session, given)),
-}];
+};
+
+async fn replace_disk(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let (resource, node): (Name, Name) = (given.one("resource"), given.one("node"));
+    session.confirm(format!("You are going to delete the replica of {resource} on {node}, and to make a new one."))?;
+    let request = ReplaceDisk { resource, node, pool: given.maybe("pool"), force: given.flag("force") };
+    let done = session.client.replace_disk(request).await?;
+    session.output.done(&done, &done.notes)
+}
 
 async fn verify(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let request = VerifyResource { resource: given.one("resource"), repair: given.flag("repair"), stop: given.flag("stop") };

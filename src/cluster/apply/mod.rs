@@ -4,6 +4,7 @@ mod adoption;
 mod nodes;
 mod pools;
 mod record;
+mod replace;
 mod replicas;
 mod resources;
 mod snapshots;
@@ -70,6 +71,9 @@ impl Cluster {
                 self.assign(&resource, &node, diskless, seed, pool.as_ref())
             }
             Command::Unassign { resource, node, force, seed } => self.unassign(&resource, &node, force, seed),
+            Command::ReplaceDisk { resource, node, pool, expect, seed } => {
+                self.replace_disk(&resource, &node, pool.as_ref(), expect, seed)
+            }
             Command::Undeploy { resource, force } => self.undeploy(&resource, force),
             Command::AddSnapshot { resource, snapshot: name, nodes, purpose, taker, now } => {
                 self.add_snapshot(&resource, Wanted { name, nodes: &nodes, purpose, taker, now })

@@ -305,7 +305,9 @@ impl Cluster {
         let from = Source { of: name.clone(), snapshot: taken.id, stored: taken.stored(snapshot) };
         let mut draws = seed.draws();
         begin_anew(&mut next, taken, parts, &from, &mut draws);
-        for (&node, old) in resource.assignments.iter().filter(|(_, old)| !old.leaving) {
+        for (&node, present) in &resource.assignments {
+            let successor = self.successor_of(&resource, node);
+            let Some(old) = successor.as_ref().or(Some(present)).filter(|old| !old.leaving) else { continue };
             let fresh = || Assignment {
                 places: old.places.clone(),
                 ..new_assignment(old.replica.map(|_| draws.replica()), draws.incarnation(), false)

@@ -68,6 +68,13 @@ fn any_command() -> impl Strategy<Value = Command> {
             seed
         }),
         (resource(), any::<bool>()).prop_map(|(resource, force)| Command::Undeploy { resource, force }),
+        (resource(), node(), seed(), ssd()).prop_map(|(resource, node, seed, pool)| Command::ReplaceDisk {
+            resource,
+            node,
+            pool,
+            expect: None,
+            seed
+        }),
     ]
 }
 
@@ -132,7 +139,8 @@ fn draw_anew(command: &mut Command, at: u128) {
         Command::RemoveNode { seed, .. }
         | Command::Deploy { seed, .. }
         | Command::Assign { seed, .. }
-        | Command::Unassign { seed, .. } => *seed = Seed(at),
+        | Command::Unassign { seed, .. }
+        | Command::ReplaceDisk { seed, .. } => *seed = Seed(at),
         Command::ChangeRecord { record, .. } => record.id = RecordId(u64::try_from(at).unwrap()),
         _ => {}
     }

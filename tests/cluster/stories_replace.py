@@ -1,0 +1,85 @@
+"""Replicas whose disks are lost, and made anew."""
+
+import os
+
+import oracle
+from cluster import Cluster
+from pools import FilePool, differences, lvm
+from suite import check, story, wait_for
+
+MIB = 1 << 20
+
+
+@story(minutes=4)
+def a_lost_disk_is_replaced(scene):
+    """A disk is pulled out and does not come back: the replica is made anew in another pool, while a client goes on. What was on the old
+    disk is deleted when that appears again. A disk that works is replaced in its own pool. What would take the last copy, or the
+    primary's, is refused."""
+    cluster = scene.closes(Cluster(scene, 3, pool="lvm", pool_bytes=256 * MIB)).form()
+    one, two, three = cluster.nodes
+    one.refuses("replace-disk", "web", two.name, "-q", naming=["web", "list-resources"])
+    cluster.add_volume("web", "64MiB", 2)
+    home, other = (cluster.node_named(name) for name in sorted(cluster.replicas("web")))
+    third = next(node for node in cluster.nodes if node not in (home, other))
+    known = oracle.Oracle(64 * MIB // 4096, seed=21)
+    client = oracle.Client(known, home.uri("web")).start()
+    home.refuses("replace-disk", "web", home.name, "-q", naming=["in use", home.name])
+    home.refuses("replace-disk", "web", third.name, "-q", naming=["not assigned", "assign-resource"])
+    home.refuses("replace-disk", "web", other.name, "-q", "--pool", "nosuch", naming=["nosuch", "list-pools"])
+
+    other.stop()
+    lvm("losetup", "--detach", other.pool.device)
+    other.start()
+    wait_for("the loss is told", lambda: cluster.replicas("web", home)[other.name]["failure"], 30)
+    wait_for("the pool's too", lambda: home.json("list-pools", "-N", other.name)[0].get("pool") is None, 30)
+    refused = home.refuses("replace-disk", "web", other.name, "-q", naming=["pool"])
+    check(cluster.replicas("web", home)[other.name]["failure"], "nothing was changed", refused)
+    spare = FilePool(other.folder / "spare")
+    other.blkrep("add-pool", "spare", spare.option)
+    wait_for("it is made anew", lambda: home.blkrep("replace-disk", "web", other.name, "-q", "--pool", "spare"), 60)
+    wait_for("it is there", lambda: "web_00" in spare.volumes(), 60)
+    cluster.wait_up_to_date("web", 2, through=home)
+    client.stop()
+    wait_for("nobody uses it", lambda: cluster.resource("web", home)["primary"] is None, 20)
+    check(not differences(home.pool, spare, "web_00", 64 * MIB), "both hold the same")
+    oracle.verify(known, other.uri("web"))
+
+    other.pool.device = lvm("losetup", "--find", "--show", str(other.pool.disk)).strip()
+    wait_for("what was left on the old disk is deleted", lambda: other.pool.volumes() == [], 90)
+    check("web_00" in spare.volumes(), "and nothing else", spare.volumes())
+
+    client = oracle.Client(known, home.uri("web")).start()
+    old = scene.closes(open(spare.folder / "web_00", "rb"))
+    home.blkrep("replace-disk", "web", other.name, "-q")
+    wait_for("the old one is deleted", lambda: os.fstat(old.fileno()).st_nlink == 0, 60)
+    cluster.wait_up_to_date("web", 2, through=home)
+    client.stop()
+    wait_for("nobody uses it", lambda: cluster.resource("web", home)["primary"] is None, 20)
+    check(not differences(home.pool, spare, "web_00", 64 * MIB), "both hold the same again")
+
+    home.kill()
+    third.refuses("replace-disk", "web", other.name, "-q", naming=["no other replica"])
+    third.refuses("replace-disk", "web", home.name, "-q", naming=[home.name, "does not answer"])
+    oracle.verify(known, other.uri("web"))
+    home.start()
+    cluster.wait_up_to_date("web", 2)
+
+
+@story(minutes=3)
+def where_nodes_decide_alone_the_lost_replica_is_heard_too(scene):
+    """Of two nodes one has gone on without the other, and its disk vanishes: it cannot say what it had, and nothing is given up unless
+    that is forced."""
+    cluster = scene.closes(Cluster(scene, 2, pool="lvm", pool_bytes=256 * MIB)).form()
+    one, two = cluster.nodes
+    cluster.add_volume("web", "32MiB", 2)
+    known = oracle.Oracle(32 * MIB // 4096, seed=22)
+    oracle.fill(known, one.uri("web"))
+    two.stop()
+    lvm("lvremove", "--quiet", "--yes", f"{two.pool.group}/web_00")
+    two.start()
+    wait_for("the loss is told", lambda: cluster.replicas("web")[two.name]["failure"], 30)
+    one.refuses("replace-disk", "web", two.name, "-q", naming=["cannot say", "--force"])
+    one.blkrep("replace-disk", "web", two.name, "-q", "--force")
+    cluster.wait_up_to_date("web", 2)
+    cluster.check_identical("web")
+    oracle.verify(known, two.uri("web"))
