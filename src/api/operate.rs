@@ -34,6 +34,19 @@ pub struct ReplaceDisk {
     pub force: bool,
 }
 
+/// Pauses resyncs of a resource, or lets them go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SteerResync {
+    /// The resource.
+    pub resource: Name,
+    /// To and from the replica on this node; all when absent.
+    #[serde(default)]
+    pub node: Option<Name>,
+    /// Pause them, rather than let them go on.
+    pub pause: bool,
+}
+
 /// What the last verify has found of a replica, compared with that of the node that tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verify {

@@ -239,6 +239,25 @@ pub struct Resource {
     /// When snapshots of it are taken by themselves.
     #[serde(default)]
     pub schedule: Option<Schedule>,
+    /// Whose resyncs an operator has paused.
+    #[serde(default)]
+    pub paused: Paused,
+}
+
+/// Resyncs that an operator has paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// All of the resource.
+    pub all: bool,
+    /// Those to and from the replicas on these nodes.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+impl Paused {
+    /// Whether those to and from a node's replica are.
+    pub fn holds(&self, node: NodeId) -> bool {
+        self.all || self.nodes.contains(&node)
+    }
 }
 
 impl Resource {

@@ -93,6 +93,10 @@ pub enum Refusal {
     Diskless(String, String),
     #[error("the replica of resource '{0}' on node '{1}' is being removed or replaced already")]
     ReplicaLeaves(String, String),
+    #[error("no such resync of resource '{0}' is paused")]
+    NotPaused(String),
+    #[error("all resyncs of resource '{0}' are paused")]
+    AllPaused(String),
     #[error("resource '{0}' has only its replica on node '{1}'")]
     LastReplica(String, String),
     #[error("resource '{0}' has its only up-to-date replica on node '{1}'")]
@@ -197,6 +201,8 @@ impl Refusal {
             | Self::NoVolumes(_)
             | Self::Diskless(..)
             | Self::ReplicaLeaves(..)
+            | Self::NotPaused(_)
+            | Self::AllPaused(_)
             | Self::LastReplica(..)
             | Self::LastUpToDate(..)
             | Self::TooManyAlone(_)
@@ -280,6 +286,10 @@ impl Refusal {
             Self::Diskless(resource, node) => format!("give it one: `blkrep assign-resource {resource} {node}`"),
             Self::ReplicaLeaves(resource, _) => {
                 format!("`blkrep status {resource}` shows how far it is; it goes on when the primary and its node answer")
+            }
+            Self::NotPaused(resource) => format!("`blkrep status {resource}` shows which are"),
+            Self::AllPaused(resource) => {
+                format!("let all go on (`blkrep resync resume {resource}`), and pause others by their nodes")
             }
             Self::LastReplica(resource, _) => {
                 format!(

@@ -17,7 +17,7 @@ use crate::api::{
     ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted, NodePool,
     OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode, RemovePool, RemoveResource, RemoveSnapshot,
     RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource, ResourceStatus, RestoreSnapshot, RollbackSnapshot,
-    ScheduleSnapshots, Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, TakenSnapshot, UnassignResource,
+    ScheduleSnapshots, Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, SteerResync, TakenSnapshot, UnassignResource,
     UndeployResource, Unmount, VerifyResource, Volume, state,
 };
 use crate::cluster::{
@@ -337,6 +337,14 @@ impl Service for Operations {
 
     fn replace_disk(&self, asked: ReplaceDisk) -> Promise<'_, Done> {
         Box::pin(replace::replace_disk(&self.node, asked))
+    }
+
+    fn steer_resync(&self, asked: SteerResync) -> Promise<'_, Done> {
+        Box::pin(async move {
+            let SteerResync { resource, node, pause } = asked;
+            self.propose(Command::PauseResync { resource, node, pause }).await?;
+            Ok(Done::default())
+        })
     }
 
     fn verify_resource(&self, asked: VerifyResource) -> Promise<'_, Done> {

@@ -1,6 +1,7 @@
-"""Replicas whose disks are lost, and made anew."""
+"""What an operator has replicas do: disks that are lost and replaced, resyncs that are paused."""
 
 import os
+import time
 
 import oracle
 from cluster import Cluster
@@ -83,3 +84,47 @@ def where_nodes_decide_alone_the_lost_replica_is_heard_too(scene):
     cluster.wait_up_to_date("web", 2)
     cluster.check_identical("web")
     oracle.verify(known, two.uri("web"))
+
+
+@story(minutes=3)
+def a_resync_is_paused_until_it_is_resumed(scene):
+    """A replica comes back that has missed something. As long as its resync is paused it gets nothing, whatever restarts; the status says
+    so, and clients of the other one go on. Resumed, both are the same."""
+    cluster = scene.closes(Cluster(scene, 3)).form()
+    cluster.add_volume("web", "32MiB", 2)
+    home, other = (cluster.node_named(name) for name in sorted(cluster.replicas("web")))
+    third = next(node for node in cluster.nodes if node not in (home, other))
+    known = oracle.Oracle(32 * MIB // 4096, seed=23)
+    oracle.fill(known, home.uri("web"))
+    home.refuses("resync", "resume", "web", naming=["paused", "status"])
+    home.refuses("resync", "pause", "web", third.name, naming=["not assigned"])
+    home.refuses("resync", "pause", "nosuch", naming=["nosuch", "list-resources"])
+    other.stop()
+    oracle.fill(known, home.uri("web"))
+    third.blkrep("resync", "pause", "web", other.name)
+    other.start()
+    wait_for("they meet", lambda: cluster.replicas("web", home)[other.name]["peers"][0]["connection"] == "connected", 30)
+    stays_behind(cluster, home, other)
+    check("resync paused by an operator" in home.blkrep("status", "web"), "the status says so", home.blkrep("status", "web"))
+    for node in (home, other):
+        node.restart()
+    cluster.wait_online(third)
+    stays_behind(cluster, home, other)
+    oracle.fill(known, other.uri("web"))
+    oracle.verify(known, home.uri("web"))
+    third.blkrep("resync", "pause", "web")
+    home.refuses("resync", "resume", "web", other.name, naming=["all resyncs"])
+    third.blkrep("resync", "resume", "web")
+    cluster.wait_up_to_date("web", 2)
+    check("paused" not in home.blkrep("status", "web"), "nothing is paused any more")
+    oracle.verify(known, other.uri("web"))
+    wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
+    cluster.check_identical("web")
+
+
+def stays_behind(cluster, home, other):
+    """For some seconds, many times what its resync would take."""
+    for _ in range(15):
+        states = {name: replica["disk"] for name, replica in cluster.replicas("web", home).items()}
+        check(states[home.name] == "UpToDate" and states[other.name] != "UpToDate", "one is behind", states)
+        time.sleep(0.2)

@@ -1,4 +1,4 @@
-//! The operator who replaces disks, as the control plane does it: only where another replica says, by the record that counts, that it has
+//! The operator who pauses resyncs, and replaces disks, as the control plane does it: only where another replica says, by the record that counts, that it has
 //! everything. Without a primary the old replica is taken out of the record at once. A primary that counts on it hears that it is
 //! to go, and drops it; then a new, empty replica takes its place.
 //!
@@ -46,9 +46,16 @@ pub fn act(world: &mut World) -> Result<(), String> {
     if let Some(at) = world.operator.leaving {
         return go_on(world, at);
     }
+    if world.quiet {
+        return Ok(());
+    }
+    if world.operator.rng().chance(50) {
+        steer(world);
+        return Ok(());
+    }
     let count = world.nodes.len() as u64;
     let at = usize::try_from(world.operator.rng().below(count)).expect("a few nodes");
-    if world.quiet || world.nodes[at].diskless || !has_another(world, at) || !world.may_lose_disk(at) {
+    if world.nodes[at].diskless || !has_another(world, at) || !world.may_lose_disk(at) {
         return Ok(());
     }
     let (id, record) = (world.nodes[at].id, world.register.record.clone());
@@ -83,6 +90,34 @@ fn go_on(world: &mut World, at: usize) -> Result<(), String> {
     world.operator.leaving = None;
     replace(world, at)?;
     tell(world, at, false);
+    Ok(())
+}
+
+/// Pauses the resyncs to and from one replica, or lets them go on.
+fn steer(world: &mut World) {
+    let count = world.nodes.len() as u64;
+    let at = usize::try_from(world.operator.rng().below(count)).expect("a few nodes");
+    let paused = world.operator.rng().chance(60);
+    world.say(|| format!("the operator has the resyncs of n{at} paused: {paused}"));
+    let id = world.nodes[at].id;
+    for node in 0..world.nodes.len() {
+        let peers = world.nodes[node].settings.peers.iter_mut();
+        peers.filter(|(peer, _)| node == at || **peer == id).for_each(|(_, peer)| peer.paused = paused);
+        let life = world.nodes[node].life;
+        let after = world.operator.rng().between(0, 800) * MS;
+        world.at(world.now + after, Happening::Configure { at: node, life });
+    }
+}
+
+/// In the end everything that is paused goes on.
+pub fn resume(world: &mut World) -> Result<(), String> {
+    for at in 0..world.nodes.len() {
+        let peers = &mut world.nodes[at].settings.peers;
+        if peers.values().any(|peer| peer.paused) {
+            peers.values_mut().for_each(|peer| peer.paused = false);
+            super::owner::configure(world, at)?;
+        }
+    }
     Ok(())
 }
 

@@ -55,6 +55,7 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     world.run(chaos_until, |world| chaos::strike(world, &kinds))?;
     chaos::end(&mut world)?;
     super::owner::hurry(&mut world)?;
+    super::operator::resume(&mut world)?;
     if world.manners.forks && forks::is_forked(&world) {
         return shown(&mut world);
     }
@@ -130,7 +131,7 @@ fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: boo
 }
 
 fn peer(node: NodeId, diskful: bool) -> Peer {
-    Peer { name: format!("n{node}").parse().unwrap(), diskful, leaving: false }
+    Peer { name: format!("n{node}").parse().unwrap(), diskful, leaving: false, paused: false }
 }
 
 fn manners(rng: &mut Rng, majority: bool) -> Manners {

@@ -1,6 +1,6 @@
 //! What replicas are told to do.
 
-use crate::api::{ReplaceDisk, Service, VerifyResource};
+use crate::api::{ReplaceDisk, Service, SteerResync, VerifyResource};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
@@ -8,7 +8,7 @@ use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::units::Name;
 
 /// The verbs.
-pub(super) const VERBS: &[Verb] = &[REPLACE_DISK, VERIFY];
+pub(super) const VERBS: &[Verb] = &[REPLACE_DISK, RESYNC_PAUSE, RESYNC_RESUME, VERIFY];
 
 const REPLACE_DISK: Verb = Verb {
     name: "replace-disk",
@@ -32,6 +32,41 @@ const REPLACE_DISK: Verb = Verb {
     ],
     runtime: Runtime::Small,
     run: |session, given| Box::pin(replace_disk(session, given)),
+};
+
+const OF: &[Arg] = &[
+    Arg::place("resource", Takes::Resource, "The resource"),
+    Arg::optional_place("node", Takes::Node, "To and from the replica on this node [default: all]"),
+];
+
+const RESYNC_PAUSE: Verb = Verb {
+    name: "resync pause",
+    aliases: &[],
+    category: Category::Replicas,
+    short: "Pause the resyncs of a resource",
+    long: "No replica that lacks something is given any more of it, until `blkrep resync resume`; also after a restart of the daemons. One \
+           whose resync has not begun stays whole, as old as it is; one that is half done stays Inconsistent, and gets what clients write. \
+           Replicas in sync are not affected, and what a new primary makes equal on them is not paused: clients wait for that. \
+           `blkrep status` tells of it.",
+    args: &[OF],
+    examples: &[
+        Example { line: "resync pause web", does: "Pause all resyncs of web" },
+        Example { line: "resync pause web beta", does: "Pause the one that brings the replica on beta up to date" },
+    ],
+    runtime: Runtime::Small,
+    run: |session, given| Box::pin(steer(session, given, true)),
+};
+
+const RESYNC_RESUME: Verb = Verb {
+    name: "resync resume",
+    aliases: &[],
+    category: Category::Replicas,
+    short: "Let the resyncs of a resource go on",
+    long: "Without a node, all that were paused, by whatever name.",
+    args: &[OF],
+    examples: &[Example { line: "resync resume web", does: "Let all resyncs of web go on" }],
+    runtime: Runtime::Small,
+    run: |session, given| Box::pin(steer(session, given, false)),
 };
 
 const VERIFY: Verb = Verb {
@@ -64,6 +99,12 @@ async fn replace_disk(session: &Session<'_>, given: Given<'_>) -> Result<(), Fai
     session.confirm(format!("You are going to delete the replica of {resource} on {node}, and to make a new one."))?;
     let request = ReplaceDisk { resource, node, pool: given.maybe("pool"), force: given.flag("force") };
     let done = session.client.replace_disk(request).await?;
+    session.output.done(&done, &done.notes)
+}
+
+async fn steer(session: &Session<'_>, given: Given<'_>, pause: bool) -> Result<(), Failure> {
+    let request = SteerResync { resource: given.one("resource"), node: given.maybe("node"), pause };
+    let done = session.client.steer_resync(request).await?;
     session.output.done(&done, &done.notes)
 }
 

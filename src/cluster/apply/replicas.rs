@@ -6,7 +6,7 @@ use super::resources::settle_sizes;
 use crate::cluster::placement::{choose, needs, place, room};
 use crate::cluster::seed::Draws;
 use crate::cluster::{
-    Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, Node, NodeState, Placement, Places, Refusal,
+    Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, Node, NodeState, Paused, Placement, Places, Refusal,
     Resource, Seed,
 };
 use crate::units::{Authority, Incarnation, Membership, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
@@ -101,6 +101,7 @@ impl Cluster {
         self.leave_all(id);
         let resource = self.resource_mut(id);
         resource.assignments.clear();
+        resource.paused = Paused::default();
         resource.record = None;
         self.drop_leavers();
         Ok(Applied::Done)
@@ -204,6 +205,7 @@ impl Cluster {
         let next = self.successor_of(&self.resources[&id], node);
         let resource = self.resource_mut(id);
         resource.assignments.remove(&node);
+        resource.paused.nodes.remove(&node);
         resource.assignments.extend(next.map(|next| (node, next)));
         if resource.replicas().next().is_none() {
             resource.record = None;

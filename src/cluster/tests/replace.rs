@@ -88,3 +88,25 @@ fn it_goes_to_the_pool_that_is_named() {
     assert_eq!(at(&cluster, 1).places.of(VolumeId(0)), &name("ssd"));
     assert_eq!(at(&cluster, 1).places.metadata(), &name("ssd"));
 }
+
+#[test]
+fn a_pause_is_of_all_or_of_replicas_by_name() {
+    let mut cluster = two();
+    let steer = |cluster: &mut Cluster, node: Option<&str>, pause| {
+        cluster.apply(Command::PauseResync { resource: name("web"), node: node.map(name), pause })
+    };
+    let holds = |cluster: &Cluster, node| cluster.resource_named(&name("web")).unwrap().paused.holds(NodeId(node));
+    assert_eq!(steer(&mut cluster, None, false), Err(Refusal::NotPaused("web".into())));
+    assert_eq!(steer(&mut cluster, Some("n2"), true), Err(Refusal::NotAssigned("web".into(), "n2".into())));
+    steer(&mut cluster, Some("n1"), true).unwrap();
+    assert!(holds(&cluster, 1) && !holds(&cluster, 0));
+    assert_eq!(steer(&mut cluster, Some("n0"), false), Err(Refusal::NotPaused("web".into())));
+    steer(&mut cluster, None, true).unwrap();
+    assert!(holds(&cluster, 0));
+    assert_eq!(steer(&mut cluster, Some("n1"), false), Err(Refusal::AllPaused("web".into())));
+    steer(&mut cluster, None, false).unwrap();
+    assert!(!holds(&cluster, 0) && !holds(&cluster, 1));
+    steer(&mut cluster, Some("n1"), true).unwrap();
+    cluster.apply(unassign("web", "n1", false)).unwrap();
+    assert!(!holds(&cluster, 1), "another replica there is another matter");
+}

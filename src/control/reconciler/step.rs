@@ -246,7 +246,9 @@ impl Step<'_> {
         let others = resource.assignments.iter().filter(|(node, _)| **node != self.node.me);
         let peers = others.filter_map(|(node, assignment)| {
             let name = self.model.nodes.get(node)?.name.clone();
-            Some((*node, Peer { name, diskful: !assignment.is_diskless(), leaving: assignment.leaving }))
+            let (diskful, leaving) = (!assignment.is_diskless(), assignment.leaving);
+            let paused = resource.paused.holds(*node) || resource.paused.holds(self.node.me);
+            Some((*node, Peer { name, diskful, leaving, paused }))
         });
         let volumes = resource.volumes.iter().filter(|(_, volume)| volume.bytes > 0).map(|(&id, volume)| (id, volume.bytes));
         ResourceSettings {

@@ -303,7 +303,7 @@ impl Rig {
 }
 
 fn peer(node: NodeId, leaving: bool) -> Peer {
-    Peer { name: format!("n{node}").parse().unwrap(), diskful: true, leaving }
+    Peer { name: format!("n{node}").parse().unwrap(), diskful: true, leaving, paused: false }
 }
 
 fn load(new: &NewReplica) -> Loaded {
