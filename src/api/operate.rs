@@ -34,6 +34,17 @@ pub struct ReplaceDisk {
     pub force: bool,
 }
 
+/// Trusts a replica no further: its data is deleted, and it gets everything from the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invalidate {
+    /// The resource.
+    pub resource: Name,
+    /// The node; the one that is asked when absent.
+    #[serde(default)]
+    pub node: Option<Name>,
+}
+
 /// Pauses resyncs of a resource, or lets them go on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

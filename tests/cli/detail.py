@@ -108,6 +108,7 @@ def what_destroys_asks_first(scene):
         ["undeploy-resource", "web"],
         ["unassign-resource", "web", "beta"],
         ["replace-disk", "web", "beta"],
+        ["invalidate", "web"],
         ["shutdown"],
         ["init", "--force"],
     ]

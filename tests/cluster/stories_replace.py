@@ -6,6 +6,7 @@ import time
 import oracle
 from cluster import Cluster
 from pools import FilePool, differences, lvm
+from stories_verify import rot
 from suite import check, story, wait_for
 
 MIB = 1 << 20
@@ -84,6 +85,35 @@ def where_nodes_decide_alone_the_lost_replica_is_heard_too(scene):
     cluster.wait_up_to_date("web", 2)
     cluster.check_identical("web")
     oracle.verify(known, two.uri("web"))
+
+
+@story(minutes=3)
+def a_replica_that_is_not_trusted_gets_everything_anew(scene):
+    """A disk has changed blocks by itself; its replica is invalidated, by its name and as this node's, and is the same as the other again,
+    in a pool that has no room for two. The primary's, and the last one that is good, stay."""
+    cluster = scene.closes(Cluster(scene, 3, pool="small", pool_bytes=160 * MIB)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    home, other = (cluster.node_named(name) for name in sorted(cluster.replicas("web")))
+    third = next(node for node in cluster.nodes if node not in (home, other))
+    known = oracle.Oracle(64 * MIB // 4096, seed=24)
+    oracle.fill(known, home.uri("web"))
+    for asked in (["web", other.name], ["web"]):
+        rot(other, "web_00", 77)
+        client = oracle.Client(known, home.uri("web")).start()
+        home.refuses("invalidate", "web", "-q", naming=["in use", home.name])
+        third.refuses("invalidate", "web", "-q", naming=["not assigned"])
+        old = scene.closes(open(other.pool.folder / "web_00", "rb"))
+        (third if len(asked) > 1 else other).blkrep("invalidate", *asked, "-q")
+        wait_for("the old data is deleted", lambda: os.fstat(old.fileno()).st_nlink == 0, 60)
+        old.close()
+        cluster.wait_up_to_date("web", 2, through=home)
+        client.stop()
+        wait_for("nobody uses it", lambda: cluster.resource("web", home)["primary"] is None, 20)
+        cluster.check_identical("web")
+    oracle.verify(known, other.uri("web"))
+    home.kill()
+    other.refuses("invalidate", "web", "-q", naming=["no other replica"])
+    oracle.verify(known, other.uri("web"))
 
 
 @story(minutes=3)

@@ -1,6 +1,6 @@
 //! What replicas are told to do.
 
-use crate::api::{ReplaceDisk, Service, SteerResync, VerifyResource};
+use crate::api::{Invalidate, ReplaceDisk, Service, SteerResync, VerifyResource};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
@@ -8,7 +8,7 @@ use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::units::Name;
 
 /// The verbs.
-pub(super) const VERBS: &[Verb] = &[REPLACE_DISK, RESYNC_PAUSE, RESYNC_RESUME, VERIFY];
+pub(super) const VERBS: &[Verb] = &[REPLACE_DISK, INVALIDATE, RESYNC_PAUSE, RESYNC_RESUME, VERIFY];
 
 const REPLACE_DISK: Verb = Verb {
     name: "replace-disk",
@@ -32,6 +32,23 @@ const REPLACE_DISK: Verb = Verb {
     ],
     runtime: Runtime::Small,
     run: |session, given| Box::pin(replace_disk(session, given)),
+};
+
+const INVALIDATE: Verb = Verb {
+    name: "invalidate",
+    aliases: &[],
+    category: Category::Replicas,
+    short: "Have a replica get everything anew from the others",
+    long: "For a replica whose data is not to be trusted, where `blkrep verify --repair` is not enough. It is made anew where it is, as \
+           `blkrep replace-disk` does, and gets a full resync: what it has is deleted, its parts of snapshots too. It is refused unless \
+           another replica says that it has everything, and while the node is primary or has clients: use the volume on another node first.",
+    args: &[&[
+        Arg::place("resource", Takes::Resource, "The resource"),
+        Arg::optional_place("node", Takes::Node, "The node [default: this one]"),
+    ]],
+    examples: &[Example { line: "invalidate web beta", does: "Give the replica on beta everything anew" }],
+    runtime: Runtime::Small,
+    run: |session, given| Box::pin(invalidate(session, given)),
 };
 
 const OF: &[Arg] = &[
@@ -99,6 +116,16 @@ async fn replace_disk(session: &Session<'_>, given: Given<'_>) -> Result<(), Fai
     session.confirm(format!("You are going to delete the replica of {resource} on {node}, and to make a new one."))?;
     let request = ReplaceDisk { resource, node, pool: given.maybe("pool"), force: given.flag("force") };
     let done = session.client.replace_disk(request).await?;
+    session.output.done(&done, &done.notes)
+}
+
+async fn invalidate(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let (resource, node): (Name, Option<Name>) = (given.one("resource"), given.maybe("node"));
+    let at = node.as_ref().map_or("this node", Name::as_str);
+    session.confirm(format!(
+        "You are going to delete what the replica of {resource} on {at} has, and to copy it from the others."
+    ))?;
+    let done = session.client.invalidate(Invalidate { resource, node }).await?;
     session.output.done(&done, &done.notes)
 }
 

@@ -1,6 +1,7 @@
 //! Another replica in the place of one whose disk is lost.
 
 use super::replicas::new_assignment;
+use crate::cluster::placement::place;
 use crate::cluster::{Applied, Assignment, Cluster, NodeState, Places, Refusal, Resource, Seed, Successor};
 use crate::units::{Authority, Name, NodeId, RecordId};
 
@@ -44,7 +45,12 @@ impl Cluster {
         }
         self.check_unassign(id, at, false)?;
         let places = if pool.is_some() { resource.places_on(node, pool) } else { present.places.clone() };
-        self.check_fits(resource, node, &places)?;
+        if pool.is_some() {
+            self.check_fits(resource, node, &places)?;
+        } else if let Some(lost) = places.pools(resource.volumes.keys(), true).find(|pool| node.pool_report(pool).is_none()) {
+            // Where the old replica is there is room, once that is deleted; but for a pool that is gone itself.
+            return Err(Refusal::NoPool(place(node, lost)));
+        }
         let mut draws = seed.draws();
         let next = Successor { replica: draws.replica(), incarnation: draws.incarnation(), pool: pool.cloned() };
         self.take_away(id, at, false, &mut draws);

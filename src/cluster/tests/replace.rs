@@ -90,6 +90,19 @@ fn it_goes_to_the_pool_that_is_named() {
 }
 
 #[test]
+fn where_it_was_there_is_room_and_a_pool_that_is_gone_is_named() {
+    let mut cluster = two();
+    let announce = |cluster: &mut Cluster, pool| {
+        let announce = Command::Announce { node: NodeId(1), version: "1".into(), pool, pools: BTreeMap::new() };
+        cluster.apply(announce).unwrap();
+    };
+    announce(&mut cluster, None);
+    assert_eq!(replace(&mut cluster, "n1", None), Err(Refusal::NoPool("n1".into())));
+    announce(&mut cluster, pool(0, true));
+    replace(&mut cluster, "n1", None).unwrap();
+}
+
+#[test]
 fn a_pause_is_of_all_or_of_replicas_by_name() {
     let mut cluster = two();
     let steer = |cluster: &mut Cluster, node: Option<&str>, pause| {
