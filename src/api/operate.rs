@@ -18,6 +18,46 @@ pub struct VerifyResource {
     pub stop: bool,
 }
 
+/// Puts a new, empty replica in the place of one whose disk is lost. It is brought up to date by a resync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceDisk {
+    /// The resource.
+    pub resource: Name,
+    /// The node.
+    pub node: Name,
+    /// The pool of the new replica, by name; absent: where the present one is.
+    #[serde(default)]
+    pub pool: Option<Name>,
+    /// Also when clients are connected there, which are cut off, or the node cannot say whether it has what the others lack.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Trusts a replica no further: its data is deleted, and it gets everything from the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invalidate {
+    /// The resource.
+    pub resource: Name,
+    /// The node; the one that is asked when absent.
+    #[serde(default)]
+    pub node: Option<Name>,
+}
+
+/// Pauses resyncs of a resource, or lets them go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SteerResync {
+    /// The resource.
+    pub resource: Name,
+    /// To and from the replica on this node; all when absent.
+    #[serde(default)]
+    pub node: Option<Name>,
+    /// Pause them, rather than let them go on.
+    pub pause: bool,
+}
+
 /// What the last verify has found of a replica, compared with that of the node that tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verify {

@@ -139,6 +139,12 @@ operation_table! {
     POST "/v1/assignments/add" assign_resource(AssignResource) -> Done;
     /// Takes a resource's replica from a node.
     POST "/v1/assignments/remove" unassign_resource(UnassignResource) -> Done;
+    /// Puts a new, empty replica in the place of one whose disk is lost.
+    POST "/v1/assignments/replace-disk" replace_disk(ReplaceDisk) -> Done;
+    /// Has a replica get everything from the others, whatever it has.
+    POST "/v1/assignments/invalidate" invalidate(Invalidate) -> Done;
+    /// Pauses resyncs of a resource, or lets them go on.
+    POST "/v1/resources/resync" steer_resync(SteerResync) -> Done;
     /// Compares the replicas of a resource, or ends that.
     POST "/v1/resources/verify" verify_resource(VerifyResource) -> Done;
 

@@ -24,6 +24,7 @@ fn resource(nodes: &[&str]) -> ResourceStatus {
         disk: Some(DiskState::UpToDate),
         clients: 0,
         suspended: Vec::new(),
+        resync_paused: false,
         peers: nodes.iter().filter(|peer| *peer != node).map(view).collect(),
     };
     ResourceStatus {

@@ -97,6 +97,9 @@ pub struct ReplicaStatus {
     /// Why I/O waits there, the most important first; empty while it flows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspended: Vec<Suspension>,
+    /// An operator has paused resyncs to and from its replica.
+    #[serde(default)]
+    pub resync_paused: bool,
     /// The other nodes, as it sees them.
     pub peers: Vec<PeerView>,
 }

@@ -133,6 +133,9 @@ fn remarks(resource: &ResourceStatus, replica: &ReplicaStatus, pace: &Pace, colo
         _ if detail.is_empty() => remarks.push(tint(state.as_str(), state.level(), colours)),
         _ => remarks.push(tint(&format!("{state}: {detail}"), state.level(), colours)),
     }
+    if replica.resync_paused {
+        remarks.push(tint("resync paused by an operator", Level::Warning, colours));
+    }
     if let Some(found) = resource.verify_of(replica) {
         let level = if found.different > 0 { Level::Alert } else { Level::Normal };
         remarks.push(tint(&verified(&found), level, colours));

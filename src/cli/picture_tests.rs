@@ -30,6 +30,7 @@ fn replica(name: &str, id: u32, role: Role, disk: DiskState) -> ReplicaStatus {
         disk: Some(disk),
         clients: 0,
         suspended: Vec::new(),
+        resync_paused: false,
         peers: Vec::new(),
     }
 }
@@ -117,6 +118,15 @@ web  suspended (alpha: waiting for a quorum)  10 GiB, protocol C, quorum majorit
   gamma  Secondary  client
 ";
     assert_eq!(status(&cluster, &Pace::default(), false), expected);
+}
+
+#[test]
+fn a_pause_is_told_of_the_replica_that_it_holds_up() {
+    let mut cluster = cluster();
+    cluster.resources[0].replicas[1].disk = Some(DiskState::Outdated);
+    cluster.resources[0].replicas[1].resync_paused = true;
+    let shown = status(&cluster, &Pace::default(), false);
+    assert!(shown.contains("  beta   Secondary  Outdated  resync paused by an operator\n"), "{shown}");
 }
 
 #[test]

@@ -97,6 +97,11 @@ pub enum Command {
     },
     /// Takes a resource from a node.
     Unassign { resource: Name, node: Name, force: bool, seed: Seed },
+    /// Puts a new, empty replica in the place of the one that a node has, in that pool or where the present one is. Refused when the record
+    /// is another one than `expect`, by which it was judged who has the data; a node without a majority does not know it.
+    ReplaceDisk { resource: Name, node: Name, pool: Option<Name>, expect: Option<RecordId>, seed: Seed },
+    /// Pauses the resyncs of a resource, all of them or those to and from a node's replica, or lets them go on.
+    PauseResync { resource: Name, node: Option<Name>, pause: bool },
     /// Takes a resource from all nodes; its definition stays, its data does not.
     Undeploy { resource: Name, force: bool },
 

@@ -33,8 +33,8 @@ mod tests;
 pub use command::{Applied, Command, DeployCount, Placement};
 pub use leftovers::{Leftover, LeftoverId};
 pub use model::{
-    Assignment, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, PoolFill, PoolReport, Ports, Resource,
-    TokenHash, Volume,
+    Assignment, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, Paused, PoolFill, PoolReport, Ports,
+    Resource, Successor, TokenHash, Volume,
 };
 pub use options::{OPTIONS, OptionSet, OptionSpec, Options};
 pub use placement::{largest_volume, metadata_reserve, promised, room};

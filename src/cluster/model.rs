@@ -239,6 +239,25 @@ pub struct Resource {
     /// When snapshots of it are taken by themselves.
     #[serde(default)]
     pub schedule: Option<Schedule>,
+    /// Whose resyncs an operator has paused.
+    #[serde(default)]
+    pub paused: Paused,
+}
+
+/// Resyncs that an operator has paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// All of the resource.
+    pub all: bool,
+    /// Those to and from the replicas on these nodes.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+impl Paused {
+    /// Whether those to and from a node's replica are.
+    pub fn holds(&self, node: NodeId) -> bool {
+        self.all || self.nodes.contains(&node)
+    }
 }
 
 impl Resource {
@@ -296,6 +315,20 @@ pub struct Assignment {
     /// What the node has already and makes volumes of, until it has.
     #[serde(default)]
     pub adopts: BTreeMap<VolumeId, String>,
+    /// The replica that takes the place of this one, which is leaving, as soon as the record does not name it.
+    #[serde(default)]
+    pub successor: Option<Successor>,
+}
+
+/// A replica that is to be made where another one leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Successor {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The incarnation that it is created with.
+    pub incarnation: Incarnation,
+    /// The pool of all of it; `None`: where the one that leaves is.
+    pub pool: Option<Name>,
 }
 
 impl Assignment {

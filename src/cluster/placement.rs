@@ -27,7 +27,9 @@ pub(super) fn needs(volumes: &BTreeMap<VolumeId, u64>, places: &Places, replica:
 /// What is promised to replicas in a pool of `node` and not taken from it yet, in bytes.
 pub fn promised(cluster: &Cluster, node: NodeId, pool: &Name) -> u64 {
     let open = |resource: &Resource| {
-        let assignment = resource.assignments.get(&node).filter(|a| a.replica.is_some() && !a.leaving)?;
+        let next = cluster.successor_of(resource, node);
+        let assignment =
+            next.as_ref().or_else(|| resource.assignments.get(&node)).filter(|a| a.replica.is_some() && !a.leaving)?;
         let here = resource.volumes.iter().filter(|(id, _)| assignment.places.of(**id) == pool);
         let volumes = here.fold(0u64, |sum, (id, volume)| {
             sum.saturating_add(volume.target.saturating_sub(assignment.volumes.get(id).copied().unwrap_or(0)))

@@ -89,6 +89,14 @@ pub enum Refusal {
     Assigned(String, String),
     #[error("resource '{0}' is not assigned to node '{1}'")]
     NotAssigned(String, String),
+    #[error("node '{1}' uses resource '{0}' without a replica")]
+    Diskless(String, String),
+    #[error("the replica of resource '{0}' on node '{1}' is being removed or replaced already")]
+    ReplicaLeaves(String, String),
+    #[error("no such resync of resource '{0}' is paused")]
+    NotPaused(String),
+    #[error("all resyncs of resource '{0}' are paused")]
+    AllPaused(String),
     #[error("resource '{0}' has only its replica on node '{1}'")]
     LastReplica(String, String),
     #[error("resource '{0}' has its only up-to-date replica on node '{1}'")]
@@ -191,6 +199,10 @@ impl Refusal {
             | Self::NodeLeaving(_)
             | Self::LastNode(_)
             | Self::NoVolumes(_)
+            | Self::Diskless(..)
+            | Self::ReplicaLeaves(..)
+            | Self::NotPaused(_)
+            | Self::AllPaused(_)
             | Self::LastReplica(..)
             | Self::LastUpToDate(..)
             | Self::TooManyAlone(_)
@@ -271,6 +283,14 @@ impl Refusal {
             }
             Self::Assigned(..) => "`blkrep list-assignments` shows where it is".into(),
             Self::NotAssigned(resource, node) => format!("assign it with `blkrep assign-resource {resource} {node}`"),
+            Self::Diskless(resource, node) => format!("give it one: `blkrep assign-resource {resource} {node}`"),
+            Self::ReplicaLeaves(resource, _) => {
+                format!("`blkrep status {resource}` shows how far it is; it goes on when the primary and its node answer")
+            }
+            Self::NotPaused(resource) => format!("`blkrep status {resource}` shows which are"),
+            Self::AllPaused(resource) => {
+                format!("let all go on (`blkrep resync resume {resource}`), and pause others by their nodes")
+            }
             Self::LastReplica(resource, _) => {
                 format!(
                     "add a replica elsewhere first (`blkrep assign-resource {resource} NODE`), or remove the resource; --force gives the data up"

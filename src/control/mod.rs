@@ -49,6 +49,7 @@ pub mod reconciler;
 pub mod removal;
 #[cfg(test)]
 mod removal_tests;
+pub mod replace;
 pub mod replica;
 pub mod service;
 pub mod setup;

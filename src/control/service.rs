@@ -9,16 +9,16 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::{Part, Unused};
-use super::{attachments, docker, local, operate, options, removal, snapshots};
+use super::{attachments, docker, local, operate, options, removal, replace, snapshots};
 use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, AdoptVolume, ApiError, AskStatus,
     AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, DefaultPool, DeployResource, Detach,
-    DockerVolume, Done, FreeSpace, HowtoJoin, JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace,
-    ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted, NodePool,
-    OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode, RemovePool, RemoveResource, RemoveSnapshot,
-    RemoveVolume, ResizeVolume, ResizedVolume, Resource, ResourceStatus, RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots,
-    Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, TakenSnapshot, UnassignResource, UndeployResource, Unmount,
-    VerifyResource, Volume, state,
+    DockerVolume, Done, FreeSpace, HowtoJoin, Invalidate, JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes,
+    ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted,
+    NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode, RemovePool, RemoveResource,
+    RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource, ResourceStatus, RestoreSnapshot,
+    RollbackSnapshot, ScheduleSnapshots, Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, SteerResync, TakenSnapshot,
+    UnassignResource, UndeployResource, Unmount, VerifyResource, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -332,6 +332,24 @@ impl Service for Operations {
             let command = Command::RemoveVolume { resource: resource.clone(), volume, force: true };
             let part = Part { at: None, volume: Some(volume) };
             removal::take(&self.node, &resource, part, asked.force, command).await
+        })
+    }
+
+    fn replace_disk(&self, asked: ReplaceDisk) -> Promise<'_, Done> {
+        Box::pin(replace::replace_disk(&self.node, asked))
+    }
+
+    fn invalidate(&self, asked: Invalidate) -> Promise<'_, Done> {
+        let Invalidate { resource, node } = asked;
+        let node = node.unwrap_or_else(|| self.node.config.name.clone());
+        Box::pin(replace::replace_disk(&self.node, ReplaceDisk { resource, node, pool: None, force: false }))
+    }
+
+    fn steer_resync(&self, asked: SteerResync) -> Promise<'_, Done> {
+        Box::pin(async move {
+            let SteerResync { resource, node, pause } = asked;
+            self.propose(Command::PauseResync { resource, node, pause }).await?;
+            Ok(Done::default())
         })
     }
 

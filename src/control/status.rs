@@ -13,7 +13,7 @@ use super::options;
 use crate::api::{self, Membership, Pending};
 use crate::cluster::{self, Cluster, FIRST_POOL, NodeState, Resource};
 use crate::engine::{self, ResourceStatus as EngineStatus};
-use crate::units::{Authority, Name, NodeId, ResourceId, Role};
+use crate::units::{Authority, DiskState, Name, NodeId, ResourceId, Role};
 
 /// What a node is asked by another for its status.
 #[derive(Debug, Serialize, Deserialize)]
@@ -145,7 +145,9 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
     let chosen = model.options(resource);
     let replicas = resource.assignments.iter().filter_map(|(node, assignment)| {
         let name = model.nodes.get(node)?.name.clone();
-        Some(replica(model, resource, *node, name, assignment, reports.get(node)))
+        let told = replica(model, resource, *node, name, assignment, reports.get(node));
+        let behind = told.disk == Some(DiskState::UpToDate) && is_behind(resource.id, *node, reports);
+        Some(if behind { api::ReplicaStatus { disk: Some(DiskState::Outdated), ..told } } else { told })
     });
     api::ResourceStatus {
         name: resource.name.clone(),
@@ -158,6 +160,14 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
         volumes: volumes(resource),
         replicas: replicas.collect(),
     }
+}
+
+/// Whether a replica whose own metadata finds nothing wrong with it has missed something: a replica in sync says so, and it is in sync by no
+/// record that it knows itself.
+fn is_behind(resource: ResourceId, node: NodeId, reports: &Reports) -> bool {
+    let in_sync = reports.get(&node).and_then(|own| own.resources.get(&resource)).is_some_and(|own| own.in_sync);
+    let mut told = reports.values().filter_map(|report| report.resources.get(&resource)).filter(|status| status.in_sync);
+    !in_sync && told.any(|status| status.record.as_ref().is_some_and(|record| !record.in_sync.contains_key(&node)))
 }
 
 /// A resource's volumes.
@@ -186,7 +196,7 @@ fn replica(
     let status = report.and_then(|report| report.resources.get(&resource.id));
     let diskless = assignment.is_diskless();
     let pending = if assignment.leaving {
-        Some(Pending::Remove)
+        Some(if assignment.successor.is_some() { Pending::Deploy } else { Pending::Remove })
     } else {
         let made = diskless || (assignment.created && (report.is_none() || status.is_some()));
         (!made).then_some(Pending::Deploy)
@@ -208,6 +218,7 @@ fn replica(
         role: status.map(|status| status.role),
         disk: status.map(|status| status.disk),
         clients: status.map_or(0, |status| status.clients),
+        resync_paused: !diskless && resource.paused.holds(id),
         suspended: status.map(|status| status.suspended.iter().map(|why| suspension(why, named)).collect()).unwrap_or_default(),
         peers: status.map(|status| status.peers.iter().filter_map(|peer| view(peer, named)).collect()).unwrap_or_default(),
     }

@@ -212,7 +212,7 @@ impl Engine {
 
     /// The guest that should have the role: the only user, with a replica that has everything, for a while.
     pub(super) fn consider_heir(&mut self) -> Option<usize> {
-        let syncing = self.peers.iter().any(|p| p.sync.is_some());
+        let syncing = self.is_syncing();
         let users = !self.clients.is_empty() || !self.wanting.is_empty() || !self.visitors.is_empty();
         let record = self.record.as_ref()?;
         let reign = self.reign.as_ref()?;

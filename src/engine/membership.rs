@@ -135,6 +135,9 @@ impl Engine {
     }
 
     fn is_overdue(&self, peer: &Peer, record: &Record) -> bool {
+        if peer.settings.leaving {
+            return true;
+        }
         if peer.is_connected() {
             // It is there, but in another life than the record's (rule M3), or without its disk, or on its way out.
             let lacks = self.narrow_until(peer).is_some_and(|until| until <= self.now);

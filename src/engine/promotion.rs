@@ -193,19 +193,22 @@ impl Engine {
         record.in_sync.keys().filter(away).map(name).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether a connected replica needs to be brought up to date and it falls to this node to do that: there is no primary, and
-    /// no connected node with a lower number could.
+    /// Whether a connected replica needs to be brought up to date, or the record names one that is to go, and it falls to this node to
+    /// see to that: there is no primary, and no connected node with a lower number could.
     fn has_sync_duty(&self) -> bool {
         let Some(record) = &self.record else { return false };
         let needs = |p: &Peer| {
             let same = p.standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id) == Some(record.id)
                 || p.standing.as_ref().is_some_and(|s| s.record.is_none());
-            p.settings.diskful && p.is_connected() && same && !p.is_member_of(record) && p.disk() > Some(DiskState::Failed)
+            let awaited = p.settings.diskful && !p.settings.leaving && !p.settings.paused;
+            awaited && p.is_connected() && same && !p.is_member_of(record) && p.disk() > Some(DiskState::Failed)
         };
-        if !self.peers.iter().any(needs) {
+        let leaves = |node: &NodeId| *node != self.id.node && self.settings.peers.get(node).is_none_or(|peer| peer.leaving);
+        let removed = record.in_sync.keys().any(leaves);
+        if !removed && !self.peers.iter().any(needs) {
             return false;
         }
-        let lower = |p: &Peer| p.node < self.id.node && p.is_connected() && p.is_member_of(record);
+        let lower = |p: &Peer| p.node < self.id.node && !p.settings.leaving && p.is_connected() && p.is_member_of(record);
         !self.am_member() || !self.peers.iter().any(lower)
     }
 
@@ -265,7 +268,7 @@ impl Engine {
 
     /// A primary that nobody needs gives the role up (after a while, or at once when somebody else wants it).
     pub(super) fn consider_idleness(&mut self) {
-        let syncing = self.peers.iter().any(|p| p.sync.is_some());
+        let syncing = self.is_syncing();
         let used = self.is_in_use() || self.has_hold() || self.is_verifying();
         let stopping = self.stopping != Stopping::No;
         let now = self.now;
@@ -306,7 +309,7 @@ impl Engine {
     /// When the role is given up unless somebody comes.
     pub(super) fn linger_until(&self) -> Option<Instant> {
         let reign = self.reign.as_ref()?;
-        let syncing = self.peers.iter().any(|p| p.sync.is_some());
+        let syncing = self.is_syncing();
         (!syncing && reign.phase == Phase::Serving).then(|| reign.idle_since.map(|since| since.after(LINGER)))?
     }
 }

@@ -15,6 +15,7 @@ use super::event::{BufferId, Command, DiskIo, DiskOutcome};
 use super::flights::{Cause, What};
 use super::mutant::{Mutant, mutated};
 use super::ops::Op;
+use super::peer::Peer;
 use super::reign::Phase;
 
 /// The blocks of a chunk: 256 KiB.
@@ -126,7 +127,11 @@ impl Engine {
             (false, true) => return,
             (false, false) => Stage::Beginning,
         };
-        if peer.disk().is_none_or(|disk| disk <= DiskState::Failed) {
+        if peer.disk().is_none_or(|disk| disk <= DiskState::Failed) || peer.settings.leaving {
+            return;
+        }
+        if stage == Stage::Beginning && peer.settings.paused {
+            // It stays as it is, which may be old and whole, rather than become a mixture that nobody goes on with.
             return;
         }
         let known = peer.standing.as_ref().and_then(|s| s.replica).and_then(|r| r.synced).is_some();
@@ -142,6 +147,12 @@ impl Engine {
         let Some(sync) = self.peers[at].sync.as_mut().filter(|s| s.stage == Stage::Beginning) else { return };
         sync.stage = Stage::Target;
         self.resume(at);
+    }
+
+    /// Whether a replica is being brought up to date, and not held up by an operator: its end is waited for.
+    pub(super) fn is_syncing(&self) -> bool {
+        let runs = |peer: &Peer| peer.sync.as_ref().is_some_and(|sync| !(sync.is_target() && peer.settings.paused));
+        self.peers.iter().any(runs)
     }
 
     /// Starts chunks while there is room.
@@ -167,6 +178,9 @@ impl Engine {
         let peer = &self.peers[at];
         let sync = peer.sync.as_ref().filter(|s| s.stage != Stage::Beginning && s.chunks < CHUNKS_MAX && s.paced <= self.now)?;
         let reign = self.reign.as_ref()?;
+        if sync.is_target() && peer.settings.paused {
+            return None;
+        }
         if sync.is_target() && !reign.equal && !mutated(Mutant::TargetBeforeMembers) {
             // What a member lacks yet may never be there: the target would have it, and no map that says so (rule R6).
             return None;

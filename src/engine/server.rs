@@ -87,7 +87,7 @@ impl Engine {
     /// Where nodes decide alone it would wait for that very primary when it is lost, for it was let in under it (rule Q2); a moment later it
     /// is let in here, and the loss of the other node is nothing to it.
     fn waits_for_the_role(&self) -> bool {
-        self.is_off() && self.has_disk()
+        self.is_off() && self.has_disk() && !self.peers.iter().any(|p| p.settings.paused)
     }
 
     /// Who could be primary for the clients here.

@@ -45,6 +45,11 @@ pub struct Peer {
     pub name: Name,
     /// Whether it has (or will have) a replica.
     pub diskful: bool,
+    /// Its replica is to go. A primary drops it from the record; until then it is what the record says, and may be the one that has
+    /// everything (rule M3).
+    pub leaving: bool,
+    /// An operator has paused the resync of its replica from here, and of this node's from there.
+    pub paused: bool,
 }
 
 /// The engine's times.

@@ -107,6 +107,8 @@ def what_destroys_asks_first(scene):
         ["remove-volume", "web/0"],
         ["undeploy-resource", "web"],
         ["unassign-resource", "web", "beta"],
+        ["replace-disk", "web", "beta"],
+        ["invalidate", "web"],
         ["shutdown"],
         ["init", "--force"],
     ]

@@ -20,6 +20,7 @@ import stories_snapshots
 import stories_failures
 import stories_metadata
 import stories_verify
+import stories_replace
 from suite import run_stories
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 //! Whoever takes snapshots: asks a node to hold writes, has every replica in sync copied, and has the writes released; or dies on the way.
 //!
 //! As the control plane does it: a copy counts when its replica went by the same reign, and was in sync, before and after it was made, and
-//! all of them count when the release says that the hold has lasted. It draws from a row of its own, and only in seeds from [`FROM`] on.
+//! all of them count when the release says that the hold has lasted. It draws from a row of its own, and only in seeds from [`FROM`] to where
+//! there is an [operator](super::operator::FROM).
 
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ impl Holds {
 
 /// Decides how often a run is held, and when.
 pub fn plan(world: &mut World, seed: u64, until: u64) {
-    if seed < FROM {
+    if !(FROM..super::operator::FROM).contains(&seed) {
         return;
     }
     let mut rng = Rng::new(seed ^ 0x686f_6c64_7321);

@@ -5,6 +5,7 @@
 //!     cargo test --release --test sim -- --seed 17 --trace         # one, with a readable trace
 //!     cargo test --release --test sim -- --from 500000             # seeds from half a million on verify
 //!     cargo test --release --test sim -- --from 1000000            # seeds from a million on take snapshots
+//!     cargo test --release --test sim -- --from 1500000            # seeds from a million and a half on have an operator
 
 #![expect(unreachable_pub, reason = "a test program has no users; pub says what its modules share")]
 
@@ -19,6 +20,7 @@ mod invariants;
 mod mutants;
 mod network;
 mod node;
+mod operator;
 mod oracle;
 mod owner;
 mod rng;
@@ -64,7 +66,8 @@ fn main() -> ExitCode {
     let also = |share: u64| if value("--from").is_none() { usize::try_from(count / share).unwrap_or(0) } else { 0 };
     let held = (holds::FROM..).take(also(4));
     let verified = (verify::FROM..).take(also(8));
-    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).chain(verified).collect();
+    let operated = (operator::FROM..).take(also(8));
+    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).chain(verified).chain(operated).collect();
     let (passed, failed) = run_all(&seeds, || began.elapsed().as_secs() >= seconds);
     println!("simulated clusters, seeds {from}.. in {:.1} s", began.elapsed().as_secs_f64());
     println!("{passed} passed, {failed} failed");

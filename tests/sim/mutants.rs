@@ -15,7 +15,7 @@ use std::time::Instant;
 use blkrep::engine::{Mutant, choose};
 
 use super::holds::FROM;
-use super::verify;
+use super::{operator, verify};
 
 /// The mutants that have to be found, each with the seed that is tried first.
 const TABLE: &[(Mutant, u64)] = &[
@@ -153,7 +153,7 @@ pub fn run_one(name: &str, from: Option<u64>, count: Option<u64>, seed: Option<u
     }
     std::panic::set_hook(Box::new(|_| {}));
     let (from, count) = (from.unwrap_or(first), count.unwrap_or(SEARCH));
-    let row = [FROM, verify::FROM].into_iter().find(|row| from >= *row).unwrap_or(1);
+    let row = [operator::FROM, FROM, verify::FROM].into_iter().find(|row| from >= *row).unwrap_or(1);
     for (tried, seed) in std::iter::once(from).chain(row..row + count - 1).enumerate() {
         let Err(why) = super::run(seed, false) else { continue };
         if !is_stall(&why) {

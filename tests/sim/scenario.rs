@@ -49,11 +49,13 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     super::owner::plan(&mut world, seed, chaos_until);
     super::holds::plan(&mut world, seed, chaos_until);
     super::verify::plan(&mut world, seed, chaos_until);
+    super::operator::plan(&mut world, seed, chaos_until);
     world.at(1_050 * MS, Happening::Chaos);
     world.at(1_010 * MS, Happening::Check);
     world.run(chaos_until, |world| chaos::strike(world, &kinds))?;
     chaos::end(&mut world)?;
     super::owner::hurry(&mut world)?;
+    super::operator::resume(&mut world)?;
     if world.manners.forks && forks::is_forked(&world) {
         return shown(&mut world);
     }
@@ -109,7 +111,7 @@ fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: boo
             slots: 7,
         };
         let settings = Settings {
-            peers: peers.map(|n| (*n, Peer { name: format!("n{n}").parse().unwrap(), diskful: nodes.contains(n) })).collect(),
+            peers: peers.map(|n| (*n, peer(*n, nodes.contains(n)))).collect(),
             volumes: volumes.clone(),
             protocol: manners.protocol,
             authority,
@@ -126,6 +128,10 @@ fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: boo
     let mut world = World::new(rng, nodes, record, manners, trace);
     world.ambush = ambush;
     world
+}
+
+fn peer(node: NodeId, diskful: bool) -> Peer {
+    Peer { name: format!("n{node}").parse().unwrap(), diskful, leaving: false, paused: false }
 }
 
 fn manners(rng: &mut Rng, majority: bool) -> Manners {

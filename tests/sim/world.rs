@@ -95,6 +95,8 @@ pub enum Happening {
     Snap,
     /// Somebody wants the replicas compared.
     Verify,
+    /// The operator does something else.
+    Operate,
     Configure {
         at: usize,
         life: u32,
@@ -151,6 +153,7 @@ pub struct World {
     pub manners: Manners,
     pub holds: super::holds::Holds,
     pub verify: super::verify::Verify,
+    pub operator: super::operator::Operator,
     pub ambush: Option<Ambush>,
     pub resource: ResourceId,
     pub trace: bool,
@@ -191,6 +194,7 @@ impl World {
             manners,
             holds: super::holds::Holds::default(),
             verify: super::verify::Verify::default(),
+            operator: super::operator::Operator::default(),
             ambush: None,
             resource: ResourceId(1),
             trace,
@@ -282,6 +286,7 @@ impl World {
             Happening::Hold => super::holds::ask(self),
             Happening::Snap => super::holds::step(self),
             Happening::Verify => super::verify::ask(self),
+            Happening::Operate => super::operator::act(self),
             Happening::Configure { at, life } if self.alive(at, life) => super::owner::configure(self, at),
             Happening::Configure { .. } => Ok(()),
             Happening::Chaos => Ok(()),

@@ -2,8 +2,10 @@
 
 mod adoption;
 mod nodes;
+mod pause;
 mod pools;
 mod record;
+mod replace;
 mod replicas;
 mod resources;
 mod snapshots;
@@ -70,6 +72,11 @@ impl Cluster {
                 self.assign(&resource, &node, diskless, seed, pool.as_ref())
             }
             Command::Unassign { resource, node, force, seed } => self.unassign(&resource, &node, force, seed),
+            Command::ReplaceDisk { resource, node, pool, expect, seed } => {
+                self.replace_disk(&resource, &node, pool.as_ref(), expect, seed)
+            }
+            Command::PauseResync { resource, node, pause: true } => self.pause_resync(&resource, node.as_ref()),
+            Command::PauseResync { resource, node, pause: false } => self.resume_resync(&resource, node.as_ref()),
             Command::Undeploy { resource, force } => self.undeploy(&resource, force),
             Command::AddSnapshot { resource, snapshot: name, nodes, purpose, taker, now } => {
                 self.add_snapshot(&resource, Wanted { name, nodes: &nodes, purpose, taker, now })

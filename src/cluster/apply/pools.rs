@@ -28,7 +28,8 @@ impl Cluster {
         }
         let placed = self.resources.values().find(|resource| {
             let replica = resource.assignments.get(&id).filter(|assignment| assignment.replica.is_some());
-            replica.is_some_and(|a| a.places.pools(resource.volumes.keys(), true).any(|pool| pool == name))
+            let next = replica.and_then(|a| a.successor.as_ref()).is_some_and(|next| next.pool.as_ref() == Some(name));
+            next || replica.is_some_and(|a| a.places.pools(resource.volumes.keys(), true).any(|pool| pool == name))
         });
         // What is left over is in the pool until the node has removed it.
         let left = || self.leftovers_of(id).find(|(_, l)| l.places.pools(l.volumes.iter(), l.metadata).any(|pool| pool == name));

@@ -6,8 +6,8 @@ use super::resources::settle_sizes;
 use crate::cluster::placement::{choose, needs, place, room};
 use crate::cluster::seed::Draws;
 use crate::cluster::{
-    Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, NodeState, Placement, Places, Refusal, Resource,
-    Seed,
+    Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, Node, NodeState, Paused, Placement, Places, Refusal,
+    Resource, Seed,
 };
 use crate::units::{Authority, Incarnation, Membership, Name, NodeId, Record, ReplicaId, ResourceId, VolumeId};
 
@@ -101,6 +101,7 @@ impl Cluster {
         self.leave_all(id);
         let resource = self.resource_mut(id);
         resource.assignments.clear();
+        resource.paused = Paused::default();
         resource.record = None;
         self.drop_leavers();
         Ok(Applied::Done)
@@ -179,6 +180,7 @@ impl Cluster {
     pub(super) fn take_away(&mut self, id: ResourceId, node: NodeId, force: bool, draws: &mut Draws) {
         let resource = self.resource_mut(id);
         let Some(assignment) = resource.assignments.get_mut(&node) else { return };
+        assignment.successor = None;
         if let Some(record) = resource.record.as_mut().filter(|record| record.authority == Authority::Majority) {
             let named = record.in_sync.contains_key(&node);
             if named && record.primary.is_some() && !force {
@@ -195,13 +197,16 @@ impl Cluster {
         self.drop_assignment(id, node);
     }
 
-    /// Drops an assignment and leaves its storage to the node to delete.
+    /// Drops an assignment, leaves its storage to the node to delete, and puts its successor in its place.
     pub(super) fn drop_assignment(&mut self, id: ResourceId, node: NodeId) {
         let volumes = self.resources[&id].volumes.keys().copied().collect();
         self.leave(id, node, volumes, true);
         self.leave_parts(id, node);
+        let next = self.successor_of(&self.resources[&id], node);
         let resource = self.resource_mut(id);
         resource.assignments.remove(&node);
+        resource.paused.nodes.remove(&node);
+        resource.assignments.extend(next.map(|next| (node, next)));
         if resource.replicas().next().is_none() {
             resource.record = None;
         }
@@ -311,7 +316,12 @@ impl Cluster {
             NodeState::Member if !node.takes_replicas() => return Err(Refusal::NoPool(node.name.to_string())),
             NodeState::Member => {}
         }
-        for (pool, needed) in needs(&resource.targets(), &resource.places_on(node, pool), true) {
+        self.check_fits(resource, node, &resource.places_on(node, pool))
+    }
+
+    /// Whether a new replica finds its pools on a node, and room in them.
+    pub(super) fn check_fits(&self, resource: &Resource, node: &Node, places: &Places) -> Result<(), Refusal> {
+        for (pool, needed) in needs(&resource.targets(), places, true) {
             if !node.has_pool(&pool) {
                 return Err(Refusal::NoSuchPool(node.name.to_string(), pool.to_string()));
             }
@@ -362,6 +372,6 @@ enum Move {
 
 pub(super) fn new_assignment(replica: Option<ReplicaId>, incarnation: Incarnation, initially_in_sync: bool) -> Assignment {
     let (created, volumes, leaving) = (false, BTreeMap::new(), false);
-    let (places, source, adopts) = (Places::default(), None, BTreeMap::new());
-    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving, places, source, adopts }
+    let (places, source, adopts, successor) = (Places::default(), None, BTreeMap::new(), None);
+    Assignment { replica, incarnation, initially_in_sync, created, volumes, leaving, places, source, adopts, successor }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::placement::{place, room};
-use crate::cluster::{Applied, Cluster, Limits, NodeState, OptionSet, Refusal, Resource, Volume};
+use crate::cluster::{Applied, Cluster, Limits, NodeState, OptionSet, Paused, Refusal, Resource, Volume};
 use crate::units::{Authority, BLOCK, Name, NodeId, ResourceId, VolumeId};
 
 impl Cluster {
@@ -44,6 +44,7 @@ impl Cluster {
             metadata_pool: None,
             snapshots: BTreeMap::new(),
             schedule: None,
+            paused: Paused::default(),
         };
         self.resources.insert(id, Arc::new(resource));
         Ok(Applied::Resource(id))
@@ -184,6 +185,7 @@ impl Cluster {
             self.leave_all(id);
             let resource = self.resource_mut(id);
             resource.assignments.clear();
+            resource.paused = Paused::default();
             resource.record = None;
         } else {
             let nodes: Vec<NodeId> = self.resources[&id].assignments.keys().copied().collect();

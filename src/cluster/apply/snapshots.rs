@@ -8,8 +8,8 @@ use super::resources::settle_sizes;
 use crate::cluster::placement::{needs, place, room};
 use crate::cluster::seed::Draws;
 use crate::cluster::{
-    Applied, Assignment, Cluster, Leftover, LeftoverId, Limits, Places, Purpose, Refusal, Resource, Schedule, Seed, Snapshot,
-    SnapshotId, SnapshotState, Source, StoredSnapshot, Volume,
+    Applied, Assignment, Cluster, Leftover, LeftoverId, Limits, Paused, Places, Purpose, Refusal, Resource, Schedule, Seed,
+    Snapshot, SnapshotId, SnapshotState, Source, StoredSnapshot, Volume,
 };
 use crate::units::{Authority, Membership, Name, NodeId, PoolKind, Record, ReplicaId, ResourceId, VolumeId};
 
@@ -263,6 +263,7 @@ impl Cluster {
             created: now,
             snapshots: BTreeMap::new(),
             schedule: None,
+            paused: Paused::default(),
             ..Resource::clone(&of)
         };
         let from = Source { of: of.name.clone(), snapshot: taken.id, stored: taken.stored(snapshot) };
@@ -301,11 +302,13 @@ impl Cluster {
         }
         let id = ResourceId(self.next_resource);
         self.next_resource += 1;
-        let mut next = Resource { id, round: 0, ..Resource::clone(&resource) };
+        let mut next = Resource { id, round: 0, paused: Paused::default(), ..Resource::clone(&resource) };
         let from = Source { of: name.clone(), snapshot: taken.id, stored: taken.stored(snapshot) };
         let mut draws = seed.draws();
         begin_anew(&mut next, taken, parts, &from, &mut draws);
-        for (&node, old) in resource.assignments.iter().filter(|(_, old)| !old.leaving) {
+        for (&node, present) in &resource.assignments {
+            let successor = self.successor_of(&resource, node);
+            let Some(old) = successor.as_ref().or(Some(present)).filter(|old| !old.leaving) else { continue };
             let fresh = || Assignment {
                 places: old.places.clone(),
                 ..new_assignment(old.replica.map(|_| draws.replica()), draws.incarnation(), false)

@@ -5,6 +5,7 @@ mod nodes;
 mod placement;
 mod random;
 mod removal;
+mod replace;
 mod snapshots;
 
 use core::net::{IpAddr, Ipv4Addr};

@@ -68,6 +68,18 @@ fn any_command() -> impl Strategy<Value = Command> {
             seed
         }),
         (resource(), any::<bool>()).prop_map(|(resource, force)| Command::Undeploy { resource, force }),
+        (resource(), proptest::option::of(node()), any::<bool>()).prop_map(|(resource, node, pause)| Command::PauseResync {
+            resource,
+            node,
+            pause
+        }),
+        (resource(), node(), seed(), ssd()).prop_map(|(resource, node, seed, pool)| Command::ReplaceDisk {
+            resource,
+            node,
+            pool,
+            expect: None,
+            seed
+        }),
     ]
 }
 
@@ -132,7 +144,8 @@ fn draw_anew(command: &mut Command, at: u128) {
         Command::RemoveNode { seed, .. }
         | Command::Deploy { seed, .. }
         | Command::Assign { seed, .. }
-        | Command::Unassign { seed, .. } => *seed = Seed(at),
+        | Command::Unassign { seed, .. }
+        | Command::ReplaceDisk { seed, .. } => *seed = Seed(at),
         Command::ChangeRecord { record, .. } => record.id = RecordId(u64::try_from(at).unwrap()),
         _ => {}
     }
@@ -187,6 +200,8 @@ impl Seen {
             }
         }
         assert_eq!(resource.record.is_some(), resource.replicas().next().is_some(), "a record and replicas come together");
+        let stray = resource.paused.nodes.iter().find(|node| !resource.assignments.contains_key(node));
+        assert_eq!(stray, None, "a resync is paused of a replica that is gone");
         if let Some(record) = &resource.record {
             let lineage = self.records.entry(resource.id).or_default();
             if lineage.last() != Some(&record.id) {

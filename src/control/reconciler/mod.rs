@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use super::node::Node;
 use crate::cluster::{Cluster, OptionSet, Resource};
 use crate::runtime::{ReplicaStorage, ResourceSettings};
-use crate::units::{Name, ResourceId};
+use crate::units::{Name, ReplicaId, ResourceId};
 
 /// Runs until it is dropped.
 pub async fn run(node: Arc<Node>) {
@@ -85,6 +85,7 @@ pub(super) struct Opened(Mutex<BTreeMap<ResourceId, Open>>);
 pub(super) struct Open {
     pub(super) name: Name,
     pub(super) settings: ResourceSettings,
+    pub(super) replica: Option<ReplicaId>,
     pub(super) storage: Option<ReplicaStorage>,
 }
 

@@ -10,7 +10,7 @@ use crate::control::consensus::ProposeError;
 use crate::control::node::{Node, PATIENCE};
 use crate::control::replica::ReplicaPlan;
 use crate::runtime::{Peer, PlaneError, ReplicaStorage, ResourceSettings, ResourceSpec, Timeouts};
-use crate::units::{Name, ResourceId, VolumeId};
+use crate::units::{Name, ReplicaId, ResourceId, VolumeId};
 
 pub(super) struct Step<'a> {
     pub(super) node: &'a Arc<Node>,
@@ -30,6 +30,13 @@ impl Step<'_> {
                 self.close(stranger).await?;
             }
         }
+        if let Some(resource) = assigned
+            && let Some(Open { replica: Some(open), .. }) = self.open.get(resource.id)
+            && resource.assignments[&self.node.me].replica != Some(open)
+        {
+            // Another replica is to take its place, perhaps under the very same paths.
+            self.close(resource.id).await?;
+        }
         let leftovers: Vec<(LeftoverId, Leftover)> = self
             .model
             .leftovers_of(self.node.me)
@@ -43,14 +50,31 @@ impl Step<'_> {
             // Before single volumes are removed, the data plane has to let go of them.
             self.serve(resource, assignment, &leftovers).await?;
         }
+        let mut left = Ok(());
         for (id, leftover) in &leftovers {
-            self.remove(*id, leftover).await?;
+            let removed = self.remove(*id, leftover).await;
+            left = left.and(removed);
         }
         match assigned {
-            // When the leftovers' confirmation is in the model, there is a next step.
+            // When the leftovers' confirmation is in the model, there is a next step. What is on a disk that is gone waits for that, and is in
+            // nobody's way meanwhile.
             Some(resource) if leftovers.is_empty() => self.provide(resource).await,
-            _ => Ok(()),
+            Some(resource) if leftovers.iter().all(|(_, one)| self.is_out_of_the_way(resource, one)) => {
+                self.provide(resource).await?;
+                left.map_err(|why| format!("what is left of a former replica is deleted later: {why}"))
+            }
+            _ => left,
         }
+    }
+
+    /// Whether storage that is to be deleted cannot be mistaken for that of the resource: all its pools are others, and none of them can be
+    /// used. (Two pools that can be used may be parts of one volume group, where a name is there once.)
+    fn is_out_of_the_way(&self, resource: &Resource, leftover: &Leftover) -> bool {
+        let assignment = &resource.assignments[&self.node.me];
+        let (failing, volumes) = (self.node.board.pool_failures(), resource.volumes.keys());
+        let used: Vec<&Name> = assignment.places.pools(volumes, true).collect();
+        let mut left = leftover.places.pools(leftover.volumes.iter(), leftover.metadata);
+        left.all(|pool| !used.contains(&pool) && (failing.contains_key(pool) || self.node.pool(pool).is_none()))
     }
 
     /// Creates or grows a replica.
@@ -106,7 +130,8 @@ impl Step<'_> {
         leftovers: &[(LeftoverId, Leftover)],
     ) -> Result<(), String> {
         // The storage of a former replica under this name is still there: nothing may be opened beside it.
-        if leftovers.iter().any(|(_, leftover)| Some(leftover.replica) != assignment.replica) {
+        let former = |leftover: &Leftover| Some(leftover.replica) != assignment.replica;
+        if leftovers.iter().any(|(_, one)| former(one) && !self.is_out_of_the_way(resource, one)) {
             return Ok(());
         }
         let settings = self.settings(resource);
@@ -134,7 +159,7 @@ impl Step<'_> {
             Some(open) if open.storage.is_some() != storage.is_some() => {
                 // From or to diskless: another kind of engine.
                 self.close(resource.id).await?;
-                self.open(resource, settings, storage).await
+                self.open(resource, settings, (assignment.replica, storage)).await
             }
             Some(open) if open.settings == settings && open.storage == storage => Ok(()),
             Some(open) => {
@@ -144,10 +169,10 @@ impl Step<'_> {
                     self.open.set(resource.id, None);
                 }
                 configured.map_err(|error| format!("it cannot be changed: {error}"))?;
-                self.open.set(resource.id, Some(Open { name: resource.name.clone(), settings, storage }));
+                self.open.set(resource.id, Some(Open { name: resource.name.clone(), settings, replica: open.replica, storage }));
                 Ok(())
             }
-            None => self.open(resource, settings, storage).await,
+            None => self.open(resource, settings, (assignment.replica, storage)).await,
         }
     }
 
@@ -155,7 +180,7 @@ impl Step<'_> {
         &mut self,
         resource: &Resource,
         settings: ResourceSettings,
-        storage: Option<ReplicaStorage>,
+        (replica, storage): (Option<ReplicaId>, Option<ReplicaStorage>),
     ) -> Result<(), String> {
         let spec = ResourceSpec {
             cluster: self.node.cluster,
@@ -166,7 +191,7 @@ impl Step<'_> {
             storage: storage.clone(),
         };
         self.node.plane.open(spec).await.map_err(|error| format!("it cannot be started: {error}"))?;
-        self.open.set(resource.id, Some(Open { name: resource.name.clone(), settings, storage }));
+        self.open.set(resource.id, Some(Open { name: resource.name.clone(), settings, replica, storage }));
         Ok(())
     }
 
@@ -198,7 +223,10 @@ impl Step<'_> {
     async fn confirmed(&self, resource: ResourceId, as_seen: impl Fn(&Assignment) -> bool) -> Result<Arc<Resource>, String> {
         let now = self.node.consensus.read(PATIENCE).await.map_err(|error| error.to_string())?;
         let present = now.resources.get(&resource).filter(|r| r.assignments.get(&self.node.me).is_some_and(&as_seen));
-        let clash = |r: &Resource| now.leftovers_of(self.node.me).any(|(_, leftover)| leftover.name == r.name);
+        let clash = |r: &Resource| {
+            let mut left = now.leftovers_of(self.node.me).filter(|(_, leftover)| leftover.name == r.name);
+            left.any(|(_, leftover)| !self.is_out_of_the_way(r, leftover))
+        };
         match present {
             Some(resource) if !clash(resource) => Ok(resource.clone()),
             _ => Err("the cluster has changed its mind meanwhile".to_owned()),
@@ -215,10 +243,12 @@ impl Step<'_> {
 
     fn settings(&self, resource: &Resource) -> ResourceSettings {
         let options = self.model.options(resource);
-        let others = resource.assignments.iter().filter(|(node, a)| **node != self.node.me && !a.leaving);
+        let others = resource.assignments.iter().filter(|(node, _)| **node != self.node.me);
         let peers = others.filter_map(|(node, assignment)| {
             let name = self.model.nodes.get(node)?.name.clone();
-            Some((*node, Peer { name, diskful: !assignment.is_diskless() }))
+            let (diskful, leaving) = (!assignment.is_diskless(), assignment.leaving);
+            let paused = resource.paused.holds(*node) || resource.paused.holds(self.node.me);
+            Some((*node, Peer { name, diskful, leaving, paused }))
         });
         let volumes = resource.volumes.iter().filter(|(_, volume)| volume.bytes > 0).map(|(&id, volume)| (id, volume.bytes));
         ResourceSettings {

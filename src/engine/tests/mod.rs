@@ -74,7 +74,7 @@ impl Rig {
             slots: 7,
         };
         let settings = Settings {
-            peers: peers.iter().map(|n| (*n, Peer { name: format!("n{n}").parse().unwrap(), diskful: true })).collect(),
+            peers: peers.iter().map(|n| (*n, peer(*n, false))).collect(),
             volumes,
             protocol: Protocol::C,
             authority,
@@ -308,6 +308,10 @@ impl Rig {
         };
         self.sent.iter().filter_map(question).collect()
     }
+}
+
+fn peer(node: NodeId, leaving: bool) -> Peer {
+    Peer { name: format!("n{node}").parse().unwrap(), diskful: true, leaving, paused: false }
 }
 
 fn load(new: &NewReplica) -> Loaded {

@@ -81,3 +81,58 @@ fn a_replica_that_knows_its_primarys_next_record_first_is_asked_to_follow_again(
     rig.hear(B, Message::Fenced { record: rig.record.clone() });
     assert_ne!(rig.asked_to_follow(B), session, "B is there, so it will not be evicted: nothing else would ever ask it");
 }
+
+/// What node 0 is told when the replica of B is to go.
+fn without_b(rig: &Rig) -> Event {
+    Event::Configure(Settings { peers: [(B, peer(B, true))].into(), ..rig.engine.settings.clone() })
+}
+
+#[test]
+fn a_replica_that_is_to_go_is_dropped_from_the_record_though_nobody_is_primary() {
+    for known in [true, false] {
+        let mut rig = Rig::new(Authority::Majority, &[B]);
+        rig.meet(B, CLUSTER);
+        assert!(rig.proposed.is_empty(), "all is well");
+        let peers = known.then(|| (B, peer(B, true))).into_iter().collect();
+        let event = Event::Configure(Settings { peers, ..rig.engine.settings.clone() });
+        rig.tell(event);
+        assert_eq!(rig.proposed.first().map(|r| r.primary), Some(Some(ME)), "only a primary changes who is in sync (rule M8)");
+        assert!(!rig.record.in_sync.contains_key(&B));
+    }
+}
+
+#[test]
+fn a_replica_that_is_to_go_gets_no_resync_and_has_no_say() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.sent.clear();
+    let event = without_b(&rig);
+    rig.tell(event);
+    assert!(!rig.record.in_sync.contains_key(&B));
+    let standing = rig.standing(B);
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    rig.request(1, WRITE);
+    assert_eq!(rig.answer_to(1), Some(Ok(())), "B is not waited for");
+    assert!(!rig.sent.iter().any(|(_, m)| *m == Message::SyncBegin), "{:?}", rig.sent);
+}
+
+#[test]
+fn a_replica_that_is_to_go_is_waited_for_where_it_may_have_the_only_copy() {
+    let mut rig = Rig::with_record(crashed(), &[B]);
+    let event = without_b(&rig);
+    rig.tell(event);
+    rig.tell(Event::Attach(ClientId(1)));
+    assert!(rig.proposed.is_empty(), "this life is none that the record names: B may have what was lost here (rule M3)");
+    // B has crashed, too.
+    let mut standing = rig.standing(B);
+    if let Some(replica) = &mut standing.replica {
+        (replica.incarnation, replica.continues) = (Incarnation(900), Incarnation(900));
+    }
+    rig.meet_as(B, CLUSTER, standing);
+    assert_eq!(rig.proposed.last().map(|r| r.in_sync.keys().copied().collect::<Vec<_>>()), Some(vec![ME]));
+}
+
+/// A record of a life of node 0 before the present one.
+fn crashed() -> Record {
+    Record::first(RecordId(77), [(ME, Incarnation(7)), (B, Incarnation(101))].into(), Authority::Majority)
+}

@@ -76,3 +76,67 @@ fn a_resync_begins_in_the_moment_in_which_the_members_are_equal() {
     rig.tell(Event::DiskDone { op: flush, outcome: DiskOutcome::Done(None) });
     assert!(compares(&rig), "{:?}", rig.sent);
 }
+
+/// What node 0 is told when the resync of B is paused, or goes on.
+fn steered(rig: &Rig, paused: bool) -> Event {
+    let peers = [(B, Peer { paused, ..peer(B, false) })].into();
+    Event::Configure(Settings { peers, ..rig.engine.settings.clone() })
+}
+
+#[test]
+fn a_resync_that_is_paused_does_not_begin_and_nobody_becomes_primary_for_it() {
+    let alone = Record::first(RecordId(77), [(ME, Incarnation(100))].into(), Authority::Majority);
+    let mut rig = Rig::with_record(alone, &[B]);
+    let event = steered(&rig, true);
+    rig.tell(event);
+    rig.meet(B, CLUSTER);
+    assert!(rig.proposed.is_empty(), "{:?}", rig.proposed);
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.sent.clear();
+    let standing = rig.standing(B);
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    let session = rig.asked_to_follow(B);
+    let record = rig.record.id;
+    rig.hear(B, Message::Report(Report { session, record, seen: 0, lease_left: 0 }));
+    assert!(!rig.sent.contains(&(B, Message::SyncBegin)), "it stays whole");
+    let event = steered(&rig, false);
+    rig.tell(event);
+    assert!(rig.sent.contains(&(B, Message::SyncBegin)), "{:?}", rig.sent);
+}
+
+#[test]
+fn a_resync_that_is_paused_sends_no_more_and_what_clients_write_goes_on() {
+    let alone = Record::first(RecordId(77), [(ME, Incarnation(100))].into(), Authority::Majority);
+    let mut rig = Rig::with_record(alone, &[B]);
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.follow_of(B, 101);
+    rig.engine.peers[0].dirty.fill();
+    let event = steered(&rig, true);
+    rig.tell(event);
+    rig.hear(B, Message::SyncReady);
+    let compares = |rig: &Rig| rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::Hash { .. }));
+    assert!(!compares(&rig), "{:?}", rig.sent);
+    rig.request(1, WRITE);
+    assert!(rig.sent.iter().any(|(_, m)| matches!(m, Message::Write(_))), "it gets no older meanwhile");
+    let event = steered(&rig, false);
+    rig.tell(event);
+    assert!(compares(&rig), "{:?}", rig.sent);
+}
+
+#[test]
+fn members_are_made_equal_though_resyncs_are_paused() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    let event = steered(&rig, true);
+    rig.tell(event);
+    rig.meet(B, CLUSTER);
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.sent.clear();
+    let standing = rig.standing(B);
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    let (session, record) = (rig.asked_to_follow(B), rig.record.id);
+    let ranges = vec![BlockRange { volume: VolumeId(0), first: 3, count: 1 }];
+    rig.hear(B, Message::ReportRanges { session, ranges });
+    rig.hear(B, Message::Report(Report { session, record, seen: 0, lease_left: 0 }));
+    let compared = rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::Hash { range, .. } if range.first == 3));
+    assert!(compared, "clients wait for it: {:?}", rig.sent);
+}
