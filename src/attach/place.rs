@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::kernel;
 use crate::api::Via;
 use crate::api::setup::Root;
-use crate::units::{Name, NodeId, ResourceId, VolumeId};
+use crate::units::{Name, NodeId, ResourceId, Sharing, VolumeId};
 
 /// What an attachment is of, and how it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +68,14 @@ impl State {
         format!("{}/{};attachment={}", self.resource, self.volume, self.token)
     }
 
-    /// Whether it is to be the only use of the volume on all nodes: a file system that is mounted suffers no other.
-    pub fn is_alone(&self) -> bool {
-        self.exclusive || self.for_mount
+    /// With whom it shares the volume: a file system that is mounted suffers nobody who writes, and whoever writes one, nobody at all.
+    pub fn sharing(&self) -> Sharing {
+        match (self.exclusive, self.for_mount) {
+            (true, _) => Sharing::Alone,
+            (false, true) if self.read_only => Sharing::Readers,
+            (false, true) => Sharing::Alone,
+            (false, false) => Sharing::Shared,
+        }
     }
 
     /// What the kernel knows its NBD device by, so that it is found again whatever has become of the daemon.

@@ -27,7 +27,7 @@ use super::tls::TlsError;
 use crate::cluster::Resource;
 use crate::nbd::{Action, BlockSizes, Export, Listed, Negotiation, Purpose, Refusal, TlsPolicy};
 use crate::runtime::{ClientSocket, OpenExport, PlaneError, Socket};
-use crate::units::{Name, ResourceId, VolumeId};
+use crate::units::{Name, ResourceId, Sharing, VolumeId};
 
 /// Serves clients of this machine at a unix socket, until it is dropped.
 pub async fn serve_unix(listener: UnixListener, node: Arc<Node>) -> Result<(), TlsError> {
@@ -275,8 +275,8 @@ impl Door {
         };
         let (resource, volume, _) = self.find(name).await?;
         // Before the data plane is asked; whether it is an attachment that may come is seen after that.
-        let alone = token.is_some() && uses::is_alone(&self.node, &resource.name, volume);
-        let open = self.attach_volume(name, &resource, volume, alone).await?;
+        let sharing = token.map(|_| uses::sharing(&self.node, &resource.name, volume)).unwrap_or_default();
+        let open = self.attach_volume(name, &resource, volume, sharing).await?;
         match token {
             Some(token) => uses::admit(&self.node, resource.id, volume, token).await?,
             None => uses::note(&self.node, resource.id).await?,
@@ -289,7 +289,7 @@ impl Door {
         name: &str,
         resource: &Arc<Resource>,
         volume: VolumeId,
-        alone: bool,
+        sharing: Sharing,
     ) -> Result<OpenExport, Refusal> {
         if !resource.assignments.contains_key(&self.node.me) {
             visits::begin(&self.node, resource).await?;
@@ -298,7 +298,7 @@ impl Door {
         loop {
             let late = tokio::time::Instant::now() >= deadline;
             match self.node.holds.enter(resource.id, volume, &self.node.model()) {
-                Some(_entering) => match self.node.plane.attach(resource.id, volume, false, alone).await {
+                Some(_entering) => match self.node.plane.attach(resource.id, volume, false, sharing).await {
                     Ok(open) => return Ok(open),
                     // Just assigned, or the daemon has just started: it comes up in a moment.
                     Err(PlaneError::NotOpen(_)) if !late => {}
@@ -352,8 +352,8 @@ async fn pause_after(error: &io::Error) {
     sleep(Duration::from_millis(100)).await;
 }
 
-/// Who shares with nobody.
-const ALONE: &str = "what is mounted, or attached with --exclusive, is shared with no other node, not even for reading";
+/// Who shares with whom.
+const ALONE: &str = "what is mounted, or attached with --exclusive, is shared with no other node; but mounts that are read-only share with each other";
 /// What follows an export's name when one of this node's attachments opens it; no name has such a sign.
 const ATTACHMENT: &str = ";attachment=";
 /// Clients that have not said yet what they want to use.

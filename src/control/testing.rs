@@ -21,7 +21,7 @@ use crate::runtime::{
     Answer, ClientSocket, Clients, DataPlane, Held, HoldId, OpenExport, PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply,
     ResourceSettings, ResourceSpec, Ticket,
 };
-use crate::units::{ClusterId, DiskState, PoolKind, ResourceId, Role, VolumeId};
+use crate::units::{ClusterId, DiskState, PoolKind, ResourceId, Role, Sharing, VolumeId};
 
 /// A data plane that notes what it is asked and reports every replica as what its metadata says.
 pub(super) struct FakePlane {
@@ -115,7 +115,7 @@ impl DataPlane for FakePlane {
         reply(self.state().open.remove(&resource).map(drop).ok_or(PlaneError::NotOpen(resource)))
     }
 
-    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, _: bool) -> Reply<OpenExport> {
+    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, _: Sharing) -> Reply<OpenExport> {
         let mut state = self.state();
         let bytes = state.open.get(&resource).and_then(|spec| spec.settings.volumes.get(&volume)).copied();
         let mut attachment = || Box::new(state.attached.entry((resource, volume)).or_default().clone());

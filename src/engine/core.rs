@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::format::Loaded;
-use crate::units::{Authority, DiskState, Instant, NodeId, Record, RecordId, ResourceId, VolumeId, blocks_of};
+use crate::units::{Authority, DiskState, Instant, NodeId, Record, RecordId, ResourceId, Sharing, VolumeId, blocks_of};
 use crate::wire::Message;
 
 use super::activity::Activity;
@@ -66,8 +66,8 @@ pub struct Engine {
     /// What this node does as a replica of another primary.
     pub(super) follow: Follow,
     pub(super) clients: BTreeSet<ClientId>,
-    /// Those of them that share with no other node, and with nobody here who would.
-    pub(super) alone: BTreeSet<ClientId>,
+    /// With whom they share; all of them with the same.
+    pub(super) sharing: Sharing,
     /// How often the sessions of all clients were ended.
     pub(super) dropped: u64,
     /// What this node forwards for its clients while it is not primary.
@@ -152,7 +152,7 @@ impl Engine {
             reign: None,
             follow: Follow::default(),
             clients: BTreeSet::new(),
-            alone: BTreeSet::new(),
+            sharing: Sharing::default(),
             dropped: 0,
             forward: Forward::default(),
             visitors: BTreeMap::new(),
@@ -225,8 +225,8 @@ impl Engine {
     pub fn handle(&mut self, now: Instant, links: &Links, event: Event) {
         self.now = self.now.max(now);
         match event {
-            Event::Attach(client) => self.attach(client, false),
-            Event::AttachAlone(client) => self.attach(client, true),
+            Event::Attach(client) => self.attach(client, Sharing::Shared),
+            Event::AttachAs(client, sharing) => self.attach(client, sharing),
             Event::Detach(client) => self.detach(links, client),
             Event::Request { id, client, request } => self.request(id, client, request),
             Event::LinkUp(node) => self.link_up(node),

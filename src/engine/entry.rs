@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::units::{Instant, NodeId};
+use crate::units::{Instant, NodeId, Sharing};
 use crate::wire::Message;
 
 use super::core::{Engine, Stopping};
@@ -32,8 +32,8 @@ pub(super) struct Wanting {
     pub(super) until: Instant,
     /// Its number among those that came here.
     pub(super) entry: u64,
-    /// It shares with no other node.
-    pub(super) alone: bool,
+    /// With whom it shares.
+    pub(super) sharing: Sharing,
 }
 
 /// What a node wants for its clients.
@@ -42,8 +42,8 @@ pub(super) struct Wish {
     /// The last of its clients that wants to be let in, and whether one does.
     pub(super) entry: u64,
     pub(super) waits: bool,
-    /// Its clients share with no other node.
-    pub(super) alone: bool,
+    /// With whom they share.
+    pub(super) sharing: Sharing,
 }
 
 /// Another node that wants its clients' requests taken here.
@@ -63,7 +63,7 @@ pub(super) enum Entrant {
 }
 
 impl Engine {
-    pub(super) fn attach(&mut self, client: ClientId, alone: bool) {
+    pub(super) fn attach(&mut self, client: ClientId, sharing: Sharing) {
         if self.stopping != Stopping::No {
             self.attached(client, Err(AttachError::ShuttingDown));
             return;
@@ -72,7 +72,7 @@ impl Engine {
         // Whoever serves is asked at once.
         self.forward.again = None;
         let (since, entry) = (self.now, self.forward.entry);
-        self.wanting.insert(client, Wanting { since, until: since.after(ATTACH_PATIENCE), entry, alone });
+        self.wanting.insert(client, Wanting { since, until: since.after(ATTACH_PATIENCE), entry, sharing });
     }
 
     /// Lets in whoever waits, when this node serves. While much is under way for clients that are gone they wait (rule W7): where I/O is
@@ -87,7 +87,7 @@ impl Engine {
             return;
         }
         for (client, wanting) in self.wanting.iter().map(|(client, wanting)| (*client, *wanting)).collect::<Vec<_>>() {
-            if let Some(by) = self.barred_by(None, wanting.alone) {
+            if let Some(by) = self.barred_by(None, wanting.sharing) {
                 self.refuse_barred(client, by);
             } else if self.may_enter(Entrant::Client(client)) {
                 self.let_in(client);
@@ -95,7 +95,7 @@ impl Engine {
         }
         for (peer, visitor) in self.visitors.iter().map(|(at, visitor)| (*at, *visitor)).collect::<Vec<_>>() {
             let Visitor { session, wish, .. } = visitor;
-            if let Some(by) = self.barred_by(Some(peer), wish.alone) {
+            if let Some(by) = self.barred_by(Some(peer), wish.sharing) {
                 self.visitors.remove(&peer);
                 self.send(peer, Message::Barred { session, by });
             } else if self.may_enter(Entrant::Guest { peer, session, wish }) {
@@ -106,27 +106,35 @@ impl Engine {
         self.forget_entrants();
     }
 
-    /// Who is in the way of a client, here or on the node `at`: one that is to be the only one, or, when this one is, any other.
-    fn barred_by(&self, at: Option<usize>, alone: bool) -> Option<NodeId> {
-        let here =
-            if at.is_none() { self.is_barred_here(alone) } else { !self.alone.is_empty() || alone && !self.clients.is_empty() };
-        let guest = || self.reign.as_ref().and_then(|r| r.guests.another(at, alone));
-        // One that lost its primary a moment ago and has not come here yet.
-        let stands = |peer: &super::peer::Peer| peer.is_connected() && peer.standing.as_ref().is_some_and(|s| s.alone);
+    /// Who is in the way of a client, here or on the node `at`: somebody with whom it does not share.
+    fn barred_by(&self, at: Option<usize>, sharing: Sharing) -> Option<NodeId> {
+        let here = match at {
+            None => self.is_barred_here(sharing),
+            Some(_) => self.shares().is_some_and(|ours| !ours.suits(sharing)),
+        };
+        let guest = || self.reign.as_ref().and_then(|r| r.guests.another(at, sharing));
+        // One that lost its primary a moment ago and has not come here yet. Those that share with anybody are not waited for.
+        let theirs = |peer: &super::peer::Peer| peer.standing.as_ref().filter(|_| peer.is_connected()).and_then(|s| s.sharing);
+        let stands = |peer| theirs(peer).is_some_and(|theirs| theirs != Sharing::Shared && !theirs.suits(sharing));
         let other = || (0..self.peers.len()).find(|&peer| Some(peer) != at && stands(&self.peers[peer]));
         if here { Some(self.id.node) } else { guest().or_else(other).map(|peer| self.peers[peer].node) }
     }
 
+    /// With whom the clients of this node share; `None` without any.
+    pub(super) fn shares(&self) -> Option<Sharing> {
+        (!self.clients.is_empty()).then_some(self.sharing)
+    }
+
     /// Whether clients of this node are in the way of another one of it. Those that are to be alone are so together: the connections of a
     /// device, the next one of a device whose last one is broken, the volumes of a resource that are mounted here.
-    pub(super) fn is_barred_here(&self, alone: bool) -> bool {
-        if alone { self.alone.len() < self.clients.len() } else { !self.alone.is_empty() }
+    pub(super) fn is_barred_here(&self, sharing: Sharing) -> bool {
+        self.shares().is_some_and(|ours| ours != sharing)
     }
 
     /// A client is let in that waited.
     pub(super) fn let_in(&mut self, client: ClientId) {
-        if self.wanting.remove(&client).is_some_and(|wanting| wanting.alone) {
-            self.alone.insert(client);
+        if let Some(wanting) = self.wanting.remove(&client) {
+            self.sharing = wanting.sharing;
         }
         self.attached(client, Ok(()));
     }
@@ -150,7 +158,6 @@ impl Engine {
         self.out.push(Command::DropClients);
         self.dropped += 1;
         self.clients.clear();
-        self.alone.clear();
     }
 
     /// Whether every guest has answered since this one asked to be let in.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::units::{BlockRange, NodeId, Record, RecordId, VolumeId};
+use crate::units::{BlockRange, NodeId, Record, RecordId, Sharing, VolumeId};
 pub use crate::wire::Failure;
 use crate::wire::{BlockHash, Message};
 
@@ -45,8 +45,8 @@ pub struct HoldId(pub u64);
 pub enum Event {
     /// A client wants to use the resource; answered by [`Command::Attached`].
     Attach(ClientId),
-    /// As [`Attach`](Self::Attach), and nobody is let in on another node until it has gone, and here only those who want the same.
-    AttachAlone(ClientId),
+    /// As [`Attach`](Self::Attach), and until it has gone nobody is let in with whom it does not share.
+    AttachAs(ClientId, Sharing),
     /// A client is gone. Its requests that were not started are dropped; those that were, run to their end unheard.
     Detach(ClientId),
     /// A client's request, checked against the volume's size; answered by [`Command::Complete`].

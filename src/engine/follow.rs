@@ -65,9 +65,9 @@ impl Engine {
             Message::Leaving => self.peers[at].hopeless = !mutated(Mutant::LeavingForgotten),
             Message::StepDown => self.asked_to_step_down(at),
             Message::InUse => self.in_use_elsewhere(at),
-            Message::Serve { session, entry, waits, alone } => self.asked_to_serve(at, session, Wish { entry, waits, alone }),
-            Message::Serving { session, memory, entry, alone } => {
-                self.served(at, reign, session, memory, Wish { entry, waits: false, alone });
+            Message::Serve { session, entry, waits, sharing } => self.asked_to_serve(at, session, Wish { entry, waits, sharing }),
+            Message::Serving { session, memory, entry, sharing } => {
+                self.served(at, reign, session, memory, Wish { entry, waits: false, sharing });
             }
             Message::Barred { session, by } => self.forward_barred(session, by),
             Message::Meet { round } => self.send(at, Message::Met { round }),

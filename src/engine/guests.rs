@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::units::Instant;
+use crate::units::{Instant, Sharing};
 use crate::wire::{Forwarded, Message, Origin};
 
 use super::core::{Engine, Stopping};
@@ -41,8 +41,8 @@ struct Guest {
     open: BTreeSet<u64>,
     /// The last round that it has answered.
     met: u64,
-    /// It has a client that is to be the only one.
-    alone: bool,
+    /// With whom its clients share.
+    sharing: Sharing,
 }
 
 impl Guests {
@@ -50,9 +50,9 @@ impl Guests {
         self.by_peer.keys().copied()
     }
 
-    /// A guest besides `but`: one with a client that is to be the only one, or any.
-    pub(super) fn another(&self, but: Option<usize>, any: bool) -> Option<usize> {
-        self.by_peer.iter().find(|(at, guest)| Some(**at) != but && (any || guest.alone)).map(|(at, _)| *at)
+    /// A guest besides `but` with whom nobody may be there who shares so.
+    pub(super) fn another(&self, but: Option<usize>, sharing: Sharing) -> Option<usize> {
+        self.by_peer.iter().find(|(at, guest)| Some(**at) != but && !guest.sharing.suits(sharing)).map(|(at, _)| *at)
     }
 
     /// Whether all but one have answered a round.
@@ -129,16 +129,16 @@ impl Engine {
             let open = waiting.filter_map(|(_, pending)| of(pending)).collect();
             // What it forwards from now on is of clients that are there.
             let met = reign.guests.round;
-            reign.guests.by_peer.insert(at, Guest { session, open, met, alone: false });
+            reign.guests.by_peer.insert(at, Guest { session, open, met, sharing: wish.sharing });
         }
-        let Wish { entry, alone, .. } = wish;
+        let Wish { entry, sharing, .. } = wish;
         if let Some(guest) = reign.guests.by_peer.get_mut(&at) {
-            guest.alone = alone;
+            guest.sharing = sharing;
         }
         let memory = self.applied.memory;
         // That this node is primary is heard before what follows from it.
         self.announce();
-        self.send(at, Message::Serving { session, memory, entry, alone });
+        self.send(at, Message::Serving { session, memory, entry, sharing });
     }
 
     /// A guest has answered: all that it forwarded before has arrived.

@@ -23,7 +23,6 @@ const LINGER: Duration = Duration::from_secs(1);
 impl Engine {
     pub(super) fn detach(&mut self, links: &Links, client: ClientId) {
         self.wanting.remove(&client);
-        self.alone.remove(&client);
         if self.clients.remove(&client) {
             self.drop_requests_of(client);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::units::{DiskState, Instant, NodeId};
+use crate::units::{DiskState, Instant, NodeId, Sharing};
 use crate::wire::Message;
 
 use super::core::{Engine, Stopping};
@@ -48,8 +48,8 @@ impl Engine {
         }
         self.forward.again = Some(self.now.after(ASK_AGAIN));
         self.forward.asked.insert(at);
-        let (session, Wish { entry, waits, alone }) = (self.forward.session, self.wish());
-        self.send(at, Message::Serve { session, entry, waits, alone });
+        let (session, Wish { entry, waits, sharing }) = (self.forward.session, self.wish());
+        self.send(at, Message::Serve { session, entry, waits, sharing });
     }
 
     /// When something is to be asked or sent again.
@@ -129,22 +129,23 @@ impl Engine {
             self.forward.refused = PeerSet::default();
         }
         self.forward.barred = None;
-        let came = |w: &Wanting| w.entry <= wish.entry && w.alone == wish.alone;
+        let came = |w: &Wanting| w.entry <= wish.entry && w.sharing == wish.sharing;
         for client in self.wanting.iter().filter(|(_, w)| came(w)).map(|(client, _)| *client).collect::<Vec<_>>() {
-            if !self.is_barred_here(wish.alone) {
+            if !self.is_barred_here(wish.sharing) {
                 self.let_in(client);
             }
         }
         self.send_forwarded();
     }
 
-    /// The server does not let this node's clients in. Those that were in and were to be alone are not any more: their sessions end.
+    /// The server does not let this node's clients in. Those that were in and do not share with whom is there now have lost what they
+    /// were promised: their sessions end.
     pub(super) fn forward_barred(&mut self, session: u64, by: NodeId) {
         if self.forward.session != session || self.reign.is_some() {
             return;
         }
         self.forward.barred = Some(by);
-        if !self.alone.is_empty() {
+        if self.shares().is_some_and(|ours| ours != Sharing::Shared) {
             self.drop_forwarded();
             self.drop_clients();
         }
@@ -153,20 +154,19 @@ impl Engine {
     /// Tells clients that cannot be let in so: the server said it, or others of this node are in the way.
     fn refuse_barred_here(&mut self) {
         for (client, wanting) in self.wanting.iter().map(|(client, wanting)| (*client, *wanting)).collect::<Vec<_>>() {
-            let here = self.is_barred_here(wanting.alone);
+            let here = self.is_barred_here(wanting.sharing);
             if let Some(by) = self.forward.barred.or_else(|| here.then_some(self.id.node)) {
                 self.refuse_barred(client, by);
             }
         }
     }
 
-    /// What this node wants: first the clients that share, then, when none of those is here, those that do not.
+    /// What this node wants: more of what its clients have, and when there are none first what shares most.
     fn wish(&self) -> Wish {
-        let last = |alone| self.wanting.values().filter(|w| w.alone == alone).map(|w| w.entry).max();
-        let (shared, apart) = (last(false), last(true));
-        let alone = !self.alone.is_empty() || shared.is_none() && apart.is_some() && self.clients.is_empty();
-        let entry = if alone { apart } else { shared };
-        Wish { entry: entry.unwrap_or(0), waits: !self.wanting.is_empty(), alone }
+        let last = |sharing| self.wanting.values().filter(|w| w.sharing == sharing).map(|w| w.entry).max();
+        let first = || [Sharing::Shared, Sharing::Readers, Sharing::Alone].into_iter().find(|sharing| last(*sharing).is_some());
+        let sharing = self.shares().or_else(first).unwrap_or_default();
+        Wish { entry: last(sharing).unwrap_or(0), waits: !self.wanting.is_empty(), sharing }
     }
 
     /// A node does not take requests, or not any more.

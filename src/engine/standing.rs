@@ -1,6 +1,6 @@
 //! Where this node stands, as peers are told.
 
-use crate::units::{DiskState, Incarnation, RecordId, Role};
+use crate::units::{DiskState, Incarnation, RecordId, Role, Sharing};
 use crate::wire::{Message, RecordPoint, ReplicaStanding, Standing};
 
 use super::core::Engine;
@@ -14,7 +14,7 @@ pub(super) struct Gist {
     disk: DiskState,
     role: Role,
     in_use: bool,
-    alone: bool,
+    sharing: Option<Sharing>,
     shapes: u64,
 }
 
@@ -34,7 +34,7 @@ impl Engine {
             lineage: self.lineage.clone(),
             role: self.role(),
             in_use: self.is_in_use(),
-            alone: !self.alone.is_empty(),
+            sharing: self.shares(),
             volumes: self.settings.volumes.iter().map(|(volume, bytes)| (*volume, *bytes)).collect(),
         }
     }
@@ -63,7 +63,7 @@ impl Engine {
             disk: self.disk_state(),
             role: self.role(),
             in_use: self.is_in_use(),
-            alone: !self.alone.is_empty(),
+            sharing: self.shares(),
             shapes: self.shapes,
         }
     }

@@ -27,7 +27,6 @@ impl Engine {
         self.drop_forwarded();
         if !self.clients.is_empty() {
             self.out.push(Command::DropClients);
-            self.alone.clear();
             for client in std::mem::take(&mut self.clients) {
                 self.drop_requests_of(client);
             }

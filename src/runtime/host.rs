@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::ResourceStatus;
 use crate::ring::{Ring, RingError, RingOptions, Waker};
-use crate::units::{ResourceId, VolumeId};
+use crate::units::{ResourceId, Sharing, VolumeId};
 
 use super::board::Board;
 use super::client::usher;
@@ -152,8 +152,8 @@ impl DataPlane for Plane {
         self.ask(resource, |reply| Request::Close { resource, force, reply })
     }
 
-    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, alone: bool) -> Reply<OpenExport> {
-        self.ask(resource, |reply| Request::Attach { resource, volume, read_only, alone, reply })
+    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, sharing: Sharing) -> Reply<OpenExport> {
+        self.ask(resource, |reply| Request::Attach { resource, volume, read_only, sharing, reply })
     }
 
     fn serve(&self, export: OpenExport, client: ClientSocket) {

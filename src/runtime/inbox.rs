@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::engine::{Answer, ClientId, Held, HoldId, Identity, Operation, ResourceStatus, Settings, Ticket};
 use crate::format::Loaded;
 use crate::ring::{OpenDisk, Waker};
-use crate::units::{Name, ResourceId, VolumeId};
+use crate::units::{Name, ResourceId, Sharing, VolumeId};
 
 use super::plane::{ClientSocket, Clients, OpenExport, PeerLink, PlaneError};
 use super::slab::Key;
@@ -29,7 +29,7 @@ pub(super) enum Request {
     /// Stop a resource.
     Close { resource: ResourceId, force: bool, reply: ReplyTo<()> },
     /// Prepare for a client.
-    Attach { resource: ResourceId, volume: VolumeId, read_only: bool, alone: bool, reply: ReplyTo<OpenExport> },
+    Attach { resource: ResourceId, volume: VolumeId, read_only: bool, sharing: Sharing, reply: ReplyTo<OpenExport> },
     /// A client that was prepared for will not come.
     Detach { resource: Key, client: ClientId },
     /// The client has come.

@@ -14,7 +14,7 @@ pub use crate::engine::{Answer, Held, HoldId, OnNoQuorum, Operation, Peer, Setti
 pub use crate::ring::{Backing, Segment};
 
 use crate::engine::ResourceStatus;
-use crate::units::{ClusterId, Name, NodeId, Record, RecordId, ResourceId, VolumeId};
+use crate::units::{ClusterId, Name, NodeId, Record, RecordId, ResourceId, Sharing, VolumeId};
 
 /// How many lanes two nodes share. Fixed for the cluster, so that nodes with different numbers of shards agree on which
 /// connection a resource's session is carried by.
@@ -46,9 +46,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// with [`PlaneError::InUse`] while clients are connected, unless `force`, which disconnects them first.
     fn close(&self, resource: ResourceId, force: bool) -> Reply<()>;
 
-    /// Lets a client in that is about to come, or says why not, within the resource's time-outs. One that wants to be alone is let in when
-    /// no client of another node uses the resource, and none is while it is there; on this node only those share that want the same.
-    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, alone: bool) -> Reply<OpenExport>;
+    /// Lets a client in that is about to come, or says why not, within the resource's time-outs. It is let in beside
+    /// whom it shares with.
+    fn attach(&self, resource: ResourceId, volume: VolumeId, read_only: bool, sharing: Sharing) -> Reply<OpenExport>;
 
     /// Hands over an NBD client whose negotiation is done. The data plane serves it until it disconnects; its attachment ends
     /// with it.

@@ -19,5 +19,5 @@ pub use pool::PoolKind;
 pub use record::{Authority, Membership, Record};
 pub use size::{human, human_up};
 pub use slab::Slab;
-pub use state::{DiskState, OnNoQuorum, Protocol, Role};
+pub use state::{DiskState, OnNoQuorum, Protocol, Role, Sharing};
 pub use time::Instant;

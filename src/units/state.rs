@@ -62,6 +62,25 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// With whom a client shares a resource. Clients that are there at one time have the same, on all nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum Sharing {
+    /// With whoever shares, too.
+    #[default]
+    Shared,
+    /// With others that only read, on any node: none of them expects what it has read to change.
+    Readers,
+    /// With clients of its own node that want the same, and no other.
+    Alone,
+}
+
+impl Sharing {
+    /// Whether clients of two nodes may be there at one time.
+    pub fn suits(self, other: Self) -> bool {
+        self == other && self != Self::Alone
+    }
+}
+
 /// What happens to I/O that no quorum allows; DRBD's option of that name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum OnNoQuorum {

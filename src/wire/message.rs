@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::units::{
-    BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
+    BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, Role, Sharing,
+    VolumeId,
 };
 
 /// The largest number of ranges in one message; longer lists are sent in parts.
@@ -187,8 +188,8 @@ pub enum Message {
         entry: u64,
         /// Whether such a client waits: what has a session already is no reason to take the role from a primary that is only out of sight.
         waits: bool,
-        /// Whether clients of no other node are to be let in beside it.
-        alone: bool,
+        /// With whom the sender's clients share.
+        sharing: Sharing,
     },
     /// The receiver's requests are taken.
     Serving {
@@ -198,10 +199,10 @@ pub enum Message {
         memory: u64,
         /// Clients up to this one may be let in.
         entry: u64,
-        /// Whether nobody is let in on another node while one of them is there.
-        alone: bool,
+        /// With whom they share.
+        sharing: Sharing,
     },
-    /// The receiver's clients are not let in: that node's want the resource alone, or the receiver's do and are not.
+    /// The receiver's clients are not let in: they do not share with that node's.
     Barred {
         /// The session.
         session: u64,
@@ -395,8 +396,8 @@ pub struct Standing {
     pub role: Role,
     /// Whether clients use the resource there.
     pub in_use: bool,
-    /// Whether they share with no other node.
-    pub alone: bool,
+    /// With whom they share; `None` without any.
+    pub sharing: Option<Sharing>,
     /// The volumes that the sender can take writes for, with their sizes in bytes (rule V1).
     pub volumes: Vec<(VolumeId, u64)>,
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::units::strategies::record;
 use crate::units::{
     BLOCK, BLOCKS_PER_EXTENT, BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, RecordId, ReplicaId, ResourceId,
-    Role, VolumeId,
+    Role, Sharing, VolumeId,
 };
 
 /// A frame with a payload that fits it.
@@ -142,18 +142,18 @@ fn authority() -> impl Strategy<Value = Message> {
         id().prop_map(|id| Message::Accepted { id }),
         (id(), option::of(record())).prop_map(|(id, record)| Message::Rejected { id, record }),
         id().prop_map(|id| Message::Withdraw { id }),
-        any::<(u64, u64, bool, bool)>().prop_map(|(session, entry, waits, alone)| Message::Serve {
+        (any::<(u64, u64, bool)>(), sharing()).prop_map(|((session, entry, waits), sharing)| Message::Serve {
             session,
             entry,
             waits,
-            alone
+            sharing
         }),
         any::<(u64, u32)>().prop_map(|(session, by)| Message::Barred { session, by: NodeId(by) }),
-        any::<(u64, u64, u64, bool)>().prop_map(|(session, memory, entry, alone)| Message::Serving {
+        (any::<(u64, u64, u64)>(), sharing()).prop_map(|((session, memory, entry), sharing)| Message::Serving {
             session,
             memory,
             entry,
-            alone
+            sharing
         }),
         any::<u64>().prop_map(|round| Message::Meet { round }),
         any::<u64>().prop_map(|round| Message::Met { round }),
@@ -193,6 +193,10 @@ fn point() -> impl Strategy<Value = RecordPoint> {
     any::<(u64, u64)>().prop_map(|(number, id)| RecordPoint { number, id: RecordId(id) })
 }
 
+fn sharing() -> impl Strategy<Value = Sharing> {
+    proptest::sample::select(vec![Sharing::Shared, Sharing::Readers, Sharing::Alone])
+}
+
 fn standing() -> impl Strategy<Value = Standing> {
     let disk = prop::sample::select(vec![
         DiskState::Diskless,
@@ -209,14 +213,14 @@ fn standing() -> impl Strategy<Value = Standing> {
     });
     let lineage = vec(any::<u64>().prop_map(RecordId), 0..=64);
     let volumes = vec((any::<u16>().prop_map(VolumeId), any::<u64>()), 0..20);
-    (option::of(replica), option::of(record()), lineage, any::<(bool, bool, bool)>(), volumes).prop_map(
-        |(replica, record, lineage, (primary, in_use, alone), volumes)| Standing {
+    (option::of(replica), option::of(record()), lineage, (any::<(bool, bool)>(), option::of(sharing())), volumes).prop_map(
+        |(replica, record, lineage, ((primary, in_use), sharing), volumes)| Standing {
             replica,
             record,
             lineage,
             role: if primary { Role::Primary } else { Role::Secondary },
             in_use,
-            alone,
+            sharing,
             volumes,
         },
     )

@@ -166,6 +166,50 @@ def a_file_system_is_mounted_on_one_node_alone(scene):
 
 
 @story(minutes=3)
+def a_file_system_is_read_on_several_nodes(scene):
+    """Mounts that are read-only share a volume with each other, on any node, and nobody may write it meanwhile, by any way; when the last
+    of them is gone it is written, and nobody may read it by a mount."""
+    cluster, first, second, bare = three(scene)
+    nodes = (first, second, bare)
+    mounts = {node: scene.folder / f"mnt-{node.number}" for node in nodes}
+    for mount in mounts.values():
+        mount.mkdir()
+        scene.callback(lambda mount=mount: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    first.blkrep("mount", "data", mounts[first], "--mkfs")
+    (mounts[first] / "told").write_text("once")
+    first.blkrep("umount", mounts[first])
+    for node in nodes:
+        node.blkrep("mount", "data", mounts[node], "--read-only")
+    for node in nodes:
+        check((mounts[node] / "told").read_text() == "once", "it is read there", node)
+    try:
+        (mounts[bare] / "no").write_text("no")
+        raise AssertionError("a read-only file system was written")
+    except OSError as error:
+        scene.note(f"read-only: {error}")
+    first.blkrep("umount", mounts[first])
+    for verb in (["attach", "data"], ["attach", "data", "--exclusive"], ["mount", "data", mounts[first]]):
+        first.refuses(*verb, naming=["read-only"])
+    info = subprocess.run(["nbdinfo", first.uri("data")], capture_output=True, text=True)
+    check(info.returncode != 0, "an NBD client could write, and is refused", info.stdout)
+    second.kill()
+    second.start()
+    check((mounts[second] / "told").read_text() == "once", "and after its daemon's death")
+    for node in (second, bare):
+        node.blkrep("umount", mounts[node])
+    first.blkrep("mount", "data", mounts[first])
+    (mounts[first] / "told").write_text("twice")
+    second.refuses("mount", "data", mounts[second], "--read-only", naming=[first.name])
+    first.blkrep("umount", mounts[first])
+    second.blkrep("mount", "data", mounts[second], "--read-only")
+    check((mounts[second] / "told").read_text() == "twice", "what was written meanwhile is read")
+    second.blkrep("umount", mounts[second])
+    cluster.wait_up_to_date("data", 2)
+    wait_for("nobody is primary", lambda: cluster.resource("data")["primary"] is None, 20)
+    cluster.check_identical("data")
+
+
+@story(minutes=3)
 def a_node_that_is_cut_off_lets_go_when_it_is_back(scene):
     """A node without a replica is cut off while it writes to its device. Detaching it there ends with a message, within its time, and
     gives up nothing that was not written; the others use the volume meanwhile. When the cut is healed, what waited is written, and

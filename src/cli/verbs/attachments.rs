@@ -95,7 +95,8 @@ pub(super) const VERBS: &[Verb] = &[
         category: Category::Using,
         short: "Mount a volume's file system",
         long: "Attaches the volume on this node and mounts it at a directory, which must be there. While it is mounted, no other node \
-               has it, not even for reading; where one has it attached, or it is attached here without --exclusive, it is refused. \
+               has it, not even for reading; where one has it attached, or it is attached here without --exclusive, it is refused. With \
+               --read-only it is mounted without its journal's being replayed, and any number of nodes may do so while none may write. \
                With --mkfs a file system is made first, when blkrep has made none yet and the volume holds nothing: no signature, and only \
                zeroes at its beginning and its end. One that is there is never made again, so that the same command is right the second time. An ext4 is checked before. When the volume has grown, the file system grows \
                with it, then and while it is mounted. `blkrep umount` undoes both.",

@@ -25,7 +25,7 @@ use crate::api::setup::Root;
 use crate::api::{ApiError, Attach, Attachment, Code, Detach, Done, ListAttachments, Via};
 use crate::attach::place::{Place, State};
 use crate::attach::{filesystem, launch};
-use crate::units::{Name, NodeId, VolumeId};
+use crate::units::{Name, NodeId, Sharing, VolumeId};
 use inside::Inside;
 use links::Links;
 use uses::Uses;
@@ -287,7 +287,7 @@ fn again(node: &Arc<Node>, asked: &Attach, role: Role, place: &Place, state: Sta
             format!("volume {}/{} is attached already as {}, {why}", state.resource, state.volume, state.device.display());
         ApiError::new(Code::InUse, message).hint("`blkrep detach` takes that away")
     };
-    if role == Role::ForMount && !state.is_alone() {
+    if role == Role::ForMount && state.sharing() == Sharing::Shared {
         let error = in_use("where other nodes may attach it, too: a file system is mounted on one node alone");
         return Err(error.hint(format_args!(
             "`blkrep detach {name}`, and mount it then; or `blkrep attach --exclusive {name}` before it is mounted",

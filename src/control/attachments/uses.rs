@@ -26,7 +26,7 @@ use crate::control::status;
 use crate::control::tls::write_private;
 use crate::engine::{Connection, ResourceStatus};
 use crate::nbd::Refusal;
-use crate::units::{Name, NodeId, ResourceId, VolumeId};
+use crate::units::{Name, NodeId, ResourceId, Sharing, VolumeId};
 
 /// How often this node has let clients use its resources.
 #[derive(Debug)]
@@ -79,9 +79,9 @@ pub async fn note(node: &Arc<Node>, resource: ResourceId) -> Result<(), Refusal>
     counted.map_err(|error| Refusal::unknown(format!("the use of the volume cannot be noted: {error}")))
 }
 
-/// Whether the attachment of a volume is to be the only client of all nodes: a file system that is mounted suffers no other.
-pub fn is_alone(node: &Node, resource: &Name, volume: VolumeId) -> bool {
-    Place::of(&node.root, resource, volume).state().is_ok_and(|state| state.is_alone())
+/// With whom the attachment of a volume shares it.
+pub fn sharing(node: &Node, resource: &Name, volume: VolumeId) -> Sharing {
+    Place::of(&node.root, resource, volume).state().map(|state| state.sharing()).unwrap_or_default()
 }
 
 /// Admits the attachment with this token, whose node is primary now: for the first time, or again when nobody else has used the volume.
@@ -99,7 +99,7 @@ pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, tok
     }
     let inside = &node.attachments.inside;
     let dropped = status_of(node, resource).map_or(0, |status| status.dropped);
-    if !state.is_alone() && !place.is_fenced() && inside.is_in(token, dropped) {
+    if state.sharing() != Sharing::Alone && !place.is_fenced() && inside.is_in(token, dropped) {
         return Ok(());
     }
     let seen = others(node, resource).await.map_err(|silent| {
@@ -139,7 +139,7 @@ pub async fn watch(node: &Arc<Node>, attached: &[(Place, State)]) {
 
 /// Whoever uses a volume beside an attachment that shares it.
 fn beside(node: &Node, state: &State, noted: &BTreeMap<NodeId, u64>, seen: &BTreeMap<NodeId, Seen>) -> Verdict {
-    let status = status_of(node, state.id).filter(|_| !state.is_alone());
+    let status = status_of(node, state.id).filter(|_| state.sharing() != Sharing::Alone);
     status.map_or(Verdict::Out, |status| {
         node.attachments.inside.look(&state.token, Instant::now(), inside::standing(&status), noted, seen)
     })

@@ -28,8 +28,8 @@ fn a_device_with_several_connections_is_alone_with_all_of_them() {
     rig.serve(&[B]);
     rig.tell(Event::Detach(ClientId(1)));
     // Two connections of one device, or the second of one whose first is broken.
-    rig.tell(Event::AttachAlone(ClientId(2)));
-    rig.tell(Event::AttachAlone(ClientId(3)));
+    rig.tell(Event::AttachAs(ClientId(2), Sharing::Alone));
+    rig.tell(Event::AttachAs(ClientId(3), Sharing::Alone));
     let let_in = |rig: &Rig, client| rig.done.contains(&Command::Attached { client: ClientId(client), result: Ok(()) });
     assert!(let_in(&rig, 2) && let_in(&rig, 3), "{:?}", rig.done);
     rig.tell(Event::Detach(ClientId(2)));
@@ -44,7 +44,7 @@ fn a_device_with_several_connections_is_alone_with_all_of_them() {
     rig.tell(Event::Attach(ClientId(5)));
     assert!(let_in(&rig, 5));
     // And no device beside it.
-    rig.tell(Event::AttachAlone(ClientId(6)));
+    rig.tell(Event::AttachAs(ClientId(6), Sharing::Alone));
     assert!(!let_in(&rig, 6));
 }
 
@@ -52,18 +52,18 @@ fn a_device_with_several_connections_is_alone_with_all_of_them() {
 fn a_device_with_several_connections_is_alone_on_a_node_that_forwards() {
     let mut rig = Rig::bare(&[B]);
     rig.meet(B, CLUSTER);
-    rig.tell(Event::AttachAlone(ClientId(1)));
-    rig.tell(Event::AttachAlone(ClientId(2)));
+    rig.tell(Event::AttachAs(ClientId(1), Sharing::Alone));
+    rig.tell(Event::AttachAs(ClientId(2), Sharing::Alone));
     rig.sleep();
     let question = |(_, m): &(NodeId, Message)| match m {
-        Message::Serve { session, entry, alone, .. } => Some((*session, *entry, *alone)),
+        Message::Serve { session, entry, sharing, .. } => Some((*session, *entry, *sharing)),
         _ => None,
     };
-    let (session, entry, alone) = rig.sent.iter().rev().find_map(question).expect("it asks");
-    assert_eq!((entry, alone), (2, true));
+    let (session, entry, sharing) = rig.sent.iter().rev().find_map(question).expect("it asks");
+    assert_eq!((entry, sharing), (2, Sharing::Alone));
     let standing = Standing { role: Role::Primary, ..rig.standing(B) };
     rig.hear(B, Message::Standing(Box::new(standing)));
-    rig.hear(B, Message::Serving { session, memory: 9, entry, alone });
+    rig.hear(B, Message::Serving { session, memory: 9, entry, sharing });
     let attached = |client| Command::Attached { client: ClientId(client), result: Ok(()) };
     assert!(rig.done.contains(&attached(1)) && rig.done.contains(&attached(2)), "{:?}", rig.done);
 }
@@ -78,7 +78,7 @@ fn whose_return_the_clients_of_a_node_wait_for_is_told() {
         rig.tell(Event::Attach(ClientId(1)));
         let session =
             rig.sent.iter().find_map(|(_, m)| if let Message::Serve { session, .. } = m { Some(*session) } else { None });
-        rig.hear(B, Message::Serving { session: session.unwrap(), memory: 9, entry: 1, alone: false });
+        rig.hear(B, Message::Serving { session: session.unwrap(), memory: 9, entry: 1, sharing: Sharing::Shared });
         rig.request(1, WRITE);
         assert!(rig.engine.status().suspended.is_empty());
         rig.tell(Event::LinkDown { peer: B, silent: true });
@@ -112,4 +112,28 @@ fn where_nodes_decide_alone_a_replica_that_is_behind_makes_nobody_primary_for_it
         rig.tell(Event::Attach(ClientId(1)));
         assert_eq!(asked(&rig), if asks { vec![B] } else { vec![] }, "{authority:?}");
     }
+}
+
+#[test]
+fn readers_share_with_readers_of_other_nodes_and_with_nobody_who_may_write() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.tell(Event::Detach(ClientId(1)));
+    rig.tell(Event::AttachAs(ClientId(2), Sharing::Readers));
+    let let_in = |rig: &Rig, client| rig.done.contains(&Command::Attached { client: ClientId(client), result: Ok(()) });
+    assert!(let_in(&rig, 2), "{:?}", rig.done);
+    let visit = |session, sharing| Message::Serve { session, entry: 1, waits: true, sharing };
+    rig.hear(B, visit(5, Sharing::Readers));
+    let served =
+        |(to, m): &(NodeId, Message)| *to == B && matches!(m, Message::Serving { session: 5, sharing: Sharing::Readers, .. });
+    assert!(rig.sent.iter().any(served), "{:?}", rig.sent);
+    // Somebody who writes, here, while one of them is left anywhere.
+    rig.tell(Event::Detach(ClientId(2)));
+    rig.tell(Event::Attach(ClientId(3)));
+    assert!(!let_in(&rig, 3), "B's clients only read");
+    rig.hear(B, Message::Unserve { session: 5 });
+    assert!(let_in(&rig, 3), "{:?}", rig.done);
+    // And readers there while one writes here.
+    rig.hear(B, visit(6, Sharing::Readers));
+    assert!(rig.sent.contains(&(B, Message::Barred { session: 6, by: ME })), "{:?}", rig.sent);
 }

@@ -17,7 +17,7 @@ use super::*;
 use crate::format::{Loaded, Loader, NewReplica, PeerSlot, SUPERBLOCK, Step, area_len, create, superblock_at};
 use crate::units::{
     Authority, BlockRange, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId,
-    Role, VolumeId,
+    Role, Sharing, VolumeId,
 };
 use crate::wire::{Introduction, Message, RecordPoint, ReplicaStanding, Report, Standing};
 
@@ -199,7 +199,7 @@ impl Rig {
             lineage: Vec::new(),
             role: Role::Secondary,
             in_use: false,
-            alone: false,
+            sharing: None,
             volumes: vec![(VolumeId(0), BYTES)],
         }
     }

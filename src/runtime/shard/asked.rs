@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::{ClientId, Event, Settings};
 use crate::ring::Disk;
-use crate::units::{ResourceId, VolumeId};
+use crate::units::{ResourceId, Sharing, VolumeId};
 
 use super::Shard;
 use crate::runtime::Engine;
@@ -30,8 +30,8 @@ impl Shard {
             }
             Request::Duplicate { resource, reply } => answer(reply, self.duplicate(resource)),
             Request::Close { resource, force, reply } => self.close(resource, force, reply),
-            Request::Attach { resource, volume, read_only, alone, reply } => {
-                self.attach(resource, volume, read_only, alone, reply)
+            Request::Attach { resource, volume, read_only, sharing, reply } => {
+                self.attach(resource, volume, read_only, sharing, reply)
             }
             Request::Detach { resource, client } => self.detach(resource, client),
             Request::Serve { resource, client, volume, bytes, socket } => {
@@ -145,7 +145,7 @@ impl Shard {
         }
     }
 
-    fn attach(&mut self, id: ResourceId, volume: VolumeId, read_only: bool, alone: bool, reply: ReplyTo<OpenExport>) {
+    fn attach(&mut self, id: ResourceId, volume: VolumeId, read_only: bool, sharing: Sharing, reply: ReplyTo<OpenExport>) {
         let found = self.find(id).and_then(|key| match self.resources.get_mut(key) {
             Some(resource) if resource.settings.volumes.contains_key(&volume) => Ok((key, resource)),
             _ => Err(PlaneError::NotOpen(id)),
@@ -161,7 +161,7 @@ impl Shard {
         resource.next_client += 1;
         resource.clients.insert(client, Attachment::Asking { volume, read_only, reply });
         self.fence_clients_gone(key);
-        self.feed(key, if alone { Event::AttachAlone(client) } else { Event::Attach(client) });
+        self.feed(key, Event::AttachAs(client, sharing));
     }
 
     fn count_clients(&self) -> Clients {

@@ -25,7 +25,9 @@ use crate::engine::ResourceStatus;
 use crate::format::{NewReplica, PeerSlot, SLOTS_DEFAULT, Step, area_len, create};
 use crate::nbd::client::{Body, decode, request};
 use crate::nbd::{Action, BlockSizes, Export, Mode, Negotiation, Purpose, Request, TlsPolicy};
-use crate::units::{Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, VolumeId};
+use crate::units::{
+    Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Sharing, VolumeId,
+};
 
 const RESOURCE: ResourceId = ResourceId(1);
 const VOLUME: VolumeId = VolumeId(0);
@@ -136,7 +138,7 @@ impl Node {
     /// A connected client in a mode, past its negotiation.
     fn client(&self, mode: Mode) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let export = wait(self.plane.attach(RESOURCE, VOLUME, mode.read_only, false)).unwrap();
+        let export = wait(self.plane.attach(RESOURCE, VOLUME, mode.read_only, Sharing::Shared)).unwrap();
         let socket = Socket { fd: OwnedFd::from(theirs), tls: None, early: Vec::new() };
         self.plane.serve(export, ClientSocket { socket, mode: mode.clone(), name: "test".to_owned(), asks_again: false });
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -184,7 +186,7 @@ fn negotiate(plane: &Plane, mut socket: UnixStream) {
             }
             Action::List => talk.listed(Ok(&[])),
             Action::Open { purpose, .. } => {
-                let export = wait(plane.attach(RESOURCE, VOLUME, false, false)).unwrap();
+                let export = wait(plane.attach(RESOURCE, VOLUME, false, Sharing::Shared)).unwrap();
                 let size = export.bytes;
                 attached = (purpose == Purpose::Serve).then_some(export);
                 let (name, description) = ("r1".to_owned(), String::new());

@@ -158,9 +158,9 @@ fn the_role_goes_where_the_resource_is_used() {
     let bytes = pattern(8, 3 << 20);
     let mut client = one.client(Mode::default());
     client.write(1 << 20, &bytes);
-    assert_eq!(wait(other.plane.attach(RESOURCE, VOLUME, false, true)).err(), Some(PlaneError::Busy(one.id)));
+    assert_eq!(wait(other.plane.attach(RESOURCE, VOLUME, false, Sharing::Alone)).err(), Some(PlaneError::Busy(one.id)));
     drop(client);
-    until("it can be used on the other node", || match wait(other.plane.attach(RESOURCE, VOLUME, false, true)) {
+    until("it can be used on the other node", || match wait(other.plane.attach(RESOURCE, VOLUME, false, Sharing::Alone)) {
         Ok(_) => true,
         Err(error) => panic_unless_busy(&error, one.id),
     });
@@ -183,7 +183,11 @@ fn clients_of_both_nodes_write_to_one_volume() {
     assert!(first.read((2 << 20) + 300, 700) == small);
     assert!(contents(&one) == contents(&other), "the replicas differ");
     let begun = Instant::now();
-    assert_eq!(wait(one.plane.attach(RESOURCE, VOLUME, false, true)).err(), Some(PlaneError::Busy(one.id)), "it is not alone");
+    assert_eq!(
+        wait(one.plane.attach(RESOURCE, VOLUME, false, Sharing::Alone)).err(),
+        Some(PlaneError::Busy(one.id)),
+        "it is not alone"
+    );
     assert!(begun.elapsed() < Duration::from_secs(8));
     // The role follows the only client, which sees nothing of it.
     drop(first);

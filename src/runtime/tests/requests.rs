@@ -132,7 +132,7 @@ fn end_of(bytes: u64) -> u64 {
 fn bytes_that_came_with_the_handshake_are_served_first() {
     let node = Node::serving(1 << 20);
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let export = wait(node.plane.attach(RESOURCE, VOLUME, false, false)).unwrap();
+    let export = wait(node.plane.attach(RESOURCE, VOLUME, false, Sharing::Shared)).unwrap();
     let mode = Mode::default();
     let mut all = request(&mode, 1, &write_of(0)).to_vec();
     all.extend_from_slice(&pattern(4096, 4));
@@ -210,13 +210,13 @@ fn closing_is_refused_while_clients_are_there_unless_forced() {
     wait(node.plane.open(node.spec(RESOURCE, 1 << 20))).unwrap();
     assert_eq!(node.client(Mode::default()).read(0, 4096), pattern(4096, 1));
     wait(node.plane.shutdown()).unwrap();
-    assert_eq!(wait(node.plane.attach(RESOURCE, VOLUME, false, false)).err(), Some(PlaneError::ShuttingDown));
+    assert_eq!(wait(node.plane.attach(RESOURCE, VOLUME, false, Sharing::Shared)).err(), Some(PlaneError::ShuttingDown));
 }
 
 #[test]
 fn an_attachment_that_is_not_used_ends() {
     let node = Node::serving(1 << 20);
-    let export = wait(node.plane.attach(RESOURCE, VOLUME, false, false)).unwrap();
+    let export = wait(node.plane.attach(RESOURCE, VOLUME, false, Sharing::Shared)).unwrap();
     assert_eq!(wait(node.plane.close(RESOURCE, false)), Err(PlaneError::InUse(1)));
     drop(export);
     wait(node.plane.close(RESOURCE, false)).unwrap();

@@ -43,7 +43,7 @@ fn a_client_within_tls_is_served_as_any_other() {
     let node = Node::serving(64 << 20);
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     let (client, server) = secure(&mut ours, &mut theirs);
-    let export = wait(node.plane.attach(RESOURCE, VOLUME, false, false)).unwrap();
+    let export = wait(node.plane.attach(RESOURCE, VOLUME, false, Sharing::Shared)).unwrap();
     let tls = Some(Box::new(rustls::Connection::Server(server)));
     let socket = Socket { fd: OwnedFd::from(theirs), tls, early: Vec::new() };
     let mode = Mode { structured: true, ..Mode::default() };
