@@ -51,7 +51,7 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::CoolOwnEarly, 4),
     (Mutant::ReportNothing, 53),
     (Mutant::WindowNotStored, 29),
-    (Mutant::CoolWithoutWindows, 17),
+    (Mutant::CoolWithoutWindows, 1224),
     (Mutant::OwnWriteFailureIgnored, 37),
     (Mutant::TargetBeforeMembers, FROM + 987),
     (Mutant::HoldUndrained, FROM + 5),

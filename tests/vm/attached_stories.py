@@ -302,12 +302,15 @@ def a_device_is_used_on_two_nodes_at_once(scene):
         expected = is_coherent_on_two_nodes(scene, source, target, "web")
         check("/dev/nbd" in attachment(target, "web")["device"], "it is the kernel's device")
         target.blkrep("detach", "web")
-    again = scene.closes(Raw(bare.blkrep("attach", "web").strip()))
+    device = bare.blkrep("attach", "web").strip()
+    again = scene.closes(Raw(device))
     check({block: again.read(block) for block in expected} == expected, "all of it is there")
     again.close()
-    bare.blkrep("detach", "web")
     mount = scene.folder / "mnt"
     mount.mkdir()
+    # A file system is made on what is blank, and on nothing else.
+    subprocess.run(["blkdiscard", "--zeroout", device], check=True)
+    bare.blkrep("detach", "web")
     bare.blkrep("mount", "web", mount, "--mkfs")
     first.refuses("attach", "web", naming=[bare.name])
     writer = scene.closes(Writer(mount / "log"))

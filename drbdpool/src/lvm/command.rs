@@ -142,8 +142,9 @@ impl Lvm {
         let started = Instant::now();
         let answer = self.run(subcommand, args, timeout).map_err(|(outcome, stderr)| {
             let command = self.command_line(subcommand, args);
-            // It was there when the pool was opened.
-            if matches!(&outcome, Outcome::NotRun(error) if error.kind() == io::ErrorKind::NotFound) {
+            // It was there when the pool was opened. A path that was given is named below.
+            let missing = matches!(&outcome, Outcome::NotRun(error) if error.kind() == io::ErrorKind::NotFound);
+            if missing && find_program().is_none() {
                 return PoolError::LvmMissing;
             }
             PoolError::from(Box::new(CommandFailure { command, outcome, stderr }))
