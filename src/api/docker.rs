@@ -25,6 +25,9 @@ pub struct DockerSettings {
     /// Its group.
     #[serde(default)]
     pub gid: Option<u32>,
+    /// Volumes of the same group have their replicas on the same nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
 }
 
 /// Where replicas go.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::daemon::serve_router;
@@ -61,8 +62,10 @@ impl Drop for Gone {
     }
 }
 
-/// Adds a Docker volume, and waits until it can be used.
+/// Adds a Docker volume, and waits until it can be used. Two volumes of a new group that are added on two nodes at one moment may come to
+/// lie apart; on one node they are added one after the other, as the volumes of a stack are.
 pub async fn add(node: &Arc<Node>, asked: AddDockerVolume) -> Result<AddedVolume, ApiError> {
+    let grouping = if asked.settings.group.is_some() { Some(GROUPING.lock().await) } else { None };
     let model = node.consensus.read(PATIENCE).await?;
     if let Ok(resource) = model.resource_named(&asked.name) {
         let (message, hint) = match settings(resource) {
@@ -74,6 +77,10 @@ pub async fn add(node: &Arc<Node>, asked: AddDockerVolume) -> Result<AddedVolume
     let bytes = asked.bytes.checked_next_multiple_of(BLOCK).ok_or_else(|| {
         ApiError::new(Code::BadRequest, format_args!("{} are more than a volume can have", human_up(asked.bytes)))
     })?;
+    let placement = match asked.settings.group.as_ref().and_then(|group| nodes_of(&model, group)) {
+        Some(nodes) => beside(nodes, &asked.spread)?,
+        None => place(&model, asked.spread),
+    };
     let note = serde_json::to_string(&asked.settings).map_err(|error| ApiError::new(Code::Internal, error))?;
     let resource = asked.name;
     let create = Command::CreateResource {
@@ -83,10 +90,10 @@ pub async fn add(node: &Arc<Node>, asked: AddDockerVolume) -> Result<AddedVolume
         now: local::now(),
     };
     let volume = Command::AddVolume { resource: resource.clone(), volume: Some(VolumeId(0)), bytes, pool: asked.pool };
-    let placement = place(&model, asked.spread);
     let (avoid, keep) = (status::silent(node, &model).await, BTreeSet::new());
     let deploy = Command::Deploy { resource: resource.clone(), placement, avoid, keep, seed: local::random_seed(), pool: None };
     node.consensus.propose(Command::All(vec![create, volume, deploy]), PATIENCE).await?;
+    drop(grouping);
     let nodes = settle(node, &resource).await?;
     Ok(AddedVolume { volume: VolumeId(0), bytes, nodes })
 }
@@ -116,6 +123,30 @@ pub async fn list(node: &Arc<Node>, asked: ListDockerVolumes) -> Result<Vec<Dock
 /// What Docker's user asked for; `None` of a resource that is not Docker's.
 fn settings(resource: &Resource) -> Option<DockerSettings> {
     serde_json::from_str(resource.properties.get(NOTE)?).ok()
+}
+
+/// The nodes with replicas of the volumes of a group: of the oldest, should they differ by now. `None` when there is no such volume.
+fn nodes_of(model: &Cluster, group: &Name) -> Option<Vec<Name>> {
+    let is_of = |resource: &&Arc<Resource>| settings(resource).is_some_and(|settings| settings.group.as_ref() == Some(group));
+    let oldest = model.resources.values().filter(is_of).min_by_key(|resource| (resource.created, resource.id))?;
+    let nodes: Vec<Name> = oldest.replicas().filter_map(|node| Some(model.nodes.get(&node)?.name.clone())).collect();
+    (!nodes.is_empty()).then_some(nodes)
+}
+
+/// Places a volume beside the others of its group, which is refused where something else was asked for.
+fn beside(mut nodes: Vec<Name>, spread: &Spread) -> Result<Placement, ApiError> {
+    nodes.sort();
+    let fits = match spread {
+        Spread::Usual => true,
+        Spread::Count(count) => usize::try_from(*count) == Ok(nodes.len()),
+        Spread::Nodes(asked) => asked.iter().collect::<BTreeSet<_>>() == nodes.iter().collect(),
+    };
+    if fits {
+        return Ok(Placement::Nodes(nodes));
+    }
+    let there = nodes.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    Err(ApiError::new(Code::BadRequest, format_args!("volume option group: its volumes lie on {there}"))
+        .hint("leave out nodes and replicas, or choose another group"))
 }
 
 fn place(model: &Cluster, spread: Spread) -> Placement {
@@ -156,6 +187,8 @@ async fn settle(node: &Arc<Node>, name: &Name) -> Result<Vec<Name>, ApiError> {
     }
 }
 
+/// Held while a volume is added to a group: the next one has to see where it went.
+static GROUPING: Mutex<()> = Mutex::const_new(());
 /// The property with Docker's note.
 const NOTE: &str = "docker";
 const LOOK: Duration = Duration::from_millis(20);

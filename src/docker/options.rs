@@ -11,6 +11,7 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("size", "the volume's size; a number alone counts MiB [default: 100]"),
     ("replicas", "how many replicas it has [default: 2]"),
     ("nodes", "the nodes with its replicas, separated by commas; instead of replicas"),
+    ("group", "a name that it shares with volumes whose replicas lie on the same nodes"),
     ("pool", "the pool that it lies in, on every node [default: each node's default one]"),
     ("fs", "its file system: ext4, xfs or btrfs [default: ext4]"),
     ("mkfs-opts", "more options of mkfs, separated by spaces"),
@@ -36,8 +37,8 @@ pub fn parse(
         let hint = format!("the options are {}", all.join(", "));
         return Err(ApiError::new(Code::BadRequest, format_args!("there is no volume option '{unknown}'")).hint(hint));
     }
-    // Whoever says how many does not mean the node's own places, and the other way round.
-    let placed = asked.contains_key("nodes") || asked.contains_key("replicas");
+    // Whoever says how many does not mean the node's own places, and the other way round; a group has places of its own.
+    let placed = ["nodes", "replicas", "group"].iter().any(|key| asked.contains_key(*key));
     let is_place = |key: &str| key == "nodes" || key == "replicas";
     let default = |key: &str| defaults.get(key).filter(|_| !(placed && is_place(key)));
     let value = |key: &str| asked.get(key).or_else(|| default(key)).map(|value| value.trim());
@@ -55,7 +56,8 @@ pub fn parse(
         (None, Some(count)) => Spread::Count(count),
         (None, None) => Spread::Usual,
     };
-    let pool = value("pool").map(|pool| pool.parse::<Name>().map_err(|error| bad("pool", error.to_string()))).transpose()?;
+    let named = |key: &str| value(key).map(|name| name.parse::<Name>().map_err(|error| bad(key, error.to_string()))).transpose();
+    let pool = named("pool")?;
     let protocol = match value("protocol") {
         None => None,
         Some("A" | "a") => Some(Protocol::A),
@@ -70,6 +72,7 @@ pub fn parse(
         mount_options: text("mount-opts"),
         uid: number("uid")?,
         gid: number("gid")?,
+        group: named("group")?,
     };
     let options = OptionValues { protocol, ..OptionValues::default() };
     Ok(AddDockerVolume { name, bytes: size.0, spread, pool, options, settings })
@@ -117,6 +120,8 @@ mod tests {
         assert_eq!(made.spread, Spread::Nodes(vec!["a".parse().unwrap(), "b".parse().unwrap()]));
         assert_eq!(made.options.protocol, Some(Protocol::A));
         assert_eq!(volume(&[], &defaults).unwrap().spread, Spread::Count(3));
+        let grouped = volume(&[("group", "stack")], &defaults).unwrap();
+        assert_eq!((grouped.spread, grouped.settings.group), (Spread::Usual, Some("stack".parse().unwrap())));
     }
 
     #[test]
@@ -134,7 +139,7 @@ mod tests {
             ("uid", "-1"),
             ("gid", "staff"),
             ("protocol", "D"),
-            ("group", "fast"),
+            ("group", "-fast"),
             ("pool", "-fast"),
         ] {
             let refusal = volume(&[(key, value)], &[]).unwrap_err();

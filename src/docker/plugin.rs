@@ -199,6 +199,9 @@ impl Plugin {
             "fs": volume.settings.fs,
             "replicas": replicas,
         });
+        if let Some(group) = &volume.settings.group {
+            status["group"] = json!(group);
+        }
         if !detail.is_empty() {
             status["detail"] = json!(detail);
         }

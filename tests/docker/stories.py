@@ -82,7 +82,7 @@ def options_and_what_is_shown(scene):
     create = ["volume", "create", "-d", "blkrep"]
     for wrong, word in [
         ("sise=1", "sise"), ("size=much", "size"), ("fs=ntfs", "ntfs"), ("replicas=0", "replicas"), ("uid=root", "uid"),
-        ("protocol=D", "protocol"), ("nodes=nowhere", "nowhere"), ("replicas=9", "9"), ("group=fast", "group"),
+        ("protocol=D", "protocol"), ("nodes=nowhere", "nowhere"), ("replicas=9", "9"), ("group=-x", "group"),
     ]:
         one.refuses(*create, "-o", wrong, "wrong", naming=[word])
     check(cluster[1].json("list-resources") == [], "nothing was made")
@@ -98,6 +98,13 @@ def options_and_what_is_shown(scene):
     protocols = {name: cluster.resource(name)["options"]["protocol"] for name in ("fast", "small")}
     check(protocols == {"fast": "A", "small": "C"}, "the protocol that was asked for, or C", protocols)
     two.docker("volume", "rm", "fast")
+    stack = [f"stack{number}" for number in range(3)]
+    for name in stack:
+        one.docker(*create, "-o", "size=16", "-o", "replicas=1", "-o", "group=stack", name)
+    told = [json.loads(two.docker("volume", "inspect", name))[0]["Status"] for name in stack]
+    check(len({tuple(status["replicas"]) for status in told}) == 1 and told[0]["group"] == "stack", "a group lies together", told)
+    one.refuses(*create, "-o", "replicas=2", "-o", "group=stack", "apart", naming=["group"])
+    one.docker("volume", "rm", *stack)
     for engine in (one, two):
         check(sorted(engine.docker("volume", "ls", "-q").split()) == [odd, "small"], "both nodes list the volumes")
     shown = json.loads(two.docker("volume", "inspect", odd))[0]
