@@ -106,6 +106,31 @@ def a_volume_is_a_device_of_the_kernels(scene):
 
 
 @story(minutes=2)
+def nbd_client_attaches_by_hand(scene):
+    """`nbd-client` makes a volume a device, at the node's socket; what is written through it is on both nodes."""
+    nodes = cluster(scene)
+    subprocess.run(["modprobe", "nbd"], check=True)
+    device, socket = "/dev/nbd5", nodes[2].root / "run/blkrep/nbd.sock"
+    subprocess.run(["nbd-client", "-unix", socket, device, "-name", "web", "-block-size", "4096"], check=True, stdout=subprocess.DEVNULL)
+    let_go = ["nbd-client", "-d", device]
+    scene.callback(lambda: subprocess.run(let_go, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    check(bytes_of(device) == 64 << 20, "its size")
+    data = os.urandom(1 << 20)
+    handle = os.open(device, os.O_RDWR)
+    os.pwrite(handle, data, 5 << 20)
+    os.fsync(handle)
+    os.close(handle)
+    drop_caches()
+    with open(device, "rb") as there:
+        there.seek(5 << 20)
+        check(there.read(1 << 20) == data, "it reads what was written")
+    nodes[1].refuses("attach", "web", "--exclusive", naming=[nodes[2].name])
+    subprocess.run(let_go, check=True, stdout=subprocess.DEVNULL)
+    wait_for("nobody uses it", lambda: nodes.resource("web")["primary"] is None, 20)
+    nodes.check_identical("web")
+
+
+@story(minutes=2)
 def devices_are_found_beyond_those_that_are_taken(scene):
     """All devices that the kernel has made are in use: it makes more, and the numbers go beyond 16. Several sockets are several
     queues, and the device goes on when the daemon is killed under it."""

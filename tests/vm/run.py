@@ -22,8 +22,8 @@ SECONDS = int(os.environ.get("VM_SECONDS", "500"))
 PROGRAMS = ["mapper", "thin"]
 # Files with stories, which run there too.
 STORIES = ["attached_stories.py", "disk_stories.py", "pool_stories.py"]
-# One that takes minutes: it runs when it is asked for by name. disk_stories.py has a short form of it.
-LONG = ["power_stories.py"]
+# Those that take minutes: they run when they are asked for by name. disk_stories.py has a short form of the first.
+LONG = ["power_stories.py", "full_stories.py"]
 BINARY = Path(os.environ.get("BLKREP", ROOT / "target" / "release" / "blkrep"))
 # The stories' files lie on a disk in memory: on tmpfs there is no direct I/O.
 DISK = "modprobe brd rd_nr=1 rd_size=6000000 && mkfs.ext4 -q /dev/ram0 && mount /dev/ram0 /tmp || exit 92"
