@@ -130,6 +130,12 @@ impl Activity {
         }
     }
 
+    /// Whether nothing holds an extent and its last write is not after `upto`.
+    pub(super) fn is_unwritten_since(&self, extent: Extent, upto: u64) -> bool {
+        let volume = self.volumes.get(&extent.volume).filter(|volume| extent.index < volume.wanted.len());
+        volume.is_some_and(|volume| volume.users[index(extent)] == 0 && volume.last[index(extent)] <= upto)
+    }
+
     /// Up to `max` hot extents that nothing holds and whose last write is not after `settled`, the longest unwritten first.
     pub(super) fn coolable(&self, settled: u64, max: usize) -> Vec<Extent> {
         let mut found = Vec::new();

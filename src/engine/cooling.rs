@@ -130,11 +130,17 @@ impl Engine {
         }
     }
 
-    /// A member that was away for a moment has to hear of the batch, with the bits that come with it, before it is over.
+    /// A member that was away for a moment has to hear of the batch, with the bits that come with it, before it is over. What was written
+    /// since the batch began is left out: the member may have that by now, and would take it for older than the batch.
     pub(super) fn resend_cool(&mut self, peer: usize) {
         let Some(cooling) = self.reign.as_ref().and_then(|r| r.cooling.as_ref()) else { return };
         if cooling.missing.contains(peer) {
-            let (id, extents) = (cooling.id, cooling.extents.clone());
+            let (id, upto) = (cooling.id, cooling.upto);
+            let store = self.store.as_ref().filter(|store| !store.failed);
+            let same = |extent: &Extent| {
+                store.is_some_and(|s| s.activity.is_unwritten_since(*extent, upto)) || mutated(Mutant::CoolAgainWritten)
+            };
+            let extents: Vec<Extent> = cooling.extents.iter().copied().filter(same).collect();
             let dirty = self.dirty_in(&extents);
             self.send(peer, Message::Cool { id, extents, dirty });
         }

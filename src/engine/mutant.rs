@@ -56,6 +56,8 @@ pub enum Mutant {
     CoolAfterDiskless,
     /// W5: a member that is away for a moment never hears of what is cooled meanwhile.
     CoolWithoutTheAway,
+    /// W5: a member that is asked again cools what was written since it was asked first.
+    CoolAgainWritten,
     /// W5: the primary cools its extents before its bits are durable.
     CoolOwnEarly,
     /// W5: a replica cools before the bits that came along are durable.

@@ -88,6 +88,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::LogFailureIgnored,
     Mutant::AbandonStored,
     Mutant::CoolAfterDiskless,
+    Mutant::CoolAgainWritten,
     Mutant::DeadRequestsLive,
     Mutant::HearAnybody,
     Mutant::LeaseFromPong,

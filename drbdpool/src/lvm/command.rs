@@ -55,6 +55,8 @@ pub(super) struct Lvm {
     /// Whether LVM may talk to device-mapper.
     mapper: bool,
     filter: filter::Place,
+    /// The program has run once.
+    opened: bool,
     reports: Arc<Reports>,
 }
 
@@ -65,12 +67,13 @@ const GRACE: Duration = Duration::from_secs(5);
 impl Lvm {
     pub(super) fn new(options: LvmOptions, mapper: bool) -> Result<Self, PoolError> {
         let program = options.program.clone().or_else(find_program).ok_or(PoolError::LvmMissing)?;
-        let mut lvm = Self { program, options, mapper, filter: filter::Place::default(), reports: Arc::default() };
+        let mut lvm = Self { program, options, mapper, filter: filter::Place::default(), opened: false, reports: Arc::default() };
         // Fails when neither is configured, which is what is usual.
         let timeout = lvm.options.report_timeout;
         let configured = lvm.output("lvmconfig", &["devices/filter", "devices/global_filter"], timeout)?;
         lvm.filter = filter::Place::beside(&String::from_utf8_lossy(&configured.stdout));
         lvm.reports = Reports::of(format!("{:?} {:?} {mapper} {:?}", lvm.program, lvm.options.environment, lvm.filter));
+        lvm.opened = true;
         Ok(lvm)
     }
 
@@ -142,9 +145,9 @@ impl Lvm {
         let started = Instant::now();
         let answer = self.run(subcommand, args, timeout).map_err(|(outcome, stderr)| {
             let command = self.command_line(subcommand, args);
-            // It was there when the pool was opened. A path that was given is named below.
+            // A program that was given and was never there is named below.
             let missing = matches!(&outcome, Outcome::NotRun(error) if error.kind() == io::ErrorKind::NotFound);
-            if missing && find_program().is_none() {
+            if missing && self.opened {
                 return PoolError::LvmMissing;
             }
             PoolError::from(Box::new(CommandFailure { command, outcome, stderr }))

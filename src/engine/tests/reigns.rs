@@ -118,3 +118,34 @@ fn a_member_that_is_away_when_extents_are_cooled_hears_of_it_when_it_is_back() {
     rig.follow_of(B, 101);
     assert!(rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::Cool { .. })), "{:?}", rig.sent);
 }
+
+#[test]
+fn what_was_written_since_is_not_cooled_by_a_member_that_is_asked_again() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    rig.serve(&[B, C]);
+    rig.request(1, WRITE);
+    for peer in [B, C] {
+        rig.hear(peer, Message::Written { seqs: vec![1] });
+    }
+    rig.request(2, Request::Flush);
+    while rig.answer_to(2).is_none() {
+        for peer in [B, C] {
+            rig.durable_on(peer, 1);
+        }
+    }
+    let cooled = |rig: &Rig| {
+        rig.sent.iter().rev().find_map(|(to, m)| match m {
+            Message::Cool { extents, .. } if *to == B => Some(extents.len()),
+            _ => None,
+        })
+    };
+    while cooled(&rig).is_none() {
+        rig.sleep();
+    }
+    assert_eq!(cooled(&rig), Some(1), "nothing was written for a while");
+    rig.request(3, WRITE);
+    rig.hear(B, Message::Written { seqs: vec![2] });
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.follow_of(B, 101);
+    assert_eq!(cooled(&rig), Some(0), "C lacks that write: B must not take it for cold");
+}
