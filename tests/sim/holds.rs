@@ -59,12 +59,8 @@ pub fn plan(world: &mut World, seed: u64, until: u64) {
     if !(FROM..super::operator::FROM).contains(&seed) {
         return;
     }
-    let mut rng = Rng::new(seed ^ 0x686f_6c64_7321);
-    for _ in 0..rng.between(3, 25) {
-        let when = rng.between(world.now, until);
-        world.at(when, Happening::Hold);
-    }
-    world.holds.rng = Some(rng);
+    let rng = Rng::new(seed ^ 0x686f_6c64_7321);
+    world.holds.rng = Some(world.strew(rng, (3, 25), until, || Happening::Hold));
 }
 
 /// Asks for a hold; mostly where the primary is.

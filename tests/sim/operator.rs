@@ -33,12 +33,8 @@ pub fn plan(world: &mut World, seed: u64, until: u64) {
     if seed < FROM {
         return;
     }
-    let mut rng = Rng::new(seed ^ 0x6f70_6572_6174);
-    for _ in 0..rng.between(2, 20) {
-        let when = rng.between(world.now, until);
-        world.at(when, Happening::Operate);
-    }
-    world.operator.rng = Some(rng);
+    let rng = Rng::new(seed ^ 0x6f70_6572_6174);
+    world.operator.rng = Some(world.strew(rng, (2, 20), until, || Happening::Operate));
 }
 
 /// He does something, or goes on with it.

@@ -42,12 +42,8 @@ pub fn plan(world: &mut World, seed: u64, until: u64) {
     if !verifies(seed) {
         return;
     }
-    let mut rng = Rng::new(seed ^ 0x7665_7269_6679);
-    for _ in 0..rng.between(4, 40) {
-        let when = rng.between(world.now, until);
-        world.at(when, Happening::Verify);
-    }
-    world.verify.rng = Some(rng);
+    let rng = Rng::new(seed ^ 0x7665_7269_6679);
+    world.verify.rng = Some(world.strew(rng, (4, 40), until, || Happening::Verify));
 }
 
 /// Asks for a verify, or to stop one; mostly where the primary is.

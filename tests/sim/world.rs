@@ -207,6 +207,15 @@ impl World {
         }
     }
 
+    /// Lets something happen at times that are drawn from a row of their own, so many as `count` says; the row goes on with what is left.
+    pub fn strew(&mut self, mut row: Rng, count: (u64, u64), until: u64, happening: impl Fn() -> Happening) -> Rng {
+        for _ in 0..row.between(count.0, count.1) {
+            let when = row.between(self.now, until);
+            self.at(when, happening());
+        }
+        row
+    }
+
     pub fn at(&mut self, when: u64, what: Happening) {
         self.counter += 1;
         self.queue.push(Reverse((when, self.counter)));
