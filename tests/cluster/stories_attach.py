@@ -107,16 +107,21 @@ def no_file_system_is_made_over_anything(scene):
         one.blkrep("detach", name)
 
 
+def a_volume_and_a_place(scene):
+    """Two nodes with the volume `web`, and a directory to mount it at."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    cluster.add_volume("web", "64MiB", 2)
+    mount = scene.folder / "mnt"
+    mount.mkdir()
+    return cluster, cluster[1], cluster[2], mount
+
+
 @story(minutes=3)
 def a_mounted_volume_outlives_its_daemon(scene):
     """While a program writes with fsync, its daemon is ended cleanly and started again, then killed and started again. The program sees
     no error, and everything that it synced is there: read on this node after the caches are dropped, and on the other node."""
-    needs_devices(scene)
-    cluster = scene.closes(Cluster(scene, 2)).form()
-    cluster.add_volume("web", "64MiB", 2)
-    one, two = cluster[1], cluster[2]
-    mount = scene.folder / "mnt"
-    mount.mkdir()
+    cluster, one, two, mount = a_volume_and_a_place(scene)
     one.refuses("mount", "web", mount, naming=["no file system"])
     check(not one.json("list-attachments"), "what could not be mounted is not left attached")
     said = one.blkrep("mount", "web", mount, "--mkfs")
@@ -155,12 +160,7 @@ def a_mounted_volume_outlives_its_daemon(scene):
 def a_mounted_volume_outlives_either_node(scene):
     """Two nodes that decide alone. While a program writes with fsync, its daemon is killed and comes back, is ended and comes back, and
     right after that, when it has hardly been brought up to date, the other node is killed: the program goes on each time."""
-    needs_devices(scene)
-    cluster = scene.closes(Cluster(scene, 2)).form()
-    cluster.add_volume("web", "64MiB", 2)
-    one, two = cluster[1], cluster[2]
-    mount = scene.folder / "mnt"
-    mount.mkdir()
+    cluster, one, two, mount = a_volume_and_a_place(scene)
     one.blkrep("mount", "web", mount, "--mkfs")
     scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
     writer = scene.closes(Writer(mount / "log"))

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import clients
 import leftovers
 import oracle
 from cluster import BINARY, Cluster
@@ -14,6 +13,7 @@ from pools import FilePool, LvmPool, differences, lvm
 from suite import check, story, wait_for
 
 MIB = 1 << 20
+BLOCK = oracle.BLOCK
 
 
 @story(minutes=4)
@@ -105,11 +105,11 @@ def a_thin_pool_that_fills_up_loses_nothing(scene):
     two.blkrep("add-pool", "thin", f"file-thin:{small}/pool")
     cluster.add_volume("web", "192MiB", 2, "--pool", "thin")
     known = oracle.Oracle(192 * MIB // 4096, seed=11)
-    write(known, one.uri("web"), 0, 83 * MIB)
+    oracle.fill(known, one.uri("web"), blocks=range(0, 83 * MIB // BLOCK))
     check(cluster.replicas("web")[two.name]["disk"] == "UpToDate", "there is room yet")
     wait_for("it is told", lambda: "filling up" in one.blkrep("list-pools") and "% full" in one.blkrep("status"), 60)
 
-    write(known, one.uri("web"), 83 * MIB, 192 * MIB)
+    oracle.fill(known, one.uri("web"), blocks=range(83 * MIB // BLOCK, 192 * MIB // BLOCK))
     wait_for("the full replica is given up", lambda: cluster.replicas("web")[two.name]["disk"] != "UpToDate", 30)
     wait_for("that is known", lambda: "nearly full" in one.blkrep("list-pools"), 60)
     one.refuses("add-volume", "more", "16MiB", "--deploy", "2", "--pool", "thin", naming=[one.name])
@@ -302,17 +302,6 @@ def without(node, script):
 
 def pool_of(asked, node):
     return asked.json("list-pools", "-N", node.name)[0]
-
-
-def write(known, uri, begin, end):
-    """Writes every block from byte `begin` to `end`, and flushes."""
-    handle = clients.connect(uri)
-    for at in range(begin, end, MIB):
-        version = known.sent(at // 4096, 256)
-        handle.pwrite(b"".join(known.content(at // 4096 + n, version) for n in range(256)), at)
-        known.acked(at // 4096, 256, version)
-    handle.flush()
-    handle.shutdown()
 
 
 def mount(folder, *arguments):

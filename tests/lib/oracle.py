@@ -327,12 +327,13 @@ def check_blocks(oracle, first, data):
         oracle.check(first + n, bytes(data[n * oracle.block : (n + 1) * oracle.block]))
 
 
-def fill(oracle, uri, *, share=1.0, chunk=256):
-    """Writes every block once (or a random `share` of the chunks) and flushes."""
+def fill(oracle, uri, *, share=1.0, chunk=256, blocks=None):
+    """Writes every block once (or those of a range, or a random `share` of the chunks) and flushes."""
     handle = connected(uri)
-    for first in range(0, oracle.blocks, chunk):
+    blocks = blocks or range(oracle.blocks)
+    for first in blocks[::chunk]:
         if oracle.random.random() < share:
-            count = min(chunk, oracle.blocks - first)
+            count = min(chunk, blocks.stop - first)
             version = oracle.sent(first, count)
             handle.pwrite(b"".join(oracle.content(first + n, version) for n in range(count)), first * oracle.block)
             oracle.acked(first, count, version)

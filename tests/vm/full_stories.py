@@ -5,13 +5,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
-import clients
 import oracle
 from cluster import Cluster
 from pools import LvmPool, lvm
 from suite import check, run_stories, story, wait_for
 
 MIB = 1 << 20
+BLOCK = oracle.BLOCK
 
 
 @story(minutes=4)
@@ -29,10 +29,10 @@ def a_thin_pool_of_lvm_fills_up(scene):
         node.blkrep("add-pool", "thin", f"lvm-thin:{group}/tp")
     cluster.add_volume("web", "48MiB", 2, "--pool", "thin")
     known = oracle.Oracle(48 * MIB // 4096, seed=3)
-    write(known, one.uri("web"), 0, 28 * MIB)
+    oracle.fill(known, one.uri("web"), blocks=range(0, 28 * MIB // BLOCK))
     wait_for("it is told", lambda: f"pool {groups[two].group}/tp is " in one.blkrep("status"), 60)
     check(cluster.replicas("web")[two.name]["disk"] == "UpToDate", "before it happens")
-    write(known, one.uri("web"), 28 * MIB, 48 * MIB)
+    oracle.fill(known, one.uri("web"), blocks=range(28 * MIB // BLOCK, 48 * MIB // BLOCK))
     wait_for("the full replica is given up", lambda: cluster.replicas("web")[two.name]["disk"] != "UpToDate", 60)
     oracle.verify(known, one.uri("web"))
     refused = lambda: two.run("assign-resource", "more", two.name, "--pool", "thin").returncode == 1
@@ -43,17 +43,6 @@ def a_thin_pool_of_lvm_fills_up(scene):
     wait_for("it can be put there again", lambda: two.run("assign-resource", "web", two.name, "--pool", "thin").returncode == 0, 60)
     cluster.wait_up_to_date("web", 2)
     oracle.verify(known, two.uri("web"))
-
-
-def write(known, uri, begin, end):
-    """Writes every block from byte `begin` to `end`, and flushes."""
-    handle = clients.connect(uri)
-    for at in range(begin, end, MIB):
-        version = known.sent(at // 4096, 256)
-        handle.pwrite(b"".join(known.content(at // 4096 + n, version) for n in range(256)), at)
-        known.acked(at // 4096, 256, version)
-    handle.flush()
-    handle.shutdown()
 
 
 if __name__ == "__main__":
