@@ -11,7 +11,7 @@
 //! | [`nbd`] | pure: the NBD protocol |
 //! | [`engine`] | pure: the replication state machine, events in and commands out |
 //! | [`cluster`] | pure: the Raft-replicated model of nodes, resources and assignments |
-//! | [`ring`] | io_uring and aligned buffers; the only `unsafe` of the program |
+//! | [`ring`] | io_uring and aligned buffers; the only code that the compiler does not prove safe |
 //! | [`runtime`] | the data plane's shell: shard threads that run the engine's commands |
 //! | [`attach`] | a volume as a local block device: FUSE and loop; file systems on it |
 //! | [`docker`] | the Docker volume plugin |

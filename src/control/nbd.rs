@@ -321,7 +321,7 @@ impl Door {
         match (error, failure) {
             (PlaneError::Busy(node), _) => {
                 let name = self.node.model().node_name(*node).to_string();
-                format!("in use on node '{name}'; {ALONE}")
+                format!("in use on node '{name}', where `blkrep list-attachments` tells by what: end that first; {ALONE}")
             }
             (_, Some(failure)) => format!("{error}: {failure}"),
             (_, None) => error.to_string(),

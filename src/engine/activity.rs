@@ -118,10 +118,8 @@ impl Activity {
     /// durable.
     pub(super) fn cool(&mut self, extents: &[Extent], upto: u64) {
         for extent in extents {
-            if let Some(volume) = self.volumes.get_mut(&extent.volume)
-                && extent.index < volume.wanted.len()
-                && volume.users[index(*extent)] == 0
-                && volume.last[index(*extent)] <= upto
+            if self.is_unwritten_since(*extent, upto)
+                && let Some(volume) = self.volumes.get_mut(&extent.volume)
                 && volume.wanted.is_set(extent.index)
             {
                 self.hot -= volume.wanted.clear(extent.index..extent.index + 1);

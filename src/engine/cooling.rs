@@ -73,15 +73,17 @@ impl Engine {
         let Some(record) = &self.record else { return };
         // A target keeps its own hot extents until its admission: they are its report, should it be needed again (rule M5). A member that
         // is away for a moment hears of the batch when it is back, or is evicted.
-        let there = mutated(Mutant::CoolWithoutTheAway);
-        let missing = self.peers_that(|p| record.in_sync.contains_key(&p.node) && (p.data || !there));
+        let needed = |p: &Peer| p.data || !mutated(Mutant::CoolWithoutTheAway);
+        let missing = self.peers_that(|p| record.in_sync.contains_key(&p.node) && needed(p));
         let dirty = if mutated(Mutant::CoolWithoutBits) { Vec::new() } else { self.dirty_in(&extents) };
         let Some(reign) = &mut self.reign else { return };
         let id = reign.name();
         let upto = if mutated(Mutant::CoolUnflushed) { u64::MAX } else { reign.settled };
         reign.cooling = Some(Cooling { id, extents: extents.clone(), upto, missing, own: true });
-        for peer in missing.iter().filter(|&at| self.peers[at].data).collect::<Vec<_>>() {
-            self.send(peer, Message::Cool { id, extents: extents.clone(), dirty: dirty.clone() });
+        for peer in missing.iter() {
+            if self.peers[peer].data {
+                self.send(peer, Message::Cool { id, extents: extents.clone(), dirty: dirty.clone() });
+            }
         }
         if mutated(Mutant::CoolOwnEarly) {
             self.cool_own();

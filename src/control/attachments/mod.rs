@@ -288,7 +288,7 @@ fn again(node: &Arc<Node>, asked: &Attach, role: Role, place: &Place, state: Sta
         ApiError::new(Code::InUse, message).hint("`blkrep detach` takes that away")
     };
     if role == Role::ForMount && state.sharing() == Sharing::Shared {
-        let error = in_use("where other nodes may attach it, too: a file system is mounted on one node alone");
+        let error = in_use("where other nodes may attach it and write, too, under the file system");
         return Err(error.hint(format_args!(
             "`blkrep detach {name}`, and mount it then; or `blkrep attach --exclusive {name}` before it is mounted",
             name = state.resource
