@@ -248,7 +248,7 @@ impl Engine {
         self.admitted_by_record(old.as_ref());
         match change.purpose {
             Purpose::Reign => self.begin_reign(links, old.as_ref()),
-            Purpose::Evict(peers) => peers.iter().for_each(|peer| self.evicted(peer)),
+            Purpose::Evict(peers) => self.evicted(peers),
             Purpose::DropSelf | Purpose::Renew(_) => {}
             Purpose::Admit(peer) => self.admitted(peer),
             Purpose::StepDown => {

@@ -96,8 +96,19 @@ impl Engine {
         self.unsettled.since(upto).for_each(|range| peer.dirty.set(range));
     }
 
-    /// The record does not name it any more: its session begins anew, as that of a replica that lacks something.
-    pub(super) fn evicted(&mut self, at: usize) {
+    /// The record does not name them any more.
+    ///
+    /// Everybody's window becomes bits before anything is done without the first: what is settled as soon as nobody waits for that one is
+    /// forgotten, and would be missing from the window of the next (rule M1).
+    pub(super) fn evicted(&mut self, gone: PeerSet) {
+        if !mutated(Mutant::BitsAtRequest) && !mutated(Mutant::EvictOneByOne) {
+            gone.iter().for_each(|at| self.mark_window(at));
+        }
+        gone.iter().for_each(|at| self.begin_anew_without(at));
+    }
+
+    /// The session with a peer begins anew, as that of a replica that lacks something.
+    fn begin_anew_without(&mut self, at: usize) {
         self.abort_sync(at);
         self.cooling_lost_peer(at);
         self.without(at);

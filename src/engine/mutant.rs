@@ -94,6 +94,8 @@ pub enum Mutant {
     BitsAtRequest,
     /// M1: an evicted replica's window is forgotten.
     ForgetWindow,
+    /// M1: of two members that leave by one record, the second is left behind after what the first held up is settled.
+    EvictOneByOne,
     /// M2: whoever a proposal adds is not waited for before the answer.
     ProposedNotAwaited,
     /// M2: a lost answer is taken for a refusal.

@@ -12,6 +12,28 @@ fn a_peer_that_says_that_it_leaves_is_not_waited_for() {
 }
 
 #[test]
+fn two_members_that_leave_by_one_record_lack_the_same() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    rig.serve(&[B, C]);
+    rig.request(3, Request::Flush);
+    while rig.answer_to(3).is_none() {
+        rig.durable_on(B, 0);
+        rig.durable_on(C, 0);
+    }
+    rig.request(1, WRITE);
+    rig.request(2, Request::Flush);
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.tell(Event::LinkDown { peer: C, silent: false });
+    while rig.record.in_sync.len() > 1 {
+        rig.sleep();
+    }
+    assert_eq!(rig.proposed.last().map(|r| r.in_sync.len()), Some(1));
+    assert_eq!((rig.answer_to(1), rig.answer_to(2)), (Some(Ok(())), Some(Ok(()))));
+    let lacks: Vec<u64> = rig.engine.peers.iter().map(|peer| peer.dirty.count()).collect();
+    assert_eq!(lacks, [1, 1], "what the first leaves to be settled is in the window of the second (rule M1)");
+}
+
+#[test]
 fn a_primary_whose_disk_fails_leaves_the_in_sync_set_before_it_answers() {
     let mut rig = Rig::new(Authority::Majority, &[B]);
     rig.serve(&[B]);
