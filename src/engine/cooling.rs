@@ -86,9 +86,9 @@ impl Engine {
             }
         }
         if mutated(Mutant::CoolOwnEarly) {
-            self.cool_own();
+            self.cool_own(id);
         }
-        self.store_maps(Then::CoolOwn);
+        self.store_maps(Then::CoolOwn { id });
     }
 
     /// For each replica that is not in sync, what is dirty in the extents: for a target too, since its resync may end early.
@@ -115,9 +115,9 @@ impl Engine {
         absent.map(|p| (p.node, of(p))).filter(|(_, runs)| !runs.is_empty()).collect()
     }
 
-    /// The primary's own bits are durable.
-    pub(super) fn cool_own(&mut self) {
-        let Some(cooling) = self.reign.as_mut().and_then(|r| r.cooling.as_mut()) else { return };
+    /// The primary's own bits of a batch are durable.
+    pub(super) fn cool_own(&mut self, id: u64) {
+        let Some(cooling) = self.reign.as_mut().and_then(|r| r.cooling.as_mut()).filter(|c| c.id == id) else { return };
         if let Some(store) = &mut self.store {
             store.activity.cool(&cooling.extents, cooling.upto);
         }
@@ -173,23 +173,36 @@ impl Engine {
     }
 
     /// Replica: the primary wants extents cold. Bits first.
-    pub(super) fn cool(&mut self, peer: usize, id: u64, extents: Vec<Extent>, dirty: &[(NodeId, Vec<BlockRange>)]) {
+    pub(super) fn cool(&mut self, id: u64, extents: Vec<Extent>, dirty: &[(NodeId, Vec<BlockRange>)]) {
         self.set_bits(dirty);
         let seen = self.follow.seen;
         self.follow.cooling.push_back((id, extents, seen));
+        let session = self.follow.session;
         if mutated(Mutant::CoolEarly) {
-            self.cool_now(peer, id);
+            self.cool_now(session, id);
         }
-        self.store_maps(Then::CoolNow { peer, id });
+        self.store_maps(Then::CoolNow { session, id });
     }
 
     /// Replica: the bits are durable. A write that came meanwhile keeps its extent hot.
-    pub(super) fn cool_now(&mut self, peer: usize, id: u64) {
+    ///
+    /// What was stored for a session that is over is passed over: the same batch came again in the present one, perhaps with other bits.
+    pub(super) fn cool_now(&mut self, session: u64, id: u64) {
+        if session != self.follow.session {
+            return;
+        }
         let Some(at) = self.follow.cooling.iter().position(|(asked, _, _)| *asked == id) else { return };
         let Some((_, extents, seen)) = self.follow.cooling.remove(at) else { return };
-        if let (Some(store), true) = (&mut self.store, self.follow.primary == Some(peer)) {
+        if let (Some(store), true) = (&mut self.store, self.follow.primary.is_some()) {
             store.activity.cool(&extents, seen);
-            store.when_activity_stored(Then::Cooled { peer, id });
+            store.when_activity_stored(Then::Cooled { session, id });
+        }
+    }
+
+    /// Replica: the extents are durably cold.
+    pub(super) fn tell_cooled(&mut self, session: u64, id: u64) {
+        if let Some(primary) = self.follow.primary.filter(|_| session == self.follow.session) {
+            self.send(primary, Message::Cooled { id });
         }
     }
 }

@@ -315,16 +315,16 @@ impl Engine {
     fn then(&mut self, links: &Links, then: Then) {
         match then {
             Then::Nothing => {}
-            Then::Follow { peer } => self.follow_stored(peer),
+            Then::Follow { session } => self.follow_stored(session),
             Then::Accept { peer, id } => self.send(peer, Message::Accepted { id }),
             Then::Grant { id } => self.own_grant(links, id),
             Then::SyncReady { peer } => self.send(peer, Message::SyncReady),
-            Then::CoolNow { peer, id } => self.cool_now(peer, id),
-            Then::Cooled { peer, id } => self.send(peer, Message::Cooled { id }),
+            Then::CoolNow { session, id } => self.cool_now(session, id),
+            Then::Cooled { session, id } => self.tell_cooled(session, id),
             Then::AdmitMaps { peer, id } => self.admit_maps_stored(peer, id),
             Then::AdmitActivity { peer, id } => self.admit_activity_stored(peer, id),
             Then::AdmitStored { peer, id } => self.send(peer, Message::AdmitStored { id }),
-            Then::CoolOwn => self.cool_own(),
+            Then::CoolOwn { id } => self.cool_own(id),
             Then::United { reign } => self.united(reign),
             Then::Unlatch => self.unlatch(),
             Then::Reshaped => self.regions_named(),

@@ -20,6 +20,8 @@ use super::store::Then;
 pub(super) struct Follow {
     /// The primary whose session is open.
     pub(super) primary: Option<usize>,
+    /// That session's name. What was stored for an older one says nothing in this one.
+    pub(super) session: u64,
     /// A primary that wants to be followed, while this node drains and stores.
     opening: Option<Opening>,
     /// The reign whose writes are remembered by number.
@@ -117,7 +119,7 @@ impl Engine {
             Message::Read { id, range } => self.read_for(at, id, range),
             Message::Hash { id, range } => self.hash_for(at, id, range),
             Message::SyncBegin => self.sync_begin(at),
-            Message::Cool { id, extents, dirty } => self.cool(at, id, extents, &dirty),
+            Message::Cool { id, extents, dirty } => self.cool(id, extents, &dirty),
             Message::Origin { .. } if mutated(Mutant::OriginIgnored) => {}
             Message::Origin { seq, origin } => drop(self.follow.origins.insert(seq, origin)),
             Message::Applied { memory, node, session, done, equal } => {
@@ -159,14 +161,17 @@ impl Engine {
             self.report(peer, session);
         } else if !opening.storing && (self.ops.disk_is_idle() || mutated(Mutant::ReportUndrained)) && self.reign.is_none() {
             opening.storing = true;
-            if !self.has_disk() || !self.store_record(Then::Follow { peer }) {
-                self.follow_stored(peer);
+            if !self.has_disk() || !self.store_record(Then::Follow { session }) {
+                self.follow_stored(session);
             }
         }
     }
 
-    pub(super) fn follow_stored(&mut self, peer: usize) {
-        if let Some(opening) = self.follow.opening.as_mut().filter(|o| o.peer == peer) {
+    /// The record is stored that a session was to begin with. One that was wanted before it, and broke while the disk hung, is not meant: the
+    /// session that is wanted now has still to wait until the disk is idle.
+    pub(super) fn follow_stored(&mut self, session: u64) {
+        let meant = |opening: &&mut Opening| opening.session == session || mutated(Mutant::StoredForAnother);
+        if let Some(opening) = self.follow.opening.as_mut().filter(meant) {
             opening.stored = true;
             self.consider_follow();
         }
@@ -193,6 +198,7 @@ impl Engine {
         self.follow.applied = Prefix::default();
         self.follow.latched = false;
         self.follow.primary = Some(peer);
+        self.follow.session = session;
         let lease_left = self.lease_left();
         self.send(peer, Message::Report(Report { session, record: record.id, seen: self.follow.seen, lease_left }));
     }

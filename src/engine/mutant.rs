@@ -86,6 +86,8 @@ pub enum Mutant {
     ReportUndrained,
     /// F4: a node is promoted before its disk is idle.
     PromoteUndrained,
+    /// F4: a record that was stored for a session that broke opens the next one at once.
+    StoredForAnother,
     /// F4: a reign begins before the disk is idle.
     BeginUndrained,
     /// M1: a member that is away is not waited for, although the record names it.

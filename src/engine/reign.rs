@@ -159,13 +159,13 @@ impl Reign {
             cooling: None,
             admission: None,
             idle_since: None,
-            next_name: 0,
+            next_name: number << 32,
             completed: false,
             last_write: now,
         }
     }
 
-    /// A name for a question, unique within the reign.
+    /// A name for a question. No other reign of this node has it: an answer that comes late, or a store that hung, names what it belongs to.
     pub(super) fn name(&mut self) -> u64 {
         self.next_name += 1;
         self.next_name

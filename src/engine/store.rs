@@ -19,8 +19,8 @@ use super::unsettled::Unsettled;
 pub(super) enum Then {
     /// Nothing: it only had to be written some time.
     Nothing,
-    /// The record of a primary is stored: follow it.
-    Follow { peer: usize },
+    /// The record of a primary is stored: follow it, if that session is still wanted.
+    Follow { session: u64 },
     /// A peer's proposal is stored.
     Accept { peer: usize, id: RecordId },
     /// This node's own proposal is stored: it is the record.
@@ -28,9 +28,9 @@ pub(super) enum Then {
     /// This replica is durably Inconsistent.
     SyncReady { peer: usize },
     /// The dirty bits that came with a cooling are stored: cool the extents.
-    CoolNow { peer: usize, id: u64 },
+    CoolNow { session: u64, id: u64 },
     /// The extents that a primary wants cold are cold.
-    Cooled { peer: usize, id: u64 },
+    Cooled { session: u64, id: u64 },
     /// The maps of an admission are stored.
     AdmitMaps { peer: usize, id: u64 },
     /// The activity map of an admission is stored.
@@ -38,7 +38,7 @@ pub(super) enum Then {
     /// All of an admission is stored.
     AdmitStored { peer: usize, id: u64 },
     /// The primary's own dirty bits for a cooling are stored.
-    CoolOwn,
+    CoolOwn { id: u64 },
     /// Blocks that a member reported are in the dirty bitmaps of those who are away.
     United { reign: u64 },
     /// Writing under this record has been noted (rule Q3).
@@ -129,7 +129,7 @@ impl Store {
     pub(super) fn abandon(&mut self) -> Vec<Then> {
         let queues = [std::mem::take(&mut self.superblocks), std::mem::take(&mut self.maps)];
         let waiting = queues.into_iter().flat_map(|q| q.running.into_iter().flatten().chain(q.waiting));
-        let own = |then: &Then| matches!(then, Then::Grant { .. } | Then::United { .. } | Then::Unlatch | Then::CoolOwn);
+        let own = |then: &Then| matches!(then, Then::Grant { .. } | Then::United { .. } | Then::Unlatch | Then::CoolOwn { .. });
         waiting.filter(|then| own(then) && !mutated(Mutant::AbandonOwn) || mutated(Mutant::AbandonStored)).collect()
     }
 

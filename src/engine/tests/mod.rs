@@ -40,6 +40,9 @@ struct Rig {
     done: Vec<Command>,
     disk_fails: bool,
     metadata_fails: bool,
+    /// Whether writes of metadata stay under way.
+    holds_metadata: bool,
+    storing: Vec<OpId>,
     /// Whether flushes stay under way.
     holds_flushes: bool,
     flushing: Vec<OpId>,
@@ -110,6 +113,8 @@ impl Rig {
             done: Vec::new(),
             disk_fails: false,
             metadata_fails: false,
+            holds_metadata: false,
+            storing: Vec::new(),
             holds_flushes: false,
             flushing: Vec::new(),
             holds_answers: false,
@@ -152,6 +157,10 @@ impl Rig {
 
     fn do_it(&mut self, command: Command) -> Option<Event> {
         match command {
+            Command::Meta { op, .. } if self.holds_metadata => {
+                self.storing.push(op);
+                None
+            }
             Command::Meta { op, .. } => Some(Event::MetaDone { op, ok: !self.metadata_fails }),
             Command::Disk { op, io: DiskIo::Flush, .. } if self.holds_flushes => {
                 self.flushing.push(op);

@@ -85,6 +85,27 @@ fn a_reign_begins_when_what_the_old_one_submitted_is_on_the_disk() {
 }
 
 #[test]
+fn what_was_stored_for_a_session_that_broke_opens_no_other() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.record = Record { primary: Some(B), reign: 2, ..rig.record.next(RecordId(78)) };
+    rig.meet(B, CLUSTER);
+    rig.holds_metadata = true;
+    for session in [5, 6] {
+        rig.tell(Event::LinkDown { peer: B, silent: false });
+        rig.meet(B, CLUSTER);
+        let record = rig.record.clone();
+        rig.hear(B, Message::Open { session, record });
+    }
+    for stored in [5, 6] {
+        let told = |rig: &Rig| rig.sent.iter().any(|(_, m)| matches!(m, Message::Report(report) if report.session == 6));
+        assert!(!told(&rig), "the disk is known to be idle when this session's own store is done, not another's (rule F4)");
+        let op = rig.storing.pop().expect("the record is stored for each session");
+        rig.tell(Event::MetaDone { op, ok: true });
+        assert_eq!(told(&rig), stored == 6, "{:?}", rig.sent);
+    }
+}
+
+#[test]
 fn a_proposal_that_another_peer_has_told_of_is_granted() {
     let mut rig = Rig::new(Authority::Off, &[B, C]);
     rig.meet(B, CLUSTER);
