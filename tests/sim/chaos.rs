@@ -62,7 +62,8 @@ pub fn draw(rng: &mut Rng, network: bool) -> Vec<Fault> {
 
 /// One fault, and when the next comes.
 pub fn strike(world: &mut World, kinds: &[Fault]) {
-    let next = world.rng.between(5, 600) * MS;
+    let most = if world.manners.brief { 150 } else { 600 };
+    let next = world.rng.between(5, most) * MS;
     world.at(world.now + next, Happening::Chaos);
     if world.rng.chance(35) {
         heal(world);

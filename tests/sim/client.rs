@@ -55,16 +55,21 @@ pub fn step(world: &mut World, at: usize) -> Result<(), String> {
     // Together they ask for as much as one of them alone.
     let together = world.clients.iter().filter(|client| client.attached).count().max(1) as u64;
     let after = world.rng.between(100_000, 3 * MS) * together;
-    world.at(world.now + after, Happening::Client { at });
+    let brief = world.manners.brief;
+    let silent = if brief && !world.quiet { super::brief::silence(&mut world.rng) } else { 0 };
+    world.at(world.now + after + silent, Happening::Client { at });
     if world.nodes[at].engine.is_none() {
         return Ok(());
     }
     let working = world.clients[at].working || !world.clients[at].to_read.is_empty();
     match (world.clients[at].id, world.clients[at].attached) {
-        (None, _) if working && (world.rng.chance(3) || !world.clients[at].to_read.is_empty()) => attach(world, at),
+        (None, _) if working && (world.rng.chance(if brief { 15 } else { 3 }) || !world.clients[at].to_read.is_empty()) => {
+            attach(world, at)
+        }
         (Some(id), true) if world.clients[at].left == 0 || !working => {
             if world.clients[at].is_idle() || world.rng.chance(10) {
                 dropped(world, at);
+                world.spring("detached", at, at);
                 return world.hand(at, Event::Detach(id));
             }
             Ok(())
@@ -91,7 +96,7 @@ fn attach(world: &mut World, at: usize) -> Result<(), String> {
 }
 
 pub fn attached(world: &mut World, at: usize, id: ClientId, ok: bool) {
-    let left = world.rng.between(20, 800);
+    let left = if world.manners.brief { super::brief::steps(&mut world.rng) } else { world.rng.between(20, 800) };
     let client = &mut world.clients[at];
     if client.id == Some(id) {
         client.attached = ok;

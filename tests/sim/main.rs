@@ -6,11 +6,13 @@
 //!     cargo test --release --test sim -- --from 500000             # seeds from half a million on verify
 //!     cargo test --release --test sim -- --from 1000000            # seeds from a million on take snapshots
 //!     cargo test --release --test sim -- --from 1500000            # seeds from a million and a half on have an operator
+//!     cargo test --release --test sim -- --from 2000000            # seeds from two million on have brief visits
 
 #![expect(unreachable_pub, reason = "a test program has no users; pub says what its modules share")]
 
 mod ambush;
 mod authority;
+mod brief;
 mod chaos;
 mod client;
 mod disk;
@@ -67,7 +69,8 @@ fn main() -> ExitCode {
     let held = (holds::FROM..).take(also(4));
     let verified = (verify::FROM..).take(also(8));
     let operated = (operator::FROM..).take(also(8));
-    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).chain(verified).chain(operated).collect();
+    let visited = (brief::FROM..).take(also(8));
+    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).chain(verified).chain(operated).chain(visited).collect();
     let (passed, failed) = run_all(&seeds, || began.elapsed().as_secs() >= seconds);
     println!("simulated clusters, seeds {from}.. in {:.1} s", began.elapsed().as_secs_f64());
     println!("{passed} passed, {failed} failed");

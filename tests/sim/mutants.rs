@@ -15,7 +15,7 @@ use std::time::Instant;
 use blkrep::engine::{Mutant, choose};
 
 use super::holds::FROM;
-use super::{operator, verify};
+use super::{brief, operator, verify};
 
 /// The mutants that have to be found, each with the seed that is tried first.
 const TABLE: &[(Mutant, u64)] = &[
@@ -28,14 +28,14 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::ApplyCold, 2),
     (Mutant::WritesOverlap, 1),
     (Mutant::ReadsOvertake, 16),
-    (Mutant::CoolUnflushed, 45),
-    (Mutant::CoolWithoutBits, 49),
+    (Mutant::CoolUnflushed, 23),
+    (Mutant::CoolWithoutBits, 4),
     (Mutant::NotSentAgain, 5),
     (Mutant::ObeyAnybody, 57),
-    (Mutant::ReadUnleased, 42),
+    (Mutant::ReadUnleased, 70),
     (Mutant::CompleteBeforeEvicted, 8),
-    (Mutant::TrustCrashed, 78),
-    (Mutant::MemberByName, 57),
+    (Mutant::TrustCrashed, 45),
+    (Mutant::MemberByName, 2),
     (Mutant::LastOfSome, 117),
     (Mutant::AdmitDirty, 8),
     (Mutant::AdmitUnflushed, 2),
@@ -44,28 +44,30 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::SettleWritten, 29),
     (Mutant::ChunksCross, 16),
     (Mutant::PartialBlocks, 1),
-    (Mutant::BitmapServesAll, 2),
+    (Mutant::BitmapServesAll, 38),
     (Mutant::HotIsCleanForAbsent, 4),
     (Mutant::ForkByNumber, 80),
-    (Mutant::CoolEarly, 63),
-    (Mutant::CoolOwnEarly, 4),
-    (Mutant::ReportNothing, 53),
-    (Mutant::WindowNotStored, 29),
-    (Mutant::CoolWithoutWindows, 1224),
-    (Mutant::OwnWriteFailureIgnored, 37),
-    (Mutant::TargetBeforeMembers, FROM + 987),
+    (Mutant::CoolEarly, 4),
+    (Mutant::CoolOwnEarly, 16),
+    (Mutant::ReportNothing, 58),
+    (Mutant::WindowNotStored, 680),
+    (Mutant::CoolWithoutWindows, 988),
+    (Mutant::OwnWriteFailureIgnored, 97),
+    (Mutant::TargetBeforeMembers, brief::FROM + 301),
     (Mutant::HoldUndrained, FROM + 5),
     (Mutant::HoldSkipsVolume, FROM),
     (Mutant::HoldNeverEnds, FROM + 1),
     (Mutant::HoldAlwaysWhole, FROM + 8),
     (Mutant::VerifyCrosses, verify::FROM + 1),
     (Mutant::RepairOutvoted, verify::FROM + 4),
-    (Mutant::RepairForgotten, verify::FROM),
-    (Mutant::CoolWithoutTheAway, 209),
-    (Mutant::ForwardedTwice, 52),
-    (Mutant::AppliedForgotten, 52),
-    (Mutant::OriginIgnored, 2),
-    (Mutant::EnterUnmet, 492),
+    (Mutant::RepairForgotten, verify::FROM + 1),
+    (Mutant::CoolWithoutTheAway, brief::FROM + 570),
+    (Mutant::EvictOneByOne, brief::FROM + 1307),
+    (Mutant::StoredForAnother, brief::FROM + 6008),
+    (Mutant::ForwardedTwice, 42),
+    (Mutant::AppliedForgotten, 103),
+    (Mutant::OriginIgnored, 103),
+    (Mutant::EnterUnmet, 7),
     (Mutant::ForwardAnsweredEarly, 1),
 ];
 
@@ -154,7 +156,7 @@ pub fn run_one(name: &str, from: Option<u64>, count: Option<u64>, seed: Option<u
     }
     std::panic::set_hook(Box::new(|_| {}));
     let (from, count) = (from.unwrap_or(first), count.unwrap_or(SEARCH));
-    let row = [operator::FROM, FROM, verify::FROM].into_iter().find(|row| from >= *row).unwrap_or(1);
+    let row = [brief::FROM, operator::FROM, FROM, verify::FROM].into_iter().find(|row| from >= *row).unwrap_or(1);
     for (tried, seed) in std::iter::once(from).chain(row..row + count - 1).enumerate() {
         let Err(why) = super::run(seed, false) else { continue };
         if !is_stall(&why) {

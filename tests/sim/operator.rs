@@ -2,7 +2,7 @@
 //! everything. Without a primary the old replica is taken out of the record at once. A primary that counts on it hears that it is
 //! to go, and drops it; then a new, empty replica takes its place.
 //!
-//! It draws from a row of its own, and only in seeds from [`FROM`] on.
+//! It draws from a row of its own, and only in seeds from [`FROM`] to where [visits are brief](super::brief::FROM).
 
 use blkrep::units::{DiskState, NodeId, RecordId, ReplicaId};
 
@@ -30,7 +30,7 @@ impl Operator {
 
 /// Decides how often he does something in a run, and when.
 pub fn plan(world: &mut World, seed: u64, until: u64) {
-    if seed < FROM {
+    if !(FROM..super::brief::FROM).contains(&seed) {
         return;
     }
     let rng = Rng::new(seed ^ 0x6f70_6572_6174);

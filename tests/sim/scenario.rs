@@ -16,23 +16,29 @@ use super::rng::Rng;
 use super::world::{Happening, MS, Manners, World};
 
 /// Seeds that once found something.
-pub const KEPT: &[u64] = &[209, 279, 372, 520, 528, 551, 679, 100_093, 100_325, 200_888, 201_144];
+pub const KEPT: &[u64] = &[209, 279, 372, 520, 528, 551, 679, 100_093, 100_325, 200_888, 201_144, 2_001_307, 2_006_008];
 
 const MIB: u64 = 1 << 20;
 
 /// Runs a seed.
 pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let mut rng = Rng::new(seed);
-    let majority = rng.chance(70);
+    let brief = super::brief::is(seed);
+    let majority = rng.chance(70) || brief;
     let count = match (majority, rng.below(10)) {
         (false, _) => 2,
+        (true, n) if brief => 3 + n % 2,
         (true, 0) => 5,
         (true, n) => 2 + n % 3,
     };
     let chaos_until = 1_000 * MS + rng.between(2_000, 12_000) * MS;
     let mut world = build(rng, usize::try_from(count).unwrap(), diskless(seed), majority, trace);
     let network = world.majority || world.manners.forks;
-    let kinds = chaos::draw(&mut world.rng, network);
+    world.manners.brief = brief;
+    if brief {
+        world.ambush = super::brief::ambush(&mut world.rng);
+    }
+    let kinds = if brief { super::brief::kinds(&mut world.rng) } else { chaos::draw(&mut world.rng, network) };
     world.say(|| {
         format!(
             "{count} nodes with replicas of {}, majority {majority}, {:?}, {kinds:?}, {:?}",
@@ -147,6 +153,7 @@ fn manners(rng: &mut Rng, majority: bool) -> Manners {
             _ => Protocol::C,
         },
         forks: !majority && rng.chance(40),
+        brief: false,
     }
 }
 

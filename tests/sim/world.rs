@@ -134,6 +134,8 @@ pub struct Manners {
     pub protocol: Protocol,
     /// Without a majority nodes may be cut off from each other: the two sides may both go on.
     pub forks: bool,
+    /// Clients stay for a moment.
+    pub brief: bool,
 }
 
 pub struct World {
