@@ -1,19 +1,12 @@
 //! Brief visits: clients come for a few requests and go, or fall silent for longer than an extent stays hot, while one replica is away for long and
 //! others for a moment. What a reign tells once, and what its end takes for granted, meets every kind of absence many times in a run.
 //!
-//! Only in seeds from [`FROM`] on.
+//! Only in seeds of [rows](super::row) that say so.
 
 use super::ambush::{Ambush, Deed};
 use super::chaos::Fault;
 use super::rng::Rng;
 use super::world::MS;
-
-/// Seeds from here on have brief visits.
-pub const FROM: u64 = 2_000_000;
-
-pub fn is(seed: u64) -> bool {
-    seed >= FROM
-}
 
 /// The kinds of a seed: short absences, and two others.
 pub fn kinds(rng: &mut Rng) -> Vec<Fault> {

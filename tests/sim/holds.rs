@@ -1,8 +1,8 @@
 //! Whoever takes snapshots: asks a node to hold writes, has every replica in sync copied, and has the writes released; or dies on the way.
 //!
 //! As the control plane does it: a copy counts when its replica went by the same reign, and was in sync, before and after it was made, and
-//! all of them count when the release says that the hold has lasted. It draws from a row of its own, and only in seeds from [`FROM`] to where
-//! there is an [operator](super::operator::FROM).
+//! all of them count when the release says that the hold has lasted. It draws from a row of its own, and only in
+//! [seeds](super::row) that say so.
 
 use std::time::Duration;
 
@@ -12,9 +12,6 @@ use blkrep::units::{NodeId, Role};
 use super::invariants::cut;
 use super::rng::Rng;
 use super::world::{Happening, MS, World};
-
-/// Seeds from here on take snapshots.
-pub const FROM: u64 = 1_000_000;
 
 /// What is under way for a snapshot.
 #[derive(Debug, Default)]
@@ -56,7 +53,7 @@ impl Holds {
 
 /// Decides how often a run is held, and when.
 pub fn plan(world: &mut World, seed: u64, until: u64) {
-    if !(FROM..super::operator::FROM).contains(&seed) {
+    if !super::row::of(seed).holds {
         return;
     }
     let rng = Rng::new(seed ^ 0x686f_6c64_7321);

@@ -3,10 +3,7 @@
 //!
 //!     cargo test --release --test sim -- --seeds 2000 --from 1     # many seeds
 //!     cargo test --release --test sim -- --seed 17 --trace         # one, with a readable trace
-//!     cargo test --release --test sim -- --from 500000             # seeds from half a million on verify
-//!     cargo test --release --test sim -- --from 1000000            # seeds from a million on take snapshots
-//!     cargo test --release --test sim -- --from 1500000            # seeds from a million and a half on have an operator
-//!     cargo test --release --test sim -- --from 2000000            # seeds from two million on have brief visits
+//!     cargo test --release --test sim -- --from 500000             # from here on they are verified, too; row.rs has the other rows
 
 #![expect(unreachable_pub, reason = "a test program has no users; pub says what its modules share")]
 
@@ -26,6 +23,7 @@ mod operator;
 mod oracle;
 mod owner;
 mod rng;
+mod row;
 mod scenario;
 mod storage;
 mod verify;
@@ -65,12 +63,9 @@ fn main() -> ExitCode {
     let kept = scenario::KEPT.iter().copied().filter(|_| value("--from").is_none());
     let began = Instant::now();
     std::panic::set_hook(Box::new(|_| {}));
-    let also = |share: u64| if value("--from").is_none() { usize::try_from(count / share).unwrap_or(0) } else { 0 };
-    let held = (holds::FROM..).take(also(4));
-    let verified = (verify::FROM..).take(also(8));
-    let operated = (operator::FROM..).take(also(8));
-    let visited = (brief::FROM..).take(also(8));
-    let seeds: Vec<u64> = kept.chain(from..from + count).chain(held).chain(verified).chain(operated).chain(visited).collect();
+    let share = |row: &row::Row| (row.from..).take(usize::try_from(count / row.share).unwrap_or(0));
+    let rows = row::ROWS.iter().skip(1).filter(|_| value("--from").is_none());
+    let seeds: Vec<u64> = kept.chain(from..from + count).chain(rows.flat_map(share)).collect();
     let (passed, failed) = run_all(&seeds, || began.elapsed().as_secs() >= seconds);
     println!("simulated clusters, seeds {from}.. in {:.1} s", began.elapsed().as_secs_f64());
     println!("{passed} passed, {failed} failed");

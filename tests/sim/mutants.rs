@@ -14,8 +14,7 @@ use std::time::Instant;
 
 use blkrep::engine::{Mutant, choose};
 
-use super::holds::FROM;
-use super::{brief, operator, verify};
+use super::row::{self, BRIEF, HELD, VERIFIED};
 
 /// The mutants that have to be found, each with the seed that is tried first.
 const TABLE: &[(Mutant, u64)] = &[
@@ -53,17 +52,17 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::WindowNotStored, 680),
     (Mutant::CoolWithoutWindows, 988),
     (Mutant::OwnWriteFailureIgnored, 97),
-    (Mutant::TargetBeforeMembers, brief::FROM + 301),
-    (Mutant::HoldUndrained, FROM + 5),
-    (Mutant::HoldSkipsVolume, FROM),
-    (Mutant::HoldNeverEnds, FROM + 1),
-    (Mutant::HoldAlwaysWhole, FROM + 8),
-    (Mutant::VerifyCrosses, verify::FROM + 1),
-    (Mutant::RepairOutvoted, verify::FROM + 4),
-    (Mutant::RepairForgotten, verify::FROM + 1),
-    (Mutant::CoolWithoutTheAway, brief::FROM + 570),
-    (Mutant::EvictOneByOne, brief::FROM + 1307),
-    (Mutant::StoredForAnother, brief::FROM + 6008),
+    (Mutant::TargetBeforeMembers, BRIEF.from + 301),
+    (Mutant::HoldUndrained, HELD.from + 5),
+    (Mutant::HoldSkipsVolume, HELD.from),
+    (Mutant::HoldNeverEnds, HELD.from + 1),
+    (Mutant::HoldAlwaysWhole, HELD.from + 8),
+    (Mutant::VerifyCrosses, VERIFIED.from + 1),
+    (Mutant::RepairOutvoted, VERIFIED.from + 4),
+    (Mutant::RepairForgotten, VERIFIED.from + 1),
+    (Mutant::CoolWithoutTheAway, BRIEF.from + 570),
+    (Mutant::EvictOneByOne, BRIEF.from + 1307),
+    (Mutant::StoredForAnother, BRIEF.from + 6008),
     (Mutant::ForwardedTwice, 42),
     (Mutant::AppliedForgotten, 103),
     (Mutant::OriginIgnored, 103),
@@ -156,7 +155,7 @@ pub fn run_one(name: &str, from: Option<u64>, count: Option<u64>, seed: Option<u
     }
     std::panic::set_hook(Box::new(|_| {}));
     let (from, count) = (from.unwrap_or(first), count.unwrap_or(SEARCH));
-    let row = [brief::FROM, operator::FROM, FROM, verify::FROM].into_iter().find(|row| from >= *row).unwrap_or(1);
+    let row = row::of(from).from.max(1);
     for (tried, seed) in std::iter::once(from).chain(row..row + count - 1).enumerate() {
         let Err(why) = super::run(seed, false) else { continue };
         if !is_stall(&why) {
@@ -170,7 +169,7 @@ pub fn run_one(name: &str, from: Option<u64>, count: Option<u64>, seed: Option<u
 }
 
 fn all() -> impl Iterator<Item = (Mutant, u64)> {
-    TABLE.iter().copied().chain(SOUGHT.iter().map(|m| (*m, if *m == Mutant::VerifyUnequal { verify::FROM } else { 1 })))
+    TABLE.iter().copied().chain(SOUGHT.iter().map(|m| (*m, if *m == Mutant::VerifyUnequal { VERIFIED.from } else { 1 })))
 }
 
 fn is_stall(why: &str) -> bool {

@@ -2,16 +2,13 @@
 //! everything. Without a primary the old replica is taken out of the record at once. A primary that counts on it hears that it is
 //! to go, and drops it; then a new, empty replica takes its place.
 //!
-//! It draws from a row of its own, and only in seeds from [`FROM`] to where [visits are brief](super::brief::FROM).
+//! It draws from a row of its own, and only in [seeds](super::row) that say so.
 
 use blkrep::units::{DiskState, NodeId, RecordId, ReplicaId};
 
 use super::invariants;
 use super::rng::Rng;
 use super::world::{Happening, MS, World};
-
-/// Seeds from here on have an operator.
-pub const FROM: u64 = 1_500_000;
 
 /// What he has under way.
 #[derive(Debug, Default)]
@@ -30,7 +27,7 @@ impl Operator {
 
 /// Decides how often he does something in a run, and when.
 pub fn plan(world: &mut World, seed: u64, until: u64) {
-    if !(FROM..super::brief::FROM).contains(&seed) {
+    if !super::row::of(seed).operates {
         return;
     }
     let rng = Rng::new(seed ^ 0x6f70_6572_6174);

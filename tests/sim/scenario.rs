@@ -23,7 +23,8 @@ const MIB: u64 = 1 << 20;
 /// Runs a seed.
 pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let mut rng = Rng::new(seed);
-    let brief = super::brief::is(seed);
+    let row = super::row::of(seed);
+    let brief = row.brief;
     let majority = rng.chance(70) || brief;
     let count = match (majority, rng.below(10)) {
         (false, _) => 2,

@@ -1,7 +1,7 @@
 //! The operator who verifies: while faults happen, when no difference may be told, and in the end, when a disk has changed blocks and said
 //! nothing, when just these must be told, and be equal after a repair.
 //!
-//! It draws from a row of its own, and only in seeds from [`FROM`] to where [snapshots](super::holds::FROM) are taken.
+//! It draws from a row of its own, and only in [seeds](super::row) that say so.
 
 use std::collections::BTreeSet;
 
@@ -12,9 +12,6 @@ use super::disk::SECTORS_PER_BLOCK;
 use super::invariants::identical;
 use super::rng::Rng;
 use super::world::{Happening, MS, World};
-
-/// Seeds from here on verify.
-pub const FROM: u64 = 500_000;
 
 /// What is known of it.
 #[derive(Debug, Default)]
@@ -34,7 +31,7 @@ impl Verify {
 }
 
 fn verifies(seed: u64) -> bool {
-    (FROM..super::holds::FROM).contains(&seed)
+    super::row::of(seed).verifies
 }
 
 /// Decides how often a run is verified, and when.
@@ -116,8 +113,9 @@ pub fn rot(world: &mut World, seed: u64) -> Result<(), String> {
     } else {
         exactly(&verified(world, good, false)?, bad, blocks, first)?;
     }
-    // With a client that overwrites what differs, or holds it up.
-    world.clients[good].working = world.verify.rng().chance(60);
+    // With a client that overwrites what differs, or holds it up. One that comes for a moment would find the other disk's node primary, and read
+    // what that has changed.
+    world.clients[good].working = world.verify.rng().chance(60) && !world.manners.brief;
     let found = verified(world, good, true)?;
     world.clients[good].working = false;
     let told = found.iter().find(|(peer, _)| *peer == bad).map(|(_, found)| *found).unwrap_or_default();
@@ -152,7 +150,8 @@ type Found = Vec<(usize, VerifyStatus)>;
 fn verified(world: &mut World, at: usize, repair: bool) -> Result<Found, String> {
     for _ in 0..300 {
         operate(world, at, Operation::Verify { repair })?;
-        for _ in 0..400 {
+        // The slowest resync reads a MiB in a second.
+        for _ in 0..1_600 {
             let until = world.now + 50 * MS;
             world.run(until, |_| {})?;
             if world.verify.answer.as_ref().is_some_and(Result::is_err) {
