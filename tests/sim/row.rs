@@ -13,18 +13,21 @@ pub struct Row {
     pub operates: bool,
     /// Clients come for a moment ([`brief`](super::brief)).
     pub brief: bool,
+    /// Two nodes that may go on alone.
+    pub forks: bool,
 }
 
-const PLAIN: Row = Row { from: 0, share: 1, verifies: false, holds: false, operates: false, brief: false };
+const PLAIN: Row = Row { from: 0, share: 1, verifies: false, holds: false, operates: false, brief: false, forks: false };
 
 pub const VERIFIED: Row = Row { from: 500_000, share: 8, verifies: true, ..PLAIN };
 pub const HELD: Row = Row { from: 1_000_000, share: 4, holds: true, ..PLAIN };
 pub const OPERATED: Row = Row { from: 1_500_000, share: 8, operates: true, ..PLAIN };
 pub const BRIEF: Row = Row { from: 2_000_000, share: 4, brief: true, ..PLAIN };
-pub const CROWDED: Row = Row { from: 2_500_000, share: 4, verifies: true, holds: true, operates: true, brief: true };
+pub const CROWDED: Row = Row { from: 2_500_000, share: 8, verifies: true, holds: true, operates: true, brief: true, ..PLAIN };
+pub const FORKED: Row = Row { from: 3_000_000, share: 8, brief: true, forks: true, ..PLAIN };
 
 /// All rows, in their order.
-pub const ROWS: [Row; 6] = [PLAIN, VERIFIED, HELD, OPERATED, BRIEF, CROWDED];
+pub const ROWS: [Row; 7] = [PLAIN, VERIFIED, HELD, OPERATED, BRIEF, CROWDED, FORKED];
 
 /// The row of a seed.
 pub fn of(seed: u64) -> Row {

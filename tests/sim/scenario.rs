@@ -25,7 +25,7 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let row = super::row::of(seed);
     let brief = row.brief;
-    let majority = rng.chance(70) || brief;
+    let majority = (rng.chance(70) || brief) && !row.forks;
     let count = match (majority, rng.below(10)) {
         (false, _) => 2,
         (true, n) if brief => 3 + n % 2,
@@ -36,6 +36,7 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let mut world = build(rng, usize::try_from(count).unwrap(), diskless(seed), majority, trace);
     let network = world.majority || world.manners.forks;
     world.manners.brief = brief;
+    world.manners.forks |= row.forks;
     if brief {
         world.ambush = super::brief::ambush(&mut world.rng);
     }
