@@ -112,6 +112,19 @@ impl Flights {
         open.map(|(at, _)| self.first + at as u64).collect()
     }
 
+    /// How many writes of a resync chunk are in flight.
+    pub(super) fn parts_of(&self, chunk: u64) -> usize {
+        let of = |flight: &&Flight| matches!(flight.cause, Cause::Sync { chunk: of, .. } if of == chunk);
+        self.queue.iter().flatten().filter(of).count()
+    }
+
+    /// The numbers in flight for the resync of a peer, ascending.
+    pub(super) fn seqs_of_sync(&self, peer: usize) -> Vec<u64> {
+        let of = |flight: &Flight| matches!(flight.cause, Cause::Sync { peer: of, .. } if of == peer);
+        let open = self.queue.iter().enumerate().filter(|(_, flight)| flight.as_ref().is_some_and(of));
+        open.map(|(at, _)| self.first + at as u64).collect()
+    }
+
     /// The requests whose clients were answered while some replica has still to write.
     pub(super) fn answered_keys(&self) -> Vec<u64> {
         let key = |flight: &Flight| match flight.cause {

@@ -46,6 +46,8 @@ pub enum Mutant {
     WritesOverlap,
     /// W4: a read does not wait for a write in flight.
     ReadsOvertake,
+    /// W4: a resync that is aborted lets other writes to its blocks begin while what it has sent is still to land.
+    AbortedChunksLeave,
     /// W5: extents are cooled before what is in them is durable everywhere.
     CoolUnflushed,
     /// W5: the message that cools carries no bits of absent replicas.

@@ -63,6 +63,8 @@ pub(super) struct Chunk {
     parts: usize,
     /// A buffer that was read and not sent.
     pub(super) buffer: Option<BufferId>,
+    /// Its resync is over. It keeps its place in the order for what is still on its way to the replica.
+    aborted: bool,
 }
 
 impl Sync {
@@ -102,6 +104,7 @@ impl Engine {
             if !self.peers[at].is_ready() {
                 continue;
             }
+            self.end_member_sync(at);
             if self.peers[at].sync.is_none() {
                 self.begin_sync(at);
             }
@@ -110,6 +113,13 @@ impl Engine {
                 self.pump(at);
             }
         }
+    }
+
+    /// A member is equal when none of its blocks is dirty, however the last of them became clean.
+    fn end_member_sync(&mut self, at: usize) {
+        let peer = &mut self.peers[at];
+        let equal = peer.dirty.is_clear();
+        peer.sync.take_if(|sync| equal && sync.stage == Stage::Member && sync.chunks == 0);
     }
 
     fn begin_sync(&mut self, at: usize) {
@@ -166,7 +176,7 @@ impl Engine {
                 sync.paced = sync.paced.max(self.now).after(Duration::from_nanos(nanos));
             }
             let Some(reign) = &mut self.reign else { return };
-            let chunk = Chunk { peer: at, range, question: 0, mine: None, theirs: None, parts: 0, buffer: None };
+            let chunk = Chunk { peer: at, range, question: 0, mine: None, theirs: None, parts: 0, buffer: None, aborted: false };
             let key = reign.chunks.insert(chunk);
             if reign.order.enter(order_key(key), range, false) || mutated(Mutant::ChunksCross) {
                 self.chunk_turn(key);
@@ -223,7 +233,7 @@ impl Engine {
                 return;
             }
         };
-        let peer = self.reign.as_ref().and_then(|r| r.chunks.get(key)).map(|c| c.peer);
+        let peer = self.reign.as_ref().and_then(|r| r.chunks.get(key)).filter(|c| !c.aborted).map(|c| c.peer);
         match peer {
             Some(peer) if self.peers[peer].data => {
                 self.fly(Cause::Sync { chunk: key, peer }, range, what, false, false);
@@ -241,7 +251,7 @@ impl Engine {
             self.disk_failed();
             return;
         };
-        if let Some(chunk) = self.reign.as_mut().and_then(|r| r.chunks.get_mut(key)) {
+        if let Some(chunk) = self.reign.as_mut().and_then(|r| r.chunks.get_mut(key)).filter(|c| !c.aborted) {
             chunk.mine = Some(hashes);
             self.compare(key);
         }
@@ -309,25 +319,43 @@ impl Engine {
     fn end_chunk(&mut self, key: u64) {
         let Some(chunk) = self.reign.as_mut().and_then(|r| r.chunks.remove(key)) else { return };
         self.out.extend(chunk.buffer.map(Command::Release));
-        if let Some(sync) = &mut self.peers[chunk.peer].sync {
+        if let Some(sync) = self.peers[chunk.peer].sync.as_mut().filter(|_| !chunk.aborted) {
             sync.chunks -= 1;
-            if sync.stage == Stage::Member && sync.chunks == 0 && self.peers[chunk.peer].dirty.is_clear() {
-                self.peers[chunk.peer].sync = None;
-            }
         }
         self.leave(order_key(key));
     }
 
-    /// The replica is gone, or this node's disk is: what is under way is dropped; its bits were not cleared.
+    /// The replica is gone, or this node's disk is: nothing more is given to it; bits that are set stay so.
+    ///
+    /// What was sent is still to land there, and nothing else may be written to these blocks before: the replica applies what arrives in any
+    /// order (rule W4). A session that is lost has nothing on its way any more, for the next one begins when the replica's disk is idle.
     pub(super) fn abort_sync(&mut self, at: usize) {
         self.peers[at].sync = None;
         let Some(reign) = &mut self.reign else { return };
-        let keys: Vec<u64> = reign.chunks.keys().filter(|&key| reign.chunks.get(key).is_some_and(|c| c.peer == at)).collect();
-        for &key in &keys {
-            let chunk = self.reign.as_mut().and_then(|r| r.chunks.remove(key));
-            self.out.extend(chunk.and_then(|c| c.buffer).map(Command::Release));
+        let of = |key: &u64| reign.chunks.get(*key).is_some_and(|c| c.peer == at && !c.aborted);
+        for key in reign.chunks.keys().filter(of).collect::<Vec<_>>() {
+            let Some(reign) = &mut self.reign else { return };
+            let parts = reign.flights.parts_of(key);
+            let Some(chunk) = reign.chunks.get_mut(key) else { continue };
+            (chunk.aborted, chunk.question, chunk.parts) = (true, 0, parts);
+            self.out.extend(chunk.buffer.take().map(Command::Release));
+            if parts == 0 || mutated(Mutant::AbortedChunksLeave) {
+                self.end_chunk(key);
+            }
         }
-        keys.into_iter().for_each(|key| self.leave(order_key(key)));
+    }
+
+    /// The session is over: what a resync has sent is not sent again. Its blocks are dirty still, and are looked at anew.
+    pub(super) fn forget_sync_flights(&mut self, at: usize) {
+        let Some(reign) = self.reign.as_mut().filter(|_| !mutated(Mutant::AbortedChunksLeave)) else { return };
+        for seq in reign.flights.seqs_of_sync(at) {
+            let flight = self.reign.as_mut().and_then(|reign| reign.flights.get_mut(seq));
+            if let Some(flight) = flight {
+                flight.unwritten.remove(at);
+                flight.unreceived.remove(at);
+                self.check_flight(seq);
+            }
+        }
     }
 
     /// A volume goes: its chunks are dropped.
@@ -335,11 +363,6 @@ impl Engine {
         let Some(reign) = &mut self.reign else { return };
         let keys: Vec<u64> = reign.chunks.iter().filter(|(_, c)| c.range.volume == volume).map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.end_chunk(key));
-        for peer in &mut self.peers {
-            // A member that differed in that volume alone is equal now.
-            let done = peer.dirty.is_clear();
-            peer.sync.take_if(|sync| done && sync.stage == Stage::Member && sync.chunks == 0);
-        }
     }
 
     /// Bytes done and in all of a resync.

@@ -168,6 +168,9 @@ impl Rig {
             }
             // Comparing takes time.
             Command::Disk { io: DiskIo::Hash { .. }, .. } => None,
+            Command::Disk { op, io: DiskIo::Read { detect_zeroes: true, .. } } if !self.disk_fails => {
+                Some(Event::DiskDone { op, outcome: DiskOutcome::Zeroes })
+            }
             Command::Disk { op, .. } if self.disk_fails => Some(Event::DiskDone { op, outcome: DiskOutcome::Failed }),
             Command::Disk { op, .. } => Some(Event::DiskDone { op, outcome: DiskOutcome::Done(None) }),
             Command::Propose { ticket, record, .. } if self.holds_answers => {
@@ -300,6 +303,17 @@ impl Rig {
             |(to, m): &(NodeId, Message)| if let (true, Message::Flush { id }) = (*to == node, m) { Some(*id) } else { None };
         let id = self.sent.iter().rev().find_map(asked).expect("it is asked to flush");
         self.hear(node, Message::Flushed { id, durable: seq });
+    }
+
+    /// The numbers of the writes of zeroes that a peer was sent.
+    fn zeroes_sent(&self, node: NodeId) -> Vec<u64> {
+        let seq =
+            |(to, m): &(NodeId, Message)| if let (true, Message::Zero(zero)) = (*to == node, m) { Some(zero.seq) } else { None };
+        self.sent.iter().filter_map(seq).collect()
+    }
+
+    fn writes_sent(&self, node: NodeId) -> usize {
+        self.sent.iter().filter(|(to, m)| *to == node && matches!(m, Message::Write(_))).count()
     }
 
     fn answer_to(&self, id: u64) -> Option<Result<(), Failure>> {

@@ -77,6 +77,37 @@ fn a_resync_begins_in_the_moment_in_which_the_members_are_equal() {
     assert!(compares(&rig), "{:?}", rig.sent);
 }
 
+/// Node 0 serves, and gives B, whose replica is new, what it has.
+fn resyncing() -> Rig {
+    let alone = Record::first(RecordId(77), [(ME, Incarnation(100))].into(), Authority::Majority);
+    let mut rig = Rig::with_record(alone, &[B]);
+    rig.tell(Event::Attach(ClientId(1)));
+    follow_as_new(&mut rig);
+    rig.engine.peers[0].dirty.fill();
+    rig.hear(B, Message::SyncReady);
+    assert!(!rig.zeroes_sent(B).is_empty(), "{:?}", rig.sent);
+    rig
+}
+
+fn follow_as_new(rig: &mut Rig) {
+    let mut standing = rig.standing(B);
+    standing.replica = standing.replica.map(|replica| ReplicaStanding { synced: None, ..replica });
+    rig.meet_as(B, CLUSTER, standing);
+    let (session, record) = (rig.asked_to_follow(B), rig.record.id);
+    rig.hear(B, Message::Report(Report { session, record, seen: 0, lease_left: 0 }));
+}
+
+#[test]
+fn what_a_resync_has_sent_lands_before_anything_else_is_written_there() {
+    let mut rig = resyncing();
+    let seqs = rig.zeroes_sent(B);
+    rig.engine.abort_sync(0);
+    rig.request(1, WRITE);
+    assert_eq!(rig.writes_sent(B), 0, "B applies what it is sent in any order (rule W4)");
+    rig.hear(B, Message::Written { seqs });
+    assert_eq!(rig.writes_sent(B), 1, "{:?}", rig.sent);
+}
+
 /// What node 0 is told when the resync of B is paused, or goes on.
 fn steered(rig: &Rig, paused: bool) -> Event {
     let peers = [(B, Peer { paused, ..peer(B, false) })].into();
