@@ -222,6 +222,8 @@ pub enum Mutant {
     VerifyUnequal,
     /// R8: the primary's copy wins against those of all others.
     RepairOutvoted,
+    /// R8: two copies count as all there are while a third one is away.
+    TwoOfThree,
     /// R8: what was found different is not made equal.
     RepairForgotten,
     /// H1: a hold does not wait for the writes that are under way.

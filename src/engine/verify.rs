@@ -38,12 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Verify {
     stage: Stage,
-    repair: bool,
+    pub(super) repair: bool,
     /// What is compared next.
     cursor: Option<(VolumeId, u64)>,
     /// With a rate cap: when the next piece may begin.
     paced: Instant,
-    tallies: BTreeMap<NodeId, VerifyStatus>,
+    pub(super) tallies: BTreeMap<NodeId, VerifyStatus>,
     pieces: [Option<Piece>; PIECES_MAX],
     /// Counts the pieces of all runs: an answer to an old one is told from that to a new one.
     named: u64,
@@ -358,11 +358,14 @@ impl Engine {
     }
 
     /// Whether each of the others has what this node has in a block; `None` when it could not say.
-    fn count_block(&mut self, block: BlockRange, copies: &[(usize, Option<bool>)]) {
+    pub(super) fn count_block(&mut self, block: BlockRange, copies: &[(usize, Option<bool>)]) {
         let told = copies.iter().filter(|(_, same)| same.is_some()).count();
         let agree = copies.iter().filter(|(_, same)| *same == Some(true)).count();
-        // Of two copies neither has a majority: whoever asks for the repair decides, for what clients have been reading.
-        let decided = told == 1 || (agree + 1) * 2 > told + 1 || mutated(Mutant::RepairOutvoted);
+        // Of two copies neither has a majority: whoever asks for the repair decides, for what clients have been reading. A third one that is
+        // away now, or not in sync, is a copy, too, and may have what the other has.
+        let replicas = self.peers.iter().filter(|peer| peer.settings.diskful).count() + 1;
+        let two = told == 1 && (replicas == 2 || mutated(Mutant::TwoOfThree));
+        let decided = two || (agree + 1) * 2 > told + 1 || mutated(Mutant::RepairOutvoted);
         let repairs = self.verify.repair && decided;
         for &(at, same) in copies.iter().filter(|(_, same)| *same != Some(true)) {
             let Some(tally) = self.verify.tallies.get_mut(&self.peers[at].node) else { continue };

@@ -91,3 +91,24 @@ fn there_have_to_be_two_to_be_compared_and_one_who_compares() {
     assert_eq!(rig.operate(Operation::Verify { repair: false }), Some(Ok(())));
     assert!(matches!(rig.operate(Operation::Verify { repair: true }), Some(Err(OperateError::Refused(_)))), "one at a time");
 }
+
+#[test]
+fn two_copies_decide_nothing_while_a_third_is_away() {
+    for (peers, repaired) in [(&[B][..], 1), (&[B, C][..], 0)] {
+        let mut rig = Rig::new(Authority::Majority, peers);
+        rig.serve(peers);
+        rig.request(9, Request::Flush);
+        while rig.answer_to(9).is_none() {
+            peers.iter().for_each(|peer| rig.durable_on(*peer, 0));
+        }
+        if peers.contains(&C) {
+            rig.tell(Event::LinkDown { peer: C, silent: false });
+        }
+        let tally = VerifyStatus { repair: true, ..VerifyStatus::default() };
+        rig.engine.verify.repair = true;
+        rig.engine.verify.tallies = [(B, tally)].into();
+        rig.engine.count_block(BlockRange { volume: VolumeId(0), first: 3, count: 1 }, &[(0, Some(false))]);
+        let found = rig.engine.verify.tallies[&B];
+        assert_eq!((found.different, found.repaired), (1, repaired), "with {peers:?} (rule R8)");
+    }
+}
