@@ -24,7 +24,7 @@ pub const HELD: Row = Row { from: 1_000_000, share: 4, holds: true, ..PLAIN };
 pub const OPERATED: Row = Row { from: 1_500_000, share: 8, operates: true, ..PLAIN };
 pub const BRIEF: Row = Row { from: 2_000_000, share: 4, brief: true, ..PLAIN };
 pub const CROWDED: Row = Row { from: 2_500_000, share: 8, verifies: true, holds: true, operates: true, brief: true, ..PLAIN };
-pub const FORKED: Row = Row { from: 3_000_000, share: 8, brief: true, forks: true, ..PLAIN };
+pub const FORKED: Row = Row { from: 4_000_000, share: 8, brief: true, forks: true, ..PLAIN };
 
 /// All rows, in their order.
 pub const ROWS: [Row; 7] = [PLAIN, VERIFIED, HELD, OPERATED, BRIEF, CROWDED, FORKED];

@@ -16,7 +16,9 @@ use super::rng::Rng;
 use super::world::{Happening, MS, Manners, World};
 
 /// Seeds that once found something.
-pub const KEPT: &[u64] = &[209, 279, 372, 520, 528, 551, 679, 100_093, 100_325, 200_888, 201_144, 2_001_307, 2_006_008];
+pub const KEPT: &[u64] = &[
+    209, 279, 372, 520, 528, 551, 679, 100_093, 100_325, 200_888, 201_144, 2_001_307, 2_006_008, 3_000_921, 3_000_954, 3_003_338,
+];
 
 const MIB: u64 = 1 << 20;
 
