@@ -145,6 +145,15 @@ impl FileSystem {
             Self::Btrfs => "btrfs",
         }
     }
+
+    /// How many bytes its mkfs wants at least.
+    pub const fn smallest(self) -> u64 {
+        match self {
+            Self::Ext4 => 0,
+            Self::Xfs => 300 << 20,
+            Self::Btrfs => 109 << 20,
+        }
+    }
 }
 
 impl fmt::Display for FileSystem {

@@ -21,6 +21,33 @@ pub struct MountOptions {
     pub options: String,
 }
 
+/// Whether options of mount leave the mount to blkrep: its device, its place, and that it is a new one.
+///
+/// # Errors
+///
+/// The option that does not, and why.
+pub fn check_mount_options(options: &str) -> Result<(), String> {
+    let name = |option: &'_ str| option.split('=').next().unwrap_or_default().trim().to_owned();
+    match options.split(',').map(name).find(|name| FOREIGN.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(format!("the mount option '{name}' is refused: blkrep says itself which device is mounted, and where")),
+    }
+}
+
+/// Whether options of mkfs are about the volume alone.
+///
+/// # Errors
+///
+/// The one that names another device.
+pub fn check_mkfs_options(options: &str) -> Result<(), String> {
+    match options.split_whitespace().find(|word| word.contains("/dev/")) {
+        None => Ok(()),
+        Some(word) => Err(format!(
+            "the mkfs option '{word}' is refused: another device would be written, and would not be there on other nodes"
+        )),
+    }
+}
+
 /// What is on a device, by its signatures: a file system's or partition table's type; `None` when there is no signature at all.
 pub async fn probe(device: &Path) -> Result<Option<String>, ApiError> {
     let mut blkid = Command::new("blkid");
@@ -67,7 +94,12 @@ pub async fn make(device: &Path, kind: FileSystem, options: &str) -> Result<(), 
         FileSystem::Xfs | FileSystem::Btrfs => &["-f", "-q", "-K"][..],
     });
     mkfs.args(options.split_whitespace()).arg(device);
-    succeed(&mut mkfs, MAKE).await?;
+    succeed(&mut mkfs, MAKE).await.map_err(|error| match options.is_empty() || !error.hint.is_empty() {
+        true => error,
+        false => error.hint(format_args!(
+            "the options '{options}' are yours: say others (of Docker's volume, remove it and create it again with other mkfs-opts)"
+        )),
+    })?;
     // It is on the replicas' disks before anybody is told that it is made.
     let synced = tokio::task::spawn_blocking({
         let device = device.to_owned();
@@ -146,7 +178,10 @@ pub async fn unmount(path: &Path, lazily: bool) -> Result<(), ApiError> {
         umount.arg("-l");
     }
     umount.arg(path);
-    succeed(&mut umount, UNMOUNT).await
+    succeed(&mut umount, UNMOUNT).await.map_err(|error| match lazily {
+        true => error,
+        false => error.hint(format_args!("`fuser -vm {}` shows who uses it; --lazy unmounts it all the same", path.display())),
+    })
 }
 
 /// Where a device is mounted, in this process's view.
@@ -256,10 +291,14 @@ fn shown(command: &Command) -> String {
 /// What a program said, in one line.
 fn words(done: &std::process::Output) -> String {
     let all = [&done.stderr[..], &done.stdout[..]].map(|text| String::from_utf8_lossy(text).into_owned());
-    let lines: Vec<&str> = all.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty()).collect();
+    // How a program is used is no reason why it failed.
+    let told = all.iter().flat_map(|text| text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")));
+    let lines: Vec<&str> = told.filter(|line| !line.is_empty()).collect();
     if lines.is_empty() { done.status.to_string() } else { lines.join("; ") }
 }
 
+/// Options with which another device is mounted than the one that was named, or nothing new, or elsewhere.
+const FOREIGN: &[&str] = &["loop", "offset", "sizelimit", "remount", "bind", "rbind", "move"];
 /// How much of a device is looked at, at either end: what programs keep on raw devices begins there.
 const LOOKED_AT: u64 = 2 << 20;
 const LOOK: Duration = Duration::from_secs(30);
@@ -279,6 +318,20 @@ mod tests {
         assert_eq!(mount.path, Path::new(r"/mnt/a b\c"));
         assert_eq!((mount.kind.as_str(), mount.writable), ("ext4", true));
         assert!(parse_mount("36 35 7:3 / /mnt").is_none());
+    }
+
+    #[test]
+    fn options_that_lead_away_from_the_volume_are_refused() {
+        for options in ["loop", "noatime,loop=/dev/loop7", "remount", "nodev, bind", "offset=4096"] {
+            assert!(check_mount_options(options).unwrap_err().contains("mount option"), "{options}");
+        }
+        for options in ["", "noatime,nodiratime", "ro", "errors=remount-ro", "data=journal"] {
+            assert_eq!(check_mount_options(options), Ok(()), "{options}");
+        }
+        for options in ["/dev/sdb", "-l logdev=/dev/sdb1", "-J device=/dev/sdb"] {
+            assert!(check_mkfs_options(options).unwrap_err().contains("another device"), "{options}");
+        }
+        assert_eq!(check_mkfs_options("-L web -m 0 -O ^has_journal"), Ok(()));
     }
 
     #[tokio::test]

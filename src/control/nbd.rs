@@ -273,7 +273,10 @@ impl Door {
             Some((name, token)) => (name, Some(token)),
             None => (name, None),
         };
-        let (resource, volume, _) = self.find(name).await?;
+        let (resource, volume, _) = match self.find(name).await {
+            Err(refusal) if token.is_some() => return Err(self.lost(name, refusal).await),
+            found => found?,
+        };
         // Before the data plane is asked; whether it is an attachment that may come is seen after that.
         let sharing = token.map(|_| uses::sharing(&self.node, &resource.name, volume)).unwrap_or_default();
         let open = self.attach_volume(name, &resource, volume, sharing).await?;
@@ -282,6 +285,15 @@ impl Door {
             None => uses::note(&self.node, resource.id).await?,
         }
         Ok(open)
+    }
+
+    /// Why an attachment's volume is not found. One that was removed does not come back: whoever waits for it is told, and what is
+    /// mounted can be unmounted.
+    async fn lost(&self, name: &str, refusal: Refusal) -> Refusal {
+        match self.node.consensus.read(ASK).await {
+            Ok(model) if !is_there(&model, name) => Refusal::policy(format!("volume '{name}' was removed")),
+            _ => refusal,
+        }
     }
 
     async fn attach_volume(
@@ -341,6 +353,13 @@ fn find(model: &crate::cluster::Cluster, name: &str) -> Result<(Arc<Resource>, V
         Some(_) => Err(Refusal::unknown(format!("volume '{name}' is still being made"))),
         None => Err(unknown()),
     }
+}
+
+/// Whether the cluster has the volume of an export's name, made or still being made.
+fn is_there(model: &crate::cluster::Cluster, name: &str) -> bool {
+    let (resource, volume) = name.split_once('/').unwrap_or((name, "0"));
+    let resource = resource.parse().ok().and_then(|name: Name| model.resource_named(&name).ok());
+    resource.zip(volume.parse().ok()).is_some_and(|(resource, volume)| resource.volumes.contains_key(&VolumeId(volume)))
 }
 
 fn export(name: &str, size: u64, read_only: bool) -> Export {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::api::size::DockerSize;
 use crate::api::{AddDockerVolume, ApiError, Code, DockerSettings, FileSystem, OptionValues, Spread};
-use crate::units::{Name, Protocol};
+use crate::attach::filesystem::{check_mkfs_options, check_mount_options};
+use crate::units::{Name, Protocol, human_up};
 
 /// The options by name, each with what it means.
 pub const OPTIONS: &[(&str, &str)] = &[
@@ -49,6 +50,10 @@ pub fn parse(
     };
     let size: DockerSize = value("size").unwrap_or(SIZE).parse().map_err(|why| bad("size", why))?;
     let fs: FileSystem = value("fs").unwrap_or("ext4").parse().map_err(|why| bad("fs", why))?;
+    if size.0 < fs.smallest() {
+        let why = format!("{} are too few for {fs}, which takes {} or more", human_up(size.0), human_up(fs.smallest()));
+        return Err(bad("size", why));
+    }
     let spread = match (value("nodes"), number("replicas")?) {
         (Some(_), Some(_)) => return Err(bad("nodes", "name the nodes, or say how many replicas; not both".into())),
         (Some(nodes), None) => Spread::Nodes(names(nodes).map_err(|why| bad("nodes", why))?),
@@ -66,14 +71,20 @@ pub fn parse(
         Some(other) => return Err(bad("protocol", format!("'{other}' is none of A, B and C"))),
     };
     let text = |key: &str| value(key).unwrap_or_default().to_owned();
-    let settings = DockerSettings {
-        fs,
-        mkfs_options: text("mkfs-opts"),
-        mount_options: text("mount-opts"),
-        uid: number("uid")?,
-        gid: number("gid")?,
-        group: named("group")?,
+    let owner = |key: &str| match number(key)? {
+        // To chown(2) it means: leave it.
+        Some(u32::MAX) => Err(bad(key, format!("{} is nobody's", u32::MAX))),
+        id => Ok(id),
     };
+    let (mkfs_options, mount_options) = (text("mkfs-opts"), text("mount-opts"));
+    check_mkfs_options(&mkfs_options).map_err(|why| bad("mkfs-opts", why))?;
+    check_mount_options(&mount_options).map_err(|why| bad("mount-opts", why))?;
+    if mount_options.split(',').any(|option| option.trim() == "ro") {
+        let refusal = bad("mount-opts", "a volume that nobody can write is of no use".to_owned());
+        return Err(refusal.hint("`docker run -v NAME:/path:ro` lets one container only read it"));
+    }
+    let settings =
+        DockerSettings { fs, mkfs_options, mount_options, uid: owner("uid")?, gid: owner("gid")?, group: named("group")? };
     let options = OptionValues { protocol, ..OptionValues::default() };
     Ok(AddDockerVolume { name, bytes: size.0, spread, pool, options, settings })
 }
@@ -138,6 +149,10 @@ mod tests {
             ("nodes", "-"),
             ("uid", "-1"),
             ("gid", "staff"),
+            ("gid", "4294967295"),
+            ("mount-opts", "noatime,loop"),
+            ("mount-opts", "ro"),
+            ("mkfs-opts", "-J device=/dev/sdb"),
             ("protocol", "D"),
             ("group", "-fast"),
             ("pool", "-fast"),
@@ -145,6 +160,10 @@ mod tests {
             let refusal = volume(&[(key, value)], &[]).unwrap_err();
             assert!(refusal.contains(key), "{key}={value}: {refusal}");
         }
+        let small = volume(&[("fs", "xfs")], &[]).unwrap_err();
+        assert!(small.contains("size") && small.contains("300 MiB"), "{small}");
+        assert!(volume(&[("fs", "btrfs"), ("size", "100")], &[]).is_err());
+        assert!(volume(&[("fs", "btrfs"), ("size", "110")], &[]).is_ok());
         assert!(volume(&[("nodes", "a"), ("replicas", "1")], &[]).unwrap_err().contains("not both"));
         assert!(volume(&[], &[("color", "red")]).unwrap_err().contains("color"));
     }

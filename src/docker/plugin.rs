@@ -234,16 +234,21 @@ fn in_words((state, detail): (AssignmentState, String)) -> String {
     if detail.is_empty() { state.to_string() } else { format!("{state} ({detail})") }
 }
 
-/// Makes the directory that containers see, the first time.
+/// Makes the directory that containers see, the first time. It gets its name when it has its owner: one that was left half way is made
+/// again.
 fn make_data(path: &Path, settings: &DockerSettings) -> io::Result<()> {
-    match std::fs::DirBuilder::new().mode(0o755).create(path) {
-        Ok(()) => {
-            chown(path, settings.uid, settings.gid)?;
-            std::fs::File::open(path)?.sync_all()
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
+    if path.try_exists()? {
+        return Ok(());
     }
+    let new = path.with_extension("new");
+    match std::fs::DirBuilder::new().mode(0o755).create(&new) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => chown(&new, settings.uid, settings.gid)?,
+    }
+    let made = std::fs::File::open(&new)?;
+    made.sync_all()?;
+    std::fs::rename(&new, path)?;
+    std::fs::File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 fn unwritable(error: io::Error) -> ApiError {
@@ -252,3 +257,33 @@ fn unwritable(error: io::Error) -> ApiError {
 
 /// How long Docker waits for an unmount.
 const UNMOUNT: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::api::FileSystem;
+
+    #[test]
+    fn a_directory_that_was_left_half_way_gets_its_owner() {
+        let volume = tempfile::tempdir().unwrap();
+        let data = volume.path().join("data");
+        let me = rustix::process::getuid().as_raw();
+        let settings = DockerSettings {
+            fs: FileSystem::Ext4,
+            mkfs_options: String::new(),
+            mount_options: String::new(),
+            uid: Some(if me == 0 { 33 } else { me }),
+            gid: None,
+            group: None,
+        };
+        std::fs::create_dir(volume.path().join("data.new")).unwrap();
+        make_data(&data, &settings).unwrap();
+        assert_eq!(Some(std::fs::metadata(&data).unwrap().uid()), settings.uid);
+        assert_eq!(std::fs::read_dir(volume.path()).unwrap().count(), 1);
+        std::fs::write(data.join("x"), "kept").unwrap();
+        make_data(&data, &settings).unwrap();
+        assert!(data.join("x").exists());
+    }
+}

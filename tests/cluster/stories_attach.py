@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 from attached import Writer, attachment, drop_caches, helper_of, is_as_another_node_left_it, is_fenced_by_another_node
@@ -189,6 +190,36 @@ def a_mounted_volume_outlives_either_node(scene):
     cluster.check_identical("web")
 
 
+@story(minutes=1)
+def a_volume_that_is_removed_lets_its_mount_go(scene):
+    """A mounted volume is removed with --force, from the other node. Programs get errors at once, instead of waiting for a volume that
+    does not come back; the unmount ends, and nothing is left. A new volume of the same name is another one, and is mounted there."""
+    _, one, two, mount = a_volume_and_a_place(scene)
+    for verb, path, words in [("mount", scene.folder / "none", ["is not there", "mkdir"]), ("umount", mount, ["no volume"])]:
+        one.refuses(verb, *(["web"] if verb == "mount" else []), path, naming=words)
+    one.blkrep("mount", "web", mount, "--mkfs")
+    scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
+    with open(mount / "busy", "wb") as file:
+        one.refuses("umount", mount, naming=["busy", "fuser"])
+        two.refuses("remove-resource", "-q", "web", naming=["in use"])
+        two.blkrep("remove-resource", "-q", "--force", "web")
+        file.write(b"lost")
+        began = time.monotonic()
+        try:
+            file.flush()
+            os.fsync(file.fileno())
+            raise AssertionError("a removed volume was written")
+        except OSError as error:
+            scene.note(f"{error}, after {time.monotonic() - began:.1f} s")
+    done = one.run("umount", mount)
+    check(done.returncode == 0 and time.monotonic() - began < 20, "it is unmounted, soon", done)
+    wait_for("nothing is left", lambda: not one.json("list-attachments") and not list((one.root / "run/blkrep/attach").iterdir()), 20)
+    one.blkrep("add-volume", "web", "64MiB", "--deploy", "2")
+    check("made just now" in one.blkrep("mount", "web", mount, "--mkfs"), "the new one is new")
+    check(not (mount / "busy").exists(), "and holds nothing of the former one")
+    one.blkrep("umount", mount)
+
+
 @story(minutes=2)
 def a_killed_helper_leaves_nothing(scene):
     """The helper is killed while its file system is mounted: programs get errors, and after the unmount the volume can be mounted again
@@ -199,6 +230,10 @@ def a_killed_helper_leaves_nothing(scene):
     one = cluster[1]
     mount = scene.folder / "mnt"
     mount.mkdir()
+    # A first try that makes nothing leaves the volume new.
+    for wrong in (["--mkfs-opts=-n"], ["--mkfs-opts=/dev/null"], ["--mkfs-opts=--bogus"], ["--mount-opts=loop"]):
+        one.refuses("mount", "web", mount, "--mkfs", *wrong, naming=[wrong[0].split("=")[1]])
+    check(not one.json("list-attachments"), "what could not be mounted is not left attached")
     one.blkrep("mount", "web", mount, "--mkfs", "--fs", "ext4")
     scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
     with open(mount / "kept", "wb", buffering=0) as file:

@@ -52,6 +52,8 @@ pub struct Book {
     /// One change of a volume's attachment at a time.
     turns: Mutex<HashMap<(Name, VolumeId), Turn>>,
     persistent: PathBuf,
+    /// Held while that file is read and written anew: volumes are attached side by side.
+    persisting: Mutex<()>,
 }
 
 impl Book {
@@ -66,6 +68,7 @@ impl Book {
             mounting: Mutex::default(),
             turns: Mutex::default(),
             persistent: state.join("attachments.json"),
+            persisting: Mutex::default(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Book {
     }
 
     fn set_persistent(&self, resource: &Name, volume: VolumeId, attach: Option<Attach>) -> Result<(), ApiError> {
+        let _persisting = self.persisting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.persistent();
         let key = format!("{resource}/{volume}");
         let changed = match attach {
@@ -383,3 +387,34 @@ const MAX_SOCKETS: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long another node may take to tell.
 const LIST: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_that_are_attached_at_one_moment_all_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        std::fs::create_dir_all(root.state()).unwrap();
+        let book = Book::new(&root);
+        let names: Vec<Name> = (0..8).map(|number| format!("v{number}").parse().unwrap()).collect();
+        std::thread::scope(|scope| {
+            for name in &names {
+                let attach = Attach {
+                    resource: name.clone(),
+                    volume: Some(VolumeId(0)),
+                    node: None,
+                    read_only: false,
+                    exclusive: false,
+                    persistent: true,
+                    via: None,
+                    sockets: None,
+                };
+                let book = &book;
+                scope.spawn(move || book.set_persistent(name, VolumeId(0), Some(attach)).unwrap());
+            }
+        });
+        assert_eq!(book.persistent().len(), names.len());
+    }
+}

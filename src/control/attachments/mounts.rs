@@ -24,6 +24,9 @@ use crate::units::{Name, VolumeId};
 /// Mounts a volume's file system, which is made first when that is asked for and the volume is new.
 pub async fn mount(node: &Arc<Node>, asked: Mount) -> Result<Mounted, ApiError> {
     check_directory(&asked.path)?;
+    let bad = |why: String| ApiError::new(Code::BadRequest, why);
+    filesystem::check_mount_options(&asked.mount_options).map_err(bad)?;
+    filesystem::check_mkfs_options(&asked.mkfs_options).map_err(bad)?;
     let volume = asked.volume.unwrap_or(VolumeId(0));
     let busy = || ApiError::new(Code::InUse, format_args!("volume {}/{volume} is just being mounted", asked.resource));
     let _mounting = alone(node, &asked.resource, volume).await.ok_or_else(busy)?;
@@ -157,6 +160,12 @@ async fn make(node: &Arc<Node>, asked: &Mount, volume: VolumeId, device: &Path, 
     }
     note.set(node, MAKING).await?;
     filesystem::make(device, kind, &asked.mkfs_options).await?;
+    let found = filesystem::probe(device).await?;
+    if found.as_deref() != Some(kind.as_str()) {
+        // It stays new: one that was told to try only, say.
+        let message = format!("mkfs.{kind} has made no {kind} with the options '{}'", asked.mkfs_options);
+        return Err(ApiError::new(Code::BadRequest, message).hint("leave out what keeps it from writing, such as -n or -N"));
+    }
     note.set(node, kind.as_str()).await?;
     tracing::info!(resource = %asked.resource, %volume, %kind, "made a file system");
     Ok(kind)
@@ -202,15 +211,22 @@ async fn alone<'n>(node: &'n Node, resource: &Name, volume: VolumeId) -> Option<
 
 /// A directory that something can be mounted at.
 fn check_directory(path: &Path) -> Result<(), ApiError> {
-    let bad = |why: &str| Err(ApiError::new(Code::BadRequest, format_args!("{} {why}", path.display())));
+    let at = path.display();
+    let bad = |why: &str, hint: String| Err(ApiError::new(Code::BadRequest, format_args!("{at} {why}")).hint(hint));
     if !path.is_absolute() {
-        return bad("does not begin with '/'");
+        return bad("does not begin with '/'", "name the directory from '/' on".to_owned());
+    }
+    if !path.exists() {
+        return bad("is not there", format!("`mkdir -p {at}` makes it"));
     }
     if !path.is_dir() {
-        return bad("is no directory of this node");
+        return bad("is no directory", "a file system is mounted at a directory".to_owned());
     }
     match filesystem::mounted_at(path) {
-        Ok(Some(_)) => bad("has something mounted on it already"),
+        Ok(Some(what)) => bad(
+            "has something mounted on it already",
+            format!("it is {}; unmount that, or choose another directory", what.display()),
+        ),
         _ => Ok(()),
     }
 }
