@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use super::daemon::serve_router;
 use super::node::{Node, PATIENCE};
-use super::{local, options, status};
+use super::unused::Part;
+use super::{local, options, removal, status};
 use crate::api::setup::RelayOptions;
 use crate::api::state::ResourceState;
 use crate::api::{
@@ -62,10 +63,36 @@ impl Drop for Gone {
     }
 }
 
-/// Adds a Docker volume, and waits until it can be used. Two volumes of a new group that are added on two nodes at one moment may come to
-/// lie apart; on one node they are added one after the other, as the volumes of a stack are.
+/// Adds a Docker volume, and waits until it can be used. Volumes of a new group that are added on several nodes at one moment come to lie
+/// together all the same: the first in the log keeps its place, and the others are put there.
 pub async fn add(node: &Arc<Node>, asked: AddDockerVolume) -> Result<AddedVolume, ApiError> {
     let grouping = if asked.settings.group.is_some() { Some(GROUPING.lock().await) } else { None };
+    let mut moves = 0;
+    let bytes = loop {
+        let bytes = propose(node, &asked).await?;
+        let Some(group) = &asked.settings.group else { break bytes };
+        let model = node.consensus.read(PATIENCE).await?;
+        let mine = model.resource_named(&asked.name).map(|mine| places(&model, mine));
+        if moves == MOVES || mine.is_ok_and(|mine| nodes_of(&model, group).is_none_or(|nodes| nodes == mine)) {
+            break bytes;
+        }
+        moves += 1;
+        // Nobody was told of it yet; whoever uses it all the same keeps it.
+        let remove = Command::RemoveResource { resource: asked.name.clone(), force: true };
+        match removal::take(node, &asked.name, Part::default(), false, remove).await {
+            Ok(_) => {}
+            Err(error) if error.code == Code::NotFound => {}
+            Err(error) if error.code == Code::InUse => break bytes,
+            Err(error) => return Err(error),
+        }
+    };
+    drop(grouping);
+    let nodes = settle(node, &asked.name).await?;
+    Ok(AddedVolume { volume: VolumeId(0), bytes, nodes })
+}
+
+/// Puts a Docker volume into the model; its size.
+async fn propose(node: &Arc<Node>, asked: &AddDockerVolume) -> Result<u64, ApiError> {
     let model = node.consensus.read(PATIENCE).await?;
     if let Ok(resource) = model.resource_named(&asked.name) {
         let (message, hint) = match settings(resource) {
@@ -79,23 +106,21 @@ pub async fn add(node: &Arc<Node>, asked: AddDockerVolume) -> Result<AddedVolume
     })?;
     let placement = match asked.settings.group.as_ref().and_then(|group| nodes_of(&model, group)) {
         Some(nodes) => beside(nodes, &asked.spread)?,
-        None => place(&model, asked.spread),
+        None => place(&model, asked.spread.clone()),
     };
     let note = serde_json::to_string(&asked.settings).map_err(|error| ApiError::new(Code::Internal, error))?;
-    let resource = asked.name;
+    let resource = asked.name.clone();
     let create = Command::CreateResource {
         name: resource.clone(),
         options: options::changes(&asked.options, &[]),
         properties: BTreeMap::from([(NOTE.to_owned(), note)]),
         now: local::now(),
     };
-    let volume = Command::AddVolume { resource: resource.clone(), volume: Some(VolumeId(0)), bytes, pool: asked.pool };
+    let volume = Command::AddVolume { resource: resource.clone(), volume: Some(VolumeId(0)), bytes, pool: asked.pool.clone() };
     let (avoid, keep) = (status::silent(node, &model).await, BTreeSet::new());
     let deploy = Command::Deploy { resource: resource.clone(), placement, avoid, keep, seed: local::random_seed(), pool: None };
     node.consensus.propose(Command::All(vec![create, volume, deploy]), PATIENCE).await?;
-    drop(grouping);
-    let nodes = settle(node, &resource).await?;
-    Ok(AddedVolume { volume: VolumeId(0), bytes, nodes })
+    Ok(bytes)
 }
 
 /// The Docker volumes.
@@ -125,17 +150,24 @@ fn settings(resource: &Resource) -> Option<DockerSettings> {
     serde_json::from_str(resource.properties.get(NOTE)?).ok()
 }
 
-/// The nodes with replicas of the volumes of a group: of the oldest, should they differ by now. `None` when there is no such volume.
+/// The nodes with replicas of the volumes of a group, in order: of the first in the log, should they differ by now. `None` when there is no
+/// such volume.
 fn nodes_of(model: &Cluster, group: &Name) -> Option<Vec<Name>> {
     let is_of = |resource: &&Arc<Resource>| settings(resource).is_some_and(|settings| settings.group.as_ref() == Some(group));
-    let oldest = model.resources.values().filter(is_of).min_by_key(|resource| (resource.created, resource.id))?;
-    let nodes: Vec<Name> = oldest.replicas().filter_map(|node| Some(model.nodes.get(&node)?.name.clone())).collect();
+    let oldest = model.resources.values().filter(is_of).min_by_key(|resource| resource.id)?;
+    let nodes = places(model, oldest);
     (!nodes.is_empty()).then_some(nodes)
 }
 
-/// Places a volume beside the others of its group, which is refused where something else was asked for.
-fn beside(mut nodes: Vec<Name>, spread: &Spread) -> Result<Placement, ApiError> {
+/// The nodes with replicas of a resource, in order.
+fn places(model: &Cluster, resource: &Resource) -> Vec<Name> {
+    let mut nodes: Vec<Name> = resource.replicas().filter_map(|node| Some(model.nodes.get(&node)?.name.clone())).collect();
     nodes.sort();
+    nodes
+}
+
+/// Places a volume beside the others of its group, which is refused where something else was asked for.
+fn beside(nodes: Vec<Name>, spread: &Spread) -> Result<Placement, ApiError> {
     let fits = match spread {
         Spread::Usual => true,
         Spread::Count(count) => usize::try_from(*count) == Ok(nodes.len()),
@@ -189,6 +221,8 @@ async fn settle(node: &Arc<Node>, name: &Name) -> Result<Vec<Name>, ApiError> {
 
 /// Held while a volume is added to a group: the next one has to see where it went.
 static GROUPING: Mutex<()> = Mutex::const_new(());
+/// How often a volume is put where its group has just begun on another node: the first in the log is that once.
+const MOVES: u32 = 3;
 /// The property with Docker's note.
 const NOTE: &str = "docker";
 const LOOK: Duration = Duration::from_millis(20);

@@ -83,6 +83,8 @@ def options_and_what_is_shown(scene):
     for wrong, word in [
         ("sise=1", "sise"), ("size=much", "size"), ("fs=ntfs", "ntfs"), ("replicas=0", "replicas"), ("uid=root", "uid"),
         ("protocol=D", "protocol"), ("nodes=nowhere", "nowhere"), ("replicas=9", "9"), ("group=-x", "group"),
+        ("fs=xfs", "300 MiB"), ("mount-opts=ro", ":ro"), ("mount-opts=noatime,loop", "loop"), ("gid=4294967295", "gid"),
+        ("mkfs-opts=-J device=/dev/null", "/dev/null"),
     ]:
         one.refuses(*create, "-o", wrong, "wrong", naming=[word])
     check(cluster[1].json("list-resources") == [], "nothing was made")
@@ -105,6 +107,15 @@ def options_and_what_is_shown(scene):
     check(len({tuple(status["replicas"]) for status in told}) == 1 and told[0]["group"] == "stack", "a group lies together", told)
     one.refuses(*create, "-o", "replicas=2", "-o", "group=stack", "apart", naming=["group"])
     one.docker("volume", "rm", *stack)
+    # Also when it begins on both nodes at one moment.
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(10):
+            new = [f"new{number}-1", f"new{number}-2"]
+            add = lambda at: at[0].docker(*create, "-o", "size=4", "-o", "replicas=1", "-o", f"group=g{number}", at[1])
+            list(pool.map(add, zip((one, two), new)))
+            lie = [json.loads(one.docker("volume", "inspect", name))[0]["Status"]["replicas"].keys() for name in new]
+            check(lie[0] == lie[1], "a group that began twice lies together", lie)
+            two.docker("volume", "rm", *new)
     for engine in (one, two):
         check(sorted(engine.docker("volume", "ls", "-q").split()) == [odd, "small"], "both nodes list the volumes")
     shown = json.loads(two.docker("volume", "inspect", odd))[0]
