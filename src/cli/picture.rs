@@ -100,7 +100,11 @@ fn facts(resource: &ResourceStatus) -> String {
         (_, false) => "off",
     };
     let plain = if resource.options.peer_tls { "" } else { ", peer-tls off" };
-    format!("{volumes}, protocol {}, quorum {quorum}{plain}", resource.options.protocol)
+    // A pause that holds nothing up now will hold up the next resync.
+    let mut replicas = resource.replicas.iter().filter(|replica| !replica.diskless).peekable();
+    let paused = replicas.peek().is_some() && replicas.all(|replica| replica.resync_paused);
+    let paused = if paused { ", all resyncs paused" } else { "" };
+    format!("{volumes}, protocol {}, quorum {quorum}{plain}{paused}", resource.options.protocol)
 }
 
 fn left_columns(replica: &ReplicaStatus) -> [String; 3] {
@@ -133,7 +137,8 @@ fn remarks(resource: &ResourceStatus, replica: &ReplicaStatus, pace: &Pace, colo
         _ if detail.is_empty() => remarks.push(tint(state.as_str(), state.level(), colours)),
         _ => remarks.push(tint(&format!("{state}: {detail}"), state.level(), colours)),
     }
-    if replica.resync_paused {
+    // What is in sync waits for nothing.
+    if replica.resync_paused && !matches!(state, AssignmentState::Ok) {
         remarks.push(tint("resync paused by an operator", Level::Warning, colours));
     }
     if let Some(found) = resource.verify_of(replica) {

@@ -130,6 +130,17 @@ fn a_pause_is_told_of_the_replica_that_it_holds_up() {
 }
 
 #[test]
+fn a_pause_of_all_resyncs_is_no_remark_on_what_is_in_sync() {
+    let mut cluster = cluster();
+    for replica in &mut cluster.resources[0].replicas {
+        replica.resync_paused = !replica.diskless;
+    }
+    let shown = status(&cluster, &Pace::default(), false);
+    assert!(!shown.contains("paused by an operator"), "{shown}");
+    assert!(shown.contains(", all resyncs paused"), "{shown}");
+}
+
+#[test]
 fn bars_and_clocks() {
     let resync = |done| Resync { source: true, total: 1000, done };
     assert_eq!(bar(resync(0)), "[>                   ] 0.0%");
