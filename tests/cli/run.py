@@ -11,6 +11,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lib")]
 
+# Importing it registers its story.
+import units
 from cluster import BINARY, Cluster
 from suite import check, run_stories, story, wait_for
 
