@@ -17,6 +17,7 @@ import stories_attach
 import stories_pools
 import stories_adopt
 import stories_snapshots
+import stories_holds
 import stories_failures
 import stories_metadata
 import stories_verify
