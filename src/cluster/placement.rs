@@ -51,6 +51,12 @@ pub(super) fn place(node: &Node, pool: &Name) -> String {
     if *pool == *FIRST_POOL { node.name.to_string() } else { format!("{}, pool {pool}", node.name) }
 }
 
+/// Why so much does not fit into a pool of a node, which has `room`; both in bytes.
+pub(super) fn no_space(node: &Node, pool: &Name, needed: u64, room: u64) -> Refusal {
+    let thin = node.pool_report(pool).filter(|report| report.fill.is_some()).map(|report| report.total);
+    Refusal::NoSpaceOn { node: place(node, pool), needed, room, thin }
+}
+
 /// The largest volume that could be created with `replicas` replicas, in bytes; `None` when there are not so many pools.
 pub fn largest_volume(cluster: &Cluster, replicas: usize) -> Option<u64> {
     let mut rooms: Vec<u64> =

@@ -83,8 +83,15 @@ pub enum Refusal {
         "{} do not fit on {wanted} node(s): {fitting} have so much room, and the most is {} on '{best}'", human_up(*needed), human(*most)
     )]
     NoSpace { needed: u64, wanted: usize, fitting: usize, most: u64, best: String },
-    #[error("{} do not fit on node '{node}', which has room for {}", human_up(*needed), human(*room))]
-    NoSpaceOn { node: String, needed: u64, room: u64 },
+    #[error("{} do not fit on node '{node}', which has room for {}{}", human_up(*needed), human(*room), promises(*thin))]
+    NoSpaceOn {
+        node: String,
+        needed: u64,
+        room: u64,
+        /// The pool's size, if it is thin.
+        #[serde(default)]
+        thin: Option<u64>,
+    },
     #[error("resource '{0}' is assigned to node '{1}' already")]
     Assigned(String, String),
     #[error("resource '{0}' is not assigned to node '{1}'")]
@@ -274,6 +281,11 @@ impl Refusal {
             Self::TooManyAlone(_) => {
                 "take one away first (`blkrep unassign-resource`); a resource that is made where there are three nodes decides by majority and can have more".into()
             }
+            Self::NoSpaceOn { thin: Some(_), .. } => {
+                "add storage to the pool, use another one (`blkrep list-pools`), or ask for a smaller size; a pool that is empty can be removed and added with \
+                 another limit (`blkrep add-pool --oversubscription`)"
+                    .into()
+            }
             Self::NoSpace { .. } | Self::NoSpaceOn { .. } => {
                 "free or add space (`blkrep list-pools` shows it, and what is amiss with a pool), or ask for fewer replicas or a smaller size".into()
             }
@@ -325,4 +337,15 @@ impl Refusal {
             Self::RecordIs(_) | Self::BadRecord(_) | Self::Stale => String::new(),
         }
     }
+}
+
+/// What a thin pool of that size has room for.
+fn promises(thin: Option<u64>) -> String {
+    let told = |size| {
+        format!(
+            ": a thin pool promises as many times its size of {} as it was added with, and nothing more when it is nearly full",
+            human(size)
+        )
+    };
+    thin.map(told).unwrap_or_default()
 }

@@ -15,6 +15,7 @@ import stories_shared
 import stories_refusals
 import stories_attach
 import stories_pools
+import stories_space
 import stories_adopt
 import stories_snapshots
 import stories_holds

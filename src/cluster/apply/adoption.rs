@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::resources::check_size;
-use crate::cluster::placement::{metadata_reserve, place, room};
+use crate::cluster::placement::{metadata_reserve, no_space, place, room};
 use crate::cluster::{Applied, Cluster, NodeState, Refusal, Seed};
 use crate::units::{Name, NodeId, VolumeId};
 
@@ -44,7 +44,7 @@ impl Cluster {
         // The data is there: only the metadata takes space.
         let (needed, room) = (metadata_reserve(bytes), room(self, on, metadata));
         if needed > room {
-            return Err(Refusal::NoSpaceOn { node: place(on, metadata), needed, room });
+            return Err(no_space(on, metadata, needed, room));
         }
         let volume = VolumeId(0);
         self.add_volume(name, Some(volume), bytes, None)?;

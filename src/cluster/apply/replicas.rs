@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::resources::settle_sizes;
-use crate::cluster::placement::{choose, needs, place, room};
+use crate::cluster::placement::{choose, needs, no_space, place, room};
 use crate::cluster::seed::Draws;
 use crate::cluster::{
     Applied, Assignment, Cluster, DeployCount, Leftover, LeftoverId, Limits, Node, NodeState, Paused, Placement, Places, Refusal,
@@ -330,7 +330,7 @@ impl Cluster {
             }
             let room = room(self, node, &pool);
             if needed > room {
-                return Err(Refusal::NoSpaceOn { node: place(node, &pool), needed, room });
+                return Err(no_space(node, &pool, needed, room));
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::cluster::placement::{place, room};
+use crate::cluster::placement::{no_space, room};
 use crate::cluster::{Applied, Cluster, Limits, NodeState, OptionSet, Paused, Refusal, Resource, Volume};
 use crate::units::{Authority, BLOCK, Name, NodeId, ResourceId, VolumeId};
 
@@ -227,7 +227,7 @@ impl Cluster {
             }
             let room = room(self, node, pool);
             if node.pool_report(pool).is_some() && needed > room {
-                return Err(Refusal::NoSpaceOn { node: place(node, pool), needed, room });
+                return Err(no_space(node, pool, needed, room));
             }
         }
         Ok(())

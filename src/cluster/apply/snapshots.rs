@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::replicas::new_assignment;
 use super::resources::settle_sizes;
-use crate::cluster::placement::{needs, place, room};
+use crate::cluster::placement::{needs, no_space, place, room};
 use crate::cluster::seed::Draws;
 use crate::cluster::{
     Applied, Assignment, Cluster, Leftover, LeftoverId, Limits, Paused, Places, Purpose, Refusal, Resource, Schedule, Seed,
@@ -104,7 +104,7 @@ impl Cluster {
             }
             let room = room(self, node, &pool);
             if needed > room {
-                return Err(Refusal::NoSpaceOn { node: place(node, &pool), needed, room });
+                return Err(no_space(node, &pool, needed, room));
             }
         }
         Ok(())
