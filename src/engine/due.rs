@@ -14,8 +14,8 @@ const LOOKS: usize = 16;
 struct Stage {
     stopping: Stopping,
     reign: Option<(u64, Phase, bool)>,
-    /// A round of flushes is wanted.
-    flushing: bool,
+    /// Whether a round of flushes is wanted, and how many requests wait for one.
+    flushes: (bool, usize),
     changing: bool,
     verifying: bool,
     hot: u64,
@@ -44,7 +44,7 @@ impl Engine {
         Stage {
             stopping: self.stopping,
             reign: reign.map(|r| (r.number, r.phase, r.equal)),
-            flushing: reign.is_some_and(|r| r.flushes.wanted),
+            flushes: reign.map_or((false, 0), |r| (r.flushes.wanted, r.flushes.waiting.len())),
             changing: self.change.is_some(),
             verifying: self.is_verifying(),
             hot: self.store.as_ref().map_or(0, |s| s.activity.hot()),
