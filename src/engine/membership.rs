@@ -282,13 +282,19 @@ impl Engine {
         ranges.iter().filter_map(|r| r.intersection(&whole(r))).collect()
     }
 
-    /// Peers that are no longer in the settings: nothing waits for them.
+    /// Peers that are no longer in the settings: nothing waits for them. Their sessions are over, for nobody tells of their connections any
+    /// more: not for an answer, nor for a word that a record was stored.
     pub(super) fn drop_removed_peers(&mut self) {
         for at in 0..self.peers.len() {
-            let gone = !self.settings.peers.contains_key(&self.peers[at].node);
-            self.peers[at].hopeless |= gone;
-            if gone {
-                self.peers[at].settings.diskful = false;
+            let peer = &mut self.peers[at];
+            if self.settings.peers.contains_key(&peer.node) {
+                continue;
+            }
+            peer.hopeless = true;
+            peer.settings.diskful = false;
+            let node = peer.node;
+            if peer.link {
+                self.link_down(node, true);
             }
         }
     }

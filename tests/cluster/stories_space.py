@@ -48,6 +48,7 @@ def metadata_lies_in_the_pool_that_was_named(scene):
     one.blkrep("unassign-resource", "web", two.name, "-q")
     wait_for("it goes with its replica", lambda: groups[two].volumes() == [], 30)
     check(groups[one].volumes() == ["web_meta"], "the other's stays", groups[one].volumes())
+    oracle.verify(known, one.uri("web"))
     wait_for("the pool can go", lambda: two.run("remove-pool", "fast").returncode == 0, 60)
     one.blkrep("remove-resource", "web", "-q")
     wait_for("nothing is left", lambda: groups[one].volumes() == [] and "web_00" not in one.pool.volumes(), 30)

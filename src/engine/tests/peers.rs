@@ -154,6 +154,18 @@ fn a_replica_that_is_to_go_is_waited_for_where_it_may_have_the_only_copy() {
     assert_eq!(rig.proposed.last().map(|r| r.in_sync.keys().copied().collect::<Vec<_>>()), Some(vec![ME]));
 }
 
+#[test]
+fn a_peer_that_is_removed_is_not_waited_for_when_a_record_is_decided_on() {
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.meet(B, CLUSTER);
+    rig.tell(Event::Attach(ClientId(1)));
+    assert!(rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::Propose { .. })), "{:?}", rig.sent);
+    // Its replica is taken away in this moment: it will not answer, and nobody will tell that its connection is gone.
+    let event = Event::Configure(Settings { peers: BTreeMap::new(), ..rig.engine.settings.clone() });
+    rig.tell(event);
+    assert!(rig.done.contains(&Command::Attached { client: ClientId(1), result: Ok(()) }), "{:?}", rig.engine.status());
+}
+
 /// A record of a life of node 0 before the present one.
 fn crashed() -> Record {
     Record::first(RecordId(77), [(ME, Incarnation(7)), (B, Incarnation(101))].into(), Authority::Majority)
