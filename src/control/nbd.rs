@@ -307,10 +307,12 @@ impl Door {
             visits::begin(&self.node, resource).await?;
         }
         let deadline = tokio::time::Instant::now() + ATTACH;
+        // Their uses are not counted: nothing that they might send is to change the volume.
+        let reads = sharing == Sharing::Readers;
         loop {
             let late = tokio::time::Instant::now() >= deadline;
             match self.node.holds.enter(resource.id, volume, &self.node.model()) {
-                Some(_entering) => match self.node.plane.attach(resource.id, volume, false, sharing).await {
+                Some(_entering) => match self.node.plane.attach(resource.id, volume, reads, sharing).await {
                     Ok(open) => return Ok(open),
                     // Just assigned, or the daemon has just started: it comes up in a moment.
                     Err(PlaneError::NotOpen(_)) if !late => {}

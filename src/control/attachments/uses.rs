@@ -3,7 +3,7 @@
 //! An attachment outlives its connection to the daemon: the kernel holds blocks of the volume in its caches, and writes that were not
 //! answered are sent again. That is right only while nobody else has written. So every node counts, durably, how often it has let a
 //! client use a resource; an attachment notes the others' counts when it is let in, and is admitted again only when they are what they
-//! were.
+//! were. Mounts that only read are not counted: their exports take no writes, and nobody may write beside them.
 //!
 //! A node that cannot be asked does not matter: where it may have newer data, the engine does not let this node be primary without it.
 //! What such a node did while this daemon could see it is noted then ([`watch`]).
@@ -108,7 +108,8 @@ pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, tok
     })?;
     match compare(&place, &state, &counts(&seen)) {
         Ok(first) => {
-            if first {
+            // Whoever only reads makes nothing old that others hold.
+            if first && state.sharing() != Sharing::Readers {
                 note(node, resource).await?;
             }
             inside.admitted(token, dropped);
