@@ -35,7 +35,7 @@ pub async fn keep(node: Arc<Node>) {
         uses::watch(&node, &living).await;
         clear_away(&node).await;
         drop_unmounted(&node, &living).await;
-        for (key, asked) in node.attachments.persistent() {
+        for (key, asked) in node.attachments.persistent.all() {
             let volume = asked.volume.unwrap_or(VolumeId(0));
             if Place::of(&node.root, &asked.resource, volume).is_alive()
                 || later.get(&key).is_some_and(|(when, _)| *when > Instant::now())

@@ -4,11 +4,12 @@ pub mod inside;
 mod keep;
 mod links;
 mod mounts;
+mod persistent;
 mod tend;
 pub mod uses;
 pub mod visits;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,6 @@ use tokio::task::JoinSet;
 use super::local;
 use super::net::Service;
 use super::node::Node;
-use super::tls::write_private;
 use crate::api::setup::Root;
 use crate::api::{ApiError, Attach, Attachment, Code, Detach, Done, ListAttachments, Via};
 use crate::attach::place::{Place, State};
@@ -28,6 +28,7 @@ use crate::attach::{filesystem, launch};
 use crate::units::{Name, NodeId, Sharing, VolumeId};
 use inside::Inside;
 use links::Links;
+use persistent::Persistent;
 use uses::Uses;
 use visits::Visits;
 
@@ -51,9 +52,8 @@ pub struct Book {
     mounting: Mutex<BTreeSet<(Name, VolumeId)>>,
     /// One change of a volume's attachment at a time.
     turns: Mutex<HashMap<(Name, VolumeId), Turn>>,
-    persistent: PathBuf,
-    /// Held while that file is read and written anew: volumes are attached side by side.
-    persisting: Mutex<()>,
+    /// Those that come back after a restart of the machine.
+    persistent: Persistent,
 }
 
 impl Book {
@@ -67,8 +67,7 @@ impl Book {
             links: Arc::default(),
             mounting: Mutex::default(),
             turns: Mutex::default(),
-            persistent: state.join("attachments.json"),
-            persisting: Mutex::default(),
+            persistent: Persistent::new(state.join("attachments.json")),
         }
     }
 
@@ -90,26 +89,6 @@ impl Book {
             turns.entry((resource.clone(), volume)).or_default().clone()
         };
         turn.lock_owned().await
-    }
-
-    /// What is to be attached after a restart of the machine.
-    fn persistent(&self) -> BTreeMap<String, Attach> {
-        std::fs::read(&self.persistent).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    fn set_persistent(&self, resource: &Name, volume: VolumeId, attach: Option<Attach>) -> Result<(), ApiError> {
-        let _persisting = self.persisting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = self.persistent();
-        let key = format!("{resource}/{volume}");
-        let changed = match attach {
-            Some(attach) => all.insert(key, attach.clone()) != Some(attach),
-            None => all.remove(&key).is_some(),
-        };
-        if !changed {
-            return Ok(());
-        }
-        let bytes = serde_json::to_vec_pretty(&all).map_err(|error| ApiError::new(Code::Internal, error))?;
-        write_private(&self.persistent, &bytes).map_err(|error| super::config::unusable(&self.persistent, &error))
     }
 }
 
@@ -253,7 +232,7 @@ async fn attach_here(node: &Arc<Node>, asked: &Attach, role: Role) -> Result<Att
     let device = started.inspect_err(|_| node.attachments.links.lost(&state.backend()))?;
     if asked.persistent {
         let persistent = Attach { volume: Some(volume), node: None, ..asked.clone() };
-        node.attachments.set_persistent(&asked.resource, volume, Some(persistent))?;
+        node.attachments.persistent.set(&asked.resource, volume, Some(persistent))?;
     }
     tracing::info!(resource = %asked.resource, %volume, device = %device.display(), "attached");
     Ok(tell(node, &State { device, ..state }))
@@ -317,7 +296,7 @@ fn again(node: &Arc<Node>, asked: &Attach, role: Role, place: &Place, state: Sta
     }
     if asked.persistent {
         let persistent = Attach { volume: Some(state.volume), node: None, ..asked.clone() };
-        node.attachments.set_persistent(&state.resource, state.volume, Some(persistent))?;
+        node.attachments.persistent.set(&state.resource, state.volume, Some(persistent))?;
     }
     Ok(tell(node, &state))
 }
@@ -326,7 +305,7 @@ async fn detach_here(node: &Arc<Node>, asked: &Detach) -> Result<Done, ApiError>
     let volume = asked.volume.unwrap_or(VolumeId(0));
     let _turn = node.attachments.turn(&asked.resource, volume).await;
     let place = Place::of(&node.root, &asked.resource, volume);
-    let was_persistent = node.attachments.persistent().contains_key(&format!("{}/{volume}", asked.resource));
+    let was_persistent = node.attachments.persistent.has(&asked.resource, volume);
     if !place.directory().exists() && !was_persistent {
         return Err(ApiError::new(
             Code::NotFound,
@@ -335,7 +314,7 @@ async fn detach_here(node: &Arc<Node>, asked: &Detach) -> Result<Done, ApiError>
         .hint("`blkrep list-attachments` shows what is"));
     }
     launch::stop(&place).await?;
-    node.attachments.set_persistent(&asked.resource, volume, None)?;
+    node.attachments.persistent.set(&asked.resource, volume, None)?;
     tracing::info!(resource = %asked.resource, %volume, "detached");
     Ok(Done::default())
 }
@@ -346,7 +325,6 @@ fn list_here(node: &Arc<Node>) -> Result<Vec<Attachment>, ApiError> {
 }
 
 fn tell(node: &Node, state: &State) -> Attachment {
-    let key = format!("{}/{}", state.resource, state.volume);
     Attachment {
         node: node.config.name.clone(),
         resource: state.resource.clone(),
@@ -355,7 +333,7 @@ fn tell(node: &Node, state: &State) -> Attachment {
         via: state.via,
         read_only: state.read_only,
         exclusive: state.exclusive,
-        persistent: node.attachments.persistent().contains_key(&key),
+        persistent: node.attachments.persistent.has(&state.resource, state.volume),
         mounts: filesystem::mounts_of(&state.device).unwrap_or_default(),
     }
 }
@@ -387,34 +365,3 @@ const MAX_SOCKETS: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long another node may take to tell.
 const LIST: Duration = Duration::from_secs(2);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn volumes_that_are_attached_at_one_moment_all_come_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = Root::new(directory.path());
-        std::fs::create_dir_all(root.state()).unwrap();
-        let book = Book::new(&root);
-        let names: Vec<Name> = (0..8).map(|number| format!("v{number}").parse().unwrap()).collect();
-        std::thread::scope(|scope| {
-            for name in &names {
-                let attach = Attach {
-                    resource: name.clone(),
-                    volume: Some(VolumeId(0)),
-                    node: None,
-                    read_only: false,
-                    exclusive: false,
-                    persistent: true,
-                    via: None,
-                    sockets: None,
-                };
-                let book = &book;
-                scope.spawn(move || book.set_persistent(name, VolumeId(0), Some(attach)).unwrap());
-            }
-        });
-        assert_eq!(book.persistent().len(), names.len());
-    }
-}

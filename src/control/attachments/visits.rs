@@ -93,7 +93,7 @@ pub async fn look(node: &Arc<Node>, idle: &mut BTreeMap<ResourceId, Instant>, pa
     // Attachments outlive their connections; those that are to come back have none at times.
     let places = Place::all(&node.root).unwrap_or_default();
     let attached: Vec<ResourceId> = places.iter().filter_map(|place| Some(place.state().ok()?.id)).collect();
-    let persistent = node.attachments.persistent();
+    let persistent = node.attachments.persistent.all();
     let visits = &node.attachments.visits;
     let noted = model.resources.values().filter(|resource| visits.is_noted(resource.id));
     let is_kept = |resource: &Resource| persistent.values().any(|asked| asked.resource == resource.name);
