@@ -1,13 +1,17 @@
 """Nodes with more than one pool."""
 
 import fcntl
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import leftovers
 import oracle
+from attached import helper_of
 from cluster import BINARY, Cluster
 from pools import FilePool, LvmPool, differences, lvm
 from suite import check, story, wait_for
@@ -291,6 +295,31 @@ def a_group_that_is_locked_keeps_nobody_else_waiting(scene):
         check("pool 'ssd' is failing: " in one.blkrep("status"), "status shows it")
     cluster.wait_up_to_date("db", 1, seconds=100)
     oracle.verify(known, one.uri("db"))
+
+
+@story(minutes=2)
+def lvm_does_not_look_at_attached_volumes(scene):
+    """A volume is attached, and somebody makes a volume group on it. Its device stops to answer, as while the volume's I/O is suspended: what
+    the pool asks of LVM ends all the same, because LVM is kept from reading that device."""
+    cluster = scene.closes(Cluster(scene, 1, pool="lvm", pool_bytes=256 * MIB)).form()
+    one = cluster[1]
+    cluster.add_volume("web", "32MiB", 1)
+    device = one.blkrep("attach", "web").strip()
+    inner = f"{leftovers.prefix()}_inner"
+    lvm("vgcreate", "--quiet", "--yes", inner, device)
+    scene.callback(lambda: subprocess.run(["vgremove", "--quiet", "--yes", inner], stderr=subprocess.DEVNULL))
+    helper = helper_of(one, "web")
+    os.kill(helper, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        one.blkrep("add-volume", "db", "16MiB", "--deploy", "1", seconds=40)
+        cluster.wait_up_to_date("db", 1, seconds=20)
+        scene.note(f"a volume was made in {time.monotonic() - began:.1f} s beside a device that does not answer")
+    finally:
+        os.kill(helper, signal.SIGCONT)
+    check(inner in lvm("vgs", "--noheadings", "-o", "vg_name"), "without the filter LVM reads it")
+    lvm("vgremove", "--quiet", "--yes", inner)
+    one.blkrep("detach", "web")
 
 
 def without(node, script):
