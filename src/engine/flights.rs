@@ -118,13 +118,6 @@ impl Flights {
         self.queue.iter().flatten().filter(of).count()
     }
 
-    /// The numbers in flight for the resync of a peer, ascending.
-    pub(super) fn seqs_of_sync(&self, peer: usize) -> Vec<u64> {
-        let of = |flight: &Flight| matches!(flight.cause, Cause::Sync { peer: of, .. } if of == peer);
-        let open = self.queue.iter().enumerate().filter(|(_, flight)| flight.as_ref().is_some_and(of));
-        open.map(|(at, _)| self.first + at as u64).collect()
-    }
-
     /// The requests whose clients were answered while some replica has still to write.
     pub(super) fn answered_keys(&self) -> Vec<u64> {
         let key = |flight: &Flight| match flight.cause {
@@ -295,6 +288,26 @@ impl Engine {
         let ended = reign.flights.get_mut(seq).is_some_and(|f| f.answered && !f.local && f.unwritten.is_empty());
         if ended {
             self.end_flight(seq);
+        }
+    }
+
+    /// Such writes need no further word of one peer, or of any.
+    pub(super) fn need_nobody_for(&mut self, is_such: impl Fn(&Flight) -> bool, of: Option<usize>) {
+        let Some(reign) = &mut self.reign else { return };
+        for seq in reign.flights.seqs() {
+            let Some(reign) = &mut self.reign else { return };
+            let Some(flight) = reign.flights.get_mut(seq).filter(|flight| is_such(flight)) else { continue };
+            match of {
+                Some(at) => {
+                    flight.unwritten.remove(at);
+                    flight.unreceived.remove(at);
+                }
+                None => {
+                    flight.unwritten = PeerSet::default();
+                    flight.unreceived = PeerSet::default();
+                }
+            }
+            self.check_flight(seq);
         }
     }
 

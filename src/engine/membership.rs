@@ -111,7 +111,6 @@ impl Engine {
     /// The session with a peer begins anew, as that of a replica that lacks something.
     fn begin_anew_without(&mut self, at: usize) {
         self.abort_sync(at);
-        self.forget_sync_flights(at);
         self.cooling_lost_peer(at);
         self.without(at);
         let peer = &mut self.peers[at];

@@ -68,6 +68,7 @@ pub(super) struct Reign {
     pub(super) admission: Option<super::admission::Admission>,
     /// Since when nobody needs this node to be primary.
     pub(super) idle_since: Option<Instant>,
+    /// The last name that was given: the reign in the upper half, so that no two reigns share one.
     pub(super) next_name: u64,
     /// Something was completed in this reign.
     pub(super) completed: bool,

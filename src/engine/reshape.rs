@@ -258,33 +258,13 @@ impl Engine {
             }
             self.fail(key, Failure::Io);
         }
-        self.need_nobody_for(|range| range.volume == volume, None);
+        self.need_nobody_for(|flight| flight.range.volume == volume, None);
     }
 
     /// A peer does not have these volumes any more: it is not waited for in them.
     pub(super) fn forgo_volumes_without(&mut self, at: usize) {
         let volumes = self.peers[at].volumes.clone();
-        self.need_nobody_for(|range| !volumes.contains_key(&range.volume), Some(at));
-    }
-
-    /// Writes in such ranges need no further word of one peer, or of any.
-    fn need_nobody_for(&mut self, is_such: impl Fn(&BlockRange) -> bool, of: Option<usize>) {
-        let Some(reign) = &mut self.reign else { return };
-        for seq in reign.flights.seqs() {
-            let Some(reign) = &mut self.reign else { return };
-            let Some(flight) = reign.flights.get_mut(seq).filter(|f| is_such(&f.range)) else { continue };
-            match of {
-                Some(at) => {
-                    flight.unwritten.remove(at);
-                    flight.unreceived.remove(at);
-                }
-                None => {
-                    flight.unwritten = super::peerset::PeerSet::default();
-                    flight.unreceived = super::peerset::PeerSet::default();
-                }
-            }
-            self.check_flight(seq);
-        }
+        self.need_nobody_for(|flight| !volumes.contains_key(&flight.range.volume), Some(at));
     }
 
     /// Whether a volume has been removed here, or is about to be.

@@ -12,7 +12,7 @@ use crate::wire::{BlockHash, Message};
 
 use super::core::Engine;
 use super::event::{BufferId, Command, DiskIo, DiskOutcome};
-use super::flights::{Cause, What};
+use super::flights::{Cause, Flight, What};
 use super::mutant::{Mutant, mutated};
 use super::ops::Op;
 use super::peer::Peer;
@@ -117,9 +117,8 @@ impl Engine {
 
     /// A member is equal when none of its blocks is dirty, however the last of them became clean.
     fn end_member_sync(&mut self, at: usize) {
-        let peer = &mut self.peers[at];
-        let equal = peer.dirty.is_clear();
-        peer.sync.take_if(|sync| equal && sync.stage == Stage::Member && sync.chunks == 0);
+        let Peer { sync, dirty, .. } = &mut self.peers[at];
+        sync.take_if(|sync| sync.stage == Stage::Member && sync.chunks == 0 && dirty.is_clear());
     }
 
     fn begin_sync(&mut self, at: usize) {
@@ -347,14 +346,9 @@ impl Engine {
 
     /// The session is over: what a resync has sent is not sent again. Its blocks are dirty still, and are looked at anew.
     pub(super) fn forget_sync_flights(&mut self, at: usize) {
-        let Some(reign) = self.reign.as_mut().filter(|_| !mutated(Mutant::AbortedChunksLeave)) else { return };
-        for seq in reign.flights.seqs_of_sync(at) {
-            let flight = self.reign.as_mut().and_then(|reign| reign.flights.get_mut(seq));
-            if let Some(flight) = flight {
-                flight.unwritten.remove(at);
-                flight.unreceived.remove(at);
-                self.check_flight(seq);
-            }
+        let given = |flight: &Flight| matches!(flight.cause, Cause::Sync { peer, .. } if peer == at);
+        if !mutated(Mutant::AbortedChunksLeave) {
+            self.need_nobody_for(given, Some(at));
         }
     }
 

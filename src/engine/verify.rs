@@ -38,12 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Verify {
     stage: Stage,
-    pub(super) repair: bool,
+    repair: bool,
     /// What is compared next.
     cursor: Option<(VolumeId, u64)>,
     /// With a rate cap: when the next piece may begin.
     paced: Instant,
-    pub(super) tallies: BTreeMap<NodeId, VerifyStatus>,
+    tallies: BTreeMap<NodeId, VerifyStatus>,
     pieces: [Option<Piece>; PIECES_MAX],
     /// Counts the pieces of all runs: an answer to an old one is told from that to a new one.
     named: u64,
@@ -358,7 +358,7 @@ impl Engine {
     }
 
     /// Whether each of the others has what this node has in a block; `None` when it could not say.
-    pub(super) fn count_block(&mut self, block: BlockRange, copies: &[(usize, Option<bool>)]) {
+    fn count_block(&mut self, block: BlockRange, copies: &[(usize, Option<bool>)]) {
         let told = copies.iter().filter(|(_, same)| same.is_some()).count();
         let agree = copies.iter().filter(|(_, same)| *same == Some(true)).count();
         // Of two copies neither has a majority: whoever asks for the repair decides, for what clients have been reading. A third one that is

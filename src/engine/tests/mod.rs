@@ -19,7 +19,7 @@ use crate::units::{
     Authority, BlockRange, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId,
     Role, Sharing, VolumeId,
 };
-use crate::wire::{Introduction, Message, RecordPoint, ReplicaStanding, Report, Standing};
+use crate::wire::{BlockHash, Introduction, Message, RecordPoint, ReplicaStanding, Report, Standing};
 
 const ME: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
@@ -46,6 +46,8 @@ struct Rig {
     /// Whether flushes stay under way.
     holds_flushes: bool,
     flushing: Vec<OpId>,
+    /// What is being hashed here.
+    hashing: Vec<(OpId, BlockRange)>,
     /// Whether the authority keeps its answers back.
     holds_answers: bool,
     unanswered: Vec<Ticket>,
@@ -117,6 +119,7 @@ impl Rig {
             storing: Vec::new(),
             holds_flushes: false,
             flushing: Vec::new(),
+            hashing: Vec::new(),
             holds_answers: false,
             unanswered: Vec::new(),
         };
@@ -167,7 +170,10 @@ impl Rig {
                 None
             }
             // Comparing takes time.
-            Command::Disk { io: DiskIo::Hash { .. }, .. } => None,
+            Command::Disk { op, io: DiskIo::Hash { range } } => {
+                self.hashing.push((op, range));
+                None
+            }
             Command::Disk { op, io: DiskIo::Read { detect_zeroes: true, .. } } if !self.disk_fails => {
                 Some(Event::DiskDone { op, outcome: DiskOutcome::Zeroes })
             }

@@ -94,7 +94,7 @@ fn there_have_to_be_two_to_be_compared_and_one_who_compares() {
 
 #[test]
 fn two_copies_decide_nothing_while_a_third_is_away() {
-    for (peers, repaired) in [(&[B][..], 1), (&[B, C][..], 0)] {
+    for (peers, repaired) in [(&[B][..], 64), (&[B, C][..], 0)] {
         let mut rig = Rig::new(Authority::Majority, peers);
         rig.serve(peers);
         rig.request(9, Request::Flush);
@@ -104,11 +104,18 @@ fn two_copies_decide_nothing_while_a_third_is_away() {
         if peers.contains(&C) {
             rig.tell(Event::LinkDown { peer: C, silent: false });
         }
-        let tally = VerifyStatus { repair: true, ..VerifyStatus::default() };
-        rig.engine.verify.repair = true;
-        rig.engine.verify.tallies = [(B, tally)].into();
-        rig.engine.count_block(BlockRange { volume: VolumeId(0), first: 3, count: 1 }, &[(0, Some(false))]);
-        let found = rig.engine.verify.tallies[&B];
-        assert_eq!((found.different, found.repaired), (1, repaired), "with {peers:?} (rule R8)");
+        rig.sent.clear();
+        assert_eq!(rig.operate(Operation::Verify { repair: true }), Some(Ok(())));
+        let (op, range) = rig.hashing[0];
+        let asked = |(to, m): &(NodeId, Message)| match m {
+            Message::Hash { id, range: of } if *to == B && *of == range => Some(*id),
+            _ => None,
+        };
+        let id = rig.sent.iter().find_map(asked).expect("B is asked for the same blocks");
+        let hashes = |byte| vec![BlockHash([byte; 16]); 64];
+        rig.hear(B, Message::Hashes { id, hashes: hashes(1) });
+        rig.tell(Event::DiskDone { op, outcome: DiskOutcome::Hashed(hashes(2)) });
+        let found = rig.found(B).expect("B is compared");
+        assert_eq!((found.different, found.repaired), (64, repaired), "with {peers:?} (rule R8)");
     }
 }
