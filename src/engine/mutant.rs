@@ -66,6 +66,8 @@ pub enum Mutant {
     CoolEarly,
     /// W6: after a short break nothing is sent again.
     NotSentAgain,
+    /// W7: a request overtakes an earlier one for some of its blocks that waits for other blocks.
+    HeldOvertaken,
     /// W7: requests of a client that is gone stay in the queue.
     DeadRequestsLive,
     /// F1: a replica obeys whoever sends, in whatever reign.

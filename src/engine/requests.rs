@@ -56,7 +56,8 @@ impl Engine {
             return;
         }
         let withheld = self.is_withheld(exclusive, range.volume) || room == Room::Awaited;
-        if withheld || self.is_unequal(range) || self.reign.as_ref().is_some_and(|r| r.phase == Phase::TakingOver) {
+        let taking_over = self.reign.as_ref().is_some_and(|r| r.phase == Phase::TakingOver);
+        if withheld || self.is_unequal(range) || taking_over || self.is_behind_held(range, exclusive) {
             self.reign.as_mut().expect("requests belong to a reign").held.push(key);
             return;
         }
@@ -64,6 +65,14 @@ impl Engine {
         if reign.order.enter(order_key(key), range, exclusive) {
             self.begin(key);
         }
+    }
+
+    /// Whether an earlier request for some of these blocks is held. What came first goes first, though it waits for other blocks: a guest that
+    /// has let a client go says nothing of what that has sent, and whoever comes next must find it done or not (rule W7).
+    fn is_behind_held(&self, range: BlockRange, exclusive: bool) -> bool {
+        let Some(reign) = self.reign.as_ref().filter(|_| !mutated(Mutant::HeldOvertaken)) else { return false };
+        let conflicts = |request: &Request| range_of(request).is_some_and(|(r, e)| (e || exclusive) && r.overlaps(&range));
+        reign.held.iter().filter_map(|&key| reign.requests.get(key)).any(|pending| conflicts(&pending.request))
     }
 
     /// Tries requests again that waited for their blocks to be equal everywhere.

@@ -138,6 +138,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::SentAgainToAnybody,
     Mutant::GuestsDecide,
     Mutant::AbortedChunksLeave,
+    Mutant::HeldOvertaken,
     Mutant::TwoOfThree,
 ];
 

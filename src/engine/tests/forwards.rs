@@ -137,3 +137,30 @@ fn readers_share_with_readers_of_other_nodes_and_with_nobody_who_may_write() {
     rig.hear(B, visit(6, Sharing::Readers));
     assert!(rig.sent.contains(&(B, Message::Barred { session: 6, by: ME })), "{:?}", rig.sent);
 }
+
+#[test]
+fn what_a_guest_has_sent_is_not_overtaken_while_it_waits_for_other_blocks() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    rig.serve(&[B, C]);
+    let (first, second) =
+        (BlockRange { volume: VolumeId(0), first: 0, count: 1 }, BlockRange { volume: VolumeId(0), first: 1, count: 1 });
+    rig.engine.peers[0].dirty.set(second);
+    rig.hear(C, Message::Serve { session: 7, entry: 1, waits: true, sharing: Sharing::Shared });
+    // Of a client there that is gone; another one keeps the session, and nothing is said of it.
+    let what = crate::wire::Forwarded::Write { volume: VolumeId(0), offset: 0, len: 8192, fua: false };
+    let message = Message::Forward { session: 7, seq: 1, answered: 0, what };
+    let (reign, payload) = (rig.record.reign, Some(BufferId(9)));
+    rig.tell(Event::Message { from: C, reign, message, payload });
+    rig.request(1, WRITE);
+    let written = |rig: &Rig| -> Vec<BlockRange> {
+        let range =
+            |(to, m): &(NodeId, Message)| if let (true, Message::Write(w)) = (*to == B, m) { Some(w.range) } else { None };
+        rig.sent.iter().filter_map(range).collect()
+    };
+    assert_eq!(written(&rig), [], "the earlier one is held, and the later one is behind it (rule W7)");
+    rig.all_equal(B);
+    assert_eq!(written(&rig), [BlockRange { count: 2, ..first }]);
+    rig.hear(B, Message::Written { seqs: vec![2] });
+    rig.hear(C, Message::Written { seqs: vec![2] });
+    assert_eq!(written(&rig), [BlockRange { count: 2, ..first }, first]);
+}

@@ -318,6 +318,20 @@ impl Rig {
         self.sent.iter().filter_map(seq).collect()
     }
 
+    /// A peer's comparison of blocks with node 0's: they are the same.
+    fn all_equal(&mut self, node: NodeId) {
+        for (op, range) in std::mem::take(&mut self.hashing) {
+            let asked = |(to, m): &(NodeId, Message)| match m {
+                Message::Hash { id, range: of } if *to == node && *of == range => Some(*id),
+                _ => None,
+            };
+            let id = self.sent.iter().find_map(asked).expect("it is asked for the same blocks");
+            let hashes = vec![BlockHash([1; 16]); usize::try_from(range.count).unwrap()];
+            self.hear(node, Message::Hashes { id, hashes: hashes.clone() });
+            self.tell(Event::DiskDone { op, outcome: DiskOutcome::Hashed(hashes) });
+        }
+    }
+
     fn writes_sent(&self, node: NodeId) -> usize {
         self.sent.iter().filter(|(to, m)| *to == node && matches!(m, Message::Write(_))).count()
     }
