@@ -34,6 +34,10 @@ impl Engine {
     }
 
     pub(super) fn consider_stop(&mut self) {
+        if matches!(self.stopping, Stopping::Flushing | Stopping::Storing) && !self.has_disk() {
+            // What was being stored last is forgotten with the disk.
+            return self.ended(false);
+        }
         if self.stopping != Stopping::Draining {
             return;
         }
@@ -82,7 +86,7 @@ impl Engine {
     pub(super) fn last_flush_done(&mut self, outcome: &DiskOutcome) {
         if *outcome == DiskOutcome::Failed {
             self.ended(false);
-        } else {
+        } else if self.stopping == Stopping::Flushing {
             self.stopping = Stopping::Storing;
             self.store_maps(Then::LastMaps);
         }

@@ -15,6 +15,26 @@ fn a_record_that_could_not_be_stored_is_not_waited_for() {
 }
 
 #[test]
+fn a_stop_ends_though_its_last_words_cannot_be_stored() {
+    let stopped = |rig: &Rig| rig.done.contains(&Command::Stopped { clean: false });
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.metadata_fails = true;
+    rig.tell(Event::Stop);
+    assert!(stopped(&rig), "{:?}", rig.done);
+    // The metadata's disk fails while the last flush is under way.
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    (rig.holds_flushes, rig.holds_metadata) = (true, true);
+    rig.record = Record { primary: Some(B), ..rig.record.next(RecordId(78)) };
+    let standing = Standing { lineage: vec![RecordId(77)], ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    rig.tell(Event::Stop);
+    let (flush, store) = (rig.flushing.pop().expect("the last flush"), rig.storing.pop().expect("the newer record"));
+    rig.tell(Event::MetaDone { op: store, ok: false });
+    rig.tell(Event::DiskDone { op: flush, outcome: DiskOutcome::Done(None) });
+    assert!(stopped(&rig), "{:?}", rig.done);
+}
+
+#[test]
 fn that_all_sessions_were_ended_is_told() {
     let mut rig = Rig::new(Authority::Majority, &[B]);
     rig.serve(&[B]);
