@@ -113,6 +113,8 @@ impl Engine {
         self.abort_sync(at);
         self.cooling_lost_peer(at);
         self.without(at);
+        // Its answer would not be heard any more.
+        self.reread_from_others(at);
         let peer = &mut self.peers[at];
         peer.session = Session::None;
         peer.reported = false;

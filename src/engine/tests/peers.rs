@@ -64,6 +64,22 @@ fn a_read_that_one_member_cannot_do_is_asked_of_the_next_and_of_none_twice() {
 }
 
 #[test]
+fn what_a_member_was_to_read_is_asked_of_the_next_when_it_is_evicted() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    rig.serve(&[B, C]);
+    rig.disk_fails = true;
+    rig.request(1, Request::Read { volume: VolumeId(0), offset: 0, len: 4096, buffer: BufferId(1) });
+    rig.request(2, Request::Read { volume: VolumeId(0), offset: 0, len: 4096, buffer: BufferId(2) });
+    assert!(!rig.asked_to_read(B).is_empty() && rig.asked_to_read(C).is_empty());
+    // Its replica is to go; its connection stays.
+    let peers = [(B, peer(B, true)), (C, peer(C, false))].into();
+    let event = Event::Configure(Settings { peers, ..rig.engine.settings.clone() });
+    rig.tell(event);
+    assert!(!rig.record.in_sync.contains_key(&B));
+    assert_eq!(rig.asked_to_read(C).len(), rig.asked_to_read(B).len());
+}
+
+#[test]
 fn another_clusters_engine_is_refused() {
     let mut rig = Rig::new(Authority::Majority, &[B]);
     rig.meet(B, ClusterId(2));
