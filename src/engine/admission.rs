@@ -157,10 +157,7 @@ impl Engine {
         if let Some(reign) = &mut self.reign {
             reign.admission = None;
         }
-        let current = self.record.as_ref().and_then(|r| r.in_sync.get(&self.peers[at].node)).copied();
-        if self.peers[at].is_ready() && !self.peers[at].data && self.peers[at].incarnation() == current {
-            self.resume(at);
-        } else {
+        if !self.resume_named(at) {
             self.tell_equal(at);
         }
     }

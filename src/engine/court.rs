@@ -261,11 +261,8 @@ impl Engine {
         self.store_record(Then::Nothing);
         self.refresh_ack_set();
         self.tell_record();
-        if let Purpose::Renew(peer) = change.purpose
-            && self.peers[peer].is_ready()
-            && !self.peers[peer].data
-        {
-            self.resume(peer);
+        if let Purpose::Renew(peer) = change.purpose {
+            self.resume_named(peer);
         }
         self.recheck_all();
     }

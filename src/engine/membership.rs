@@ -250,6 +250,18 @@ impl Engine {
         self.activity_written();
     }
 
+    /// The record names a replica since this moment: it is resumed if it waits for that, and it is this very life that is named (rule M3).
+    /// Returns whether it was.
+    pub(super) fn resume_named(&mut self, at: usize) -> bool {
+        let peer = &self.peers[at];
+        let named = self.record.as_ref().and_then(|record| record.in_sync.get(&peer.node)).copied();
+        let waits = peer.is_ready() && !peer.data && peer.incarnation() == named;
+        if waits {
+            self.resume(at);
+        }
+        waits
+    }
+
     /// A peer has opened its session, and its place in the record is clear: it gets everything it has not acknowledged, in order, before
     /// anything new (rule W6).
     pub(super) fn resume(&mut self, at: usize) {
