@@ -221,8 +221,14 @@ impl Engine {
             _ => None,
         };
         let fit = only.filter(|&at| self.peers[at].data && self.peers[at].is_member_of(record));
-        let fit =
-            fit.filter(|_| !users && !syncing && self.hold.is_none() && self.change.is_none() && reign.phase == Phase::Serving);
+        let fit = fit.filter(|_| {
+            !users
+                && !syncing
+                && !self.has_hold()
+                && !self.is_verifying()
+                && self.change.is_none()
+                && reign.phase == Phase::Serving
+        });
         let now = self.now;
         let guests = &mut self.reign.as_mut()?.guests;
         if fit.is_none() {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::units::{DiskState, Incarnation, Instant, NodeId, Record};
 use crate::wire::Message;
 
-use super::admission::Admission;
 use super::change::Purpose;
 use super::core::{Engine, Stopping};
 use super::event::{AttachError, ClientId, Command};
@@ -285,11 +284,7 @@ impl Engine {
             let since = *reign.idle_since.get_or_insert(now);
             let linger = !syncing && since.after(LINGER) <= now;
             if linger || reign.yield_role || stopping {
-                reign.phase = Phase::SteppingDown;
-                // The next primary goes on with it.
-                reign.admission = reign.admission.take().filter(Admission::is_proposed);
-                reign.flushes.wanted = true;
-                reign.step_down_from = reign.flushes.ended;
+                reign.step_down();
             }
         }
     }
@@ -299,9 +294,7 @@ impl Engine {
         self.dismiss_guests();
         if let Some(reign) = &mut self.reign {
             reign.guests.heir = Some(heir);
-            reign.phase = Phase::SteppingDown;
-            reign.flushes.wanted = true;
-            reign.step_down_from = reign.flushes.ended;
+            reign.step_down();
         }
     }
 

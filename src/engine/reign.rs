@@ -166,6 +166,15 @@ impl Reign {
         }
     }
 
+    /// Begins to give the role up: after one whole round of flushes from here on.
+    pub(super) fn step_down(&mut self) {
+        self.phase = Phase::SteppingDown;
+        // The next primary goes on with it. While one is handed over here nothing is cooled, and the role would be kept for ever.
+        self.admission = self.admission.take().filter(super::admission::Admission::is_proposed);
+        self.flushes.wanted = true;
+        self.step_down_from = self.flushes.ended;
+    }
+
     /// A name for a question. No other reign of this node has it: an answer that comes late, or a store that hung, names what it belongs to.
     pub(super) fn name(&mut self) -> u64 {
         self.next_name += 1;

@@ -145,7 +145,7 @@ fn what_a_guest_has_sent_is_not_overtaken_while_it_waits_for_other_blocks() {
     let (first, second) =
         (BlockRange { volume: VolumeId(0), first: 0, count: 1 }, BlockRange { volume: VolumeId(0), first: 1, count: 1 });
     rig.engine.peers[0].dirty.set(second);
-    rig.hear(C, Message::Serve { session: 7, entry: 1, waits: true, sharing: Sharing::Shared });
+    rig.serve_guest(C);
     // Of a client there that is gone; another one keeps the session, and nothing is said of it.
     let what = crate::wire::Forwarded::Write { volume: VolumeId(0), offset: 0, len: 8192, fua: false };
     let message = Message::Forward { session: 7, seq: 1, answered: 0, what };

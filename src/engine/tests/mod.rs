@@ -311,6 +311,22 @@ impl Rig {
         self.hear(node, Message::Flushed { id, durable: seq });
     }
 
+    /// So much time passes, and the engine is woken whenever it wants to be.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now.after(time);
+        while let Some(at) = self.engine.timeout().filter(|at| *at <= until) {
+            self.now = at.max(self.now);
+            self.tell(Event::Timeout);
+        }
+        self.now = until;
+    }
+
+    /// Clients of a node come to node 0, which is primary.
+    fn serve_guest(&mut self, node: NodeId) {
+        self.hear(node, Message::Serve { session: 7, entry: 1, waits: true, sharing: Sharing::Shared });
+        assert!(self.sent.iter().any(|(to, m)| *to == node && matches!(m, Message::Serving { .. })), "{:?}", self.sent);
+    }
+
     /// The numbers of the writes of zeroes that a peer was sent.
     fn zeroes_sent(&self, node: NodeId) -> Vec<u64> {
         let seq =

@@ -171,3 +171,39 @@ fn members_are_made_equal_though_resyncs_are_paused() {
     let compared = rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::Hash { range, .. } if range.first == 3));
     assert!(compared, "clients wait for it: {:?}", rig.sent);
 }
+
+#[test]
+fn the_role_is_given_to_its_only_user_though_an_admission_is_half_done() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    rig.serve(&[B, C]);
+    rig.request(1, Request::Flush);
+    while rig.answer_to(1).is_none() {
+        rig.durable_on(B, 0);
+        rig.durable_on(C, 0);
+    }
+    rig.lend_target(B);
+    rig.hear(B, Message::SyncReady);
+    rig.request(2, WRITE);
+    rig.hear(B, Message::Written { seqs: vec![1] });
+    rig.hear(C, Message::Written { seqs: vec![1] });
+    let admit = |rig: &Rig| rig.sent.iter().find_map(|(_, m)| if let Message::Admit { id, .. } = m { Some(*id) } else { None });
+    while admit(&rig).is_none() {
+        rig.durable_on(B, 1);
+        rig.durable_on(C, 1);
+    }
+    let id = admit(&rig).expect("just seen");
+    // While it stores that, its resync is paused, and the last client here goes.
+    rig.serve_guest(C);
+    let peers = [(B, Peer { paused: true, ..peer(B, false) }), (C, peer(C, false))].into();
+    let event = Event::Configure(Settings { peers, ..rig.engine.settings.clone() });
+    rig.tell(event);
+    rig.tell(Event::Detach(ClientId(1)));
+    rig.sent.clear();
+    rig.pass(Duration::from_secs(2));
+    rig.hear(B, Message::AdmitStored { id });
+    for peer in [B, C] {
+        rig.durable_on(peer, 1);
+    }
+    let cools = rig.sent.iter().any(|(to, m)| *to == C && matches!(m, Message::Cool { .. }));
+    assert!(cools, "nothing else keeps the role from its heir: {:?}", rig.engine.status());
+}

@@ -119,3 +119,18 @@ fn two_copies_decide_nothing_while_a_third_is_away() {
         assert_eq!((found.different, found.repaired), (64, repaired), "with {peers:?} (rule R8)");
     }
 }
+
+#[test]
+fn the_only_user_elsewhere_gets_the_role_after_the_verify() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve_equal();
+    rig.serve_guest(B);
+    rig.tell(Event::Detach(ClientId(1)));
+    assert_eq!(rig.operate(Operation::Verify { repair: false }), Some(Ok(())));
+    rig.pass(Duration::from_secs(5));
+    let dismissed = |rig: &Rig| rig.sent.iter().any(|(to, m)| *to == B && matches!(m, Message::NotServing { .. }));
+    assert!(!dismissed(&rig), "it would ask again at once, and be dismissed again: {:?}", rig.sent);
+    assert_eq!(rig.operate(Operation::StopVerify), Some(Ok(())));
+    rig.pass(Duration::from_secs(5));
+    assert!(dismissed(&rig), "{:?}", rig.sent);
+}
