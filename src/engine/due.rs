@@ -18,6 +18,8 @@ struct Stage {
     flushes: (bool, usize),
     changing: bool,
     verifying: bool,
+    /// Whether there is a hold, and whether it lets no write begin.
+    held: (bool, bool),
     hot: u64,
     ready: usize,
 }
@@ -47,6 +49,7 @@ impl Engine {
             flushes: reign.map_or((false, 0), |r| (r.flushes.wanted, r.flushes.waiting.len())),
             changing: self.change.is_some(),
             verifying: self.is_verifying(),
+            held: (self.has_hold(), self.holds_writes()),
             hot: self.store.as_ref().map_or(0, |s| s.activity.hot()),
             ready: self.ready.len(),
         }

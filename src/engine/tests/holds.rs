@@ -86,3 +86,12 @@ fn a_second_hold_is_refused_and_a_replica_names_the_primary() {
     rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
     assert_eq!(rig.holds(), Some(Err(HoldError::Elsewhere(B))));
 }
+
+#[test]
+fn a_primary_that_nobody_needs_after_a_hold_wants_to_be_woken_to_give_the_role_up() {
+    let mut rig = Rig::new(Authority::Majority, &[]);
+    rig.tell(Event::Hold { id: HOLD, lease: Duration::from_secs(5) });
+    assert!(rig.holds().is_some_and(|held| held.is_ok()), "{:?}", rig.done);
+    rig.pass(Duration::from_secs(20));
+    assert_eq!(rig.record.primary, None, "{:?}", rig.engine.status());
+}

@@ -15,6 +15,7 @@ pub fn check(world: &mut World, at: usize) -> Result<(), String> {
     let node = &mut world.nodes[at];
     let now = node.clock.at(world.now);
     let Some(engine) = &mut node.engine else { return Ok(()) };
+    let due = engine.timeout();
     let mut left = Vec::new();
     for _ in 0..AGAIN {
         engine.handle(now, &node.links, Event::Timeout);
@@ -22,6 +23,9 @@ pub fn check(world: &mut World, at: usize) -> Result<(), String> {
     }
     match left.iter().find(|command| !matches!(command, Command::AskLease(_))) {
         Some(late) => Err(format!("n{at} sleeps over what is due: {late:?}")),
+        None if engine.timeout() != due => {
+            Err(format!("n{at} wants to be woken at {:?}, and did not see that: {due:?}", engine.timeout()))
+        }
         None => Ok(()),
     }
 }
