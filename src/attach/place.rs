@@ -1,8 +1,9 @@
 //! Where an attachment keeps its files: a directory of its own below `run/blkrep/attach`, gone after a restart of the machine as the
 //! attachment itself is.
 //!
-//! - `lock`: held by the helper for as long as it lives (flock). Whoever can take it knows that there is no helper. (An attachment by
-//!   the kernel's NBD client has none: it lives while the kernel has a device of its identifier.)
+//! - `lock`: held by the helper for as long as it lives (flock). Whoever can take it knows that there is no helper; who only looks takes
+//!   it with others, for that moment, and makes none. (An attachment by the kernel's NBD client has none: it lives while the kernel
+//!   has a device of its identifier.)
 //! - `state.json`: what it is an attachment of.
 //! - `seen.json`, `fenced`: what it knows of other nodes' uses of the volume.
 //! - `ended`: the kernel was told that the device is fenced, and has failed what was under way.
@@ -15,6 +16,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -113,6 +115,12 @@ impl Place {
         root.run().join("attach")
     }
 
+    /// The volume whose attachment has its place here.
+    pub fn volume(&self) -> Option<(Name, VolumeId)> {
+        let (resource, volume) = self.0.file_name()?.to_str()?.split_once('@')?;
+        Some((resource.parse().ok()?, VolumeId(volume.parse().ok()?)))
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.0
@@ -199,15 +207,25 @@ impl Place {
         fs::read(self.0.join(ENDED)).is_ok_and(|token| token == state.token.as_bytes())
     }
 
-    /// Takes the lock; `None` while another process has it.
+    /// Takes the lock; `None` while another process has it, and not only for the moment of a look.
     pub fn lock(&self) -> io::Result<Option<File>> {
-        let path = self.0.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.0.join(LOCK))?;
+        let deadline = Instant::now() + LOOKS;
+        loop {
+            if take(&file, FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(Some(file));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(AGAIN);
         }
+    }
+
+    /// Whether a helper has the lock. Nothing is made for that: whoever removes the place may be half-way.
+    fn is_locked(&self) -> bool {
+        let looked = File::open(self.0.join(LOCK)).and_then(|file| take(&file, FlockOperation::NonBlockingLockShared));
+        matches!(looked, Ok(false))
     }
 
     /// Whether the helper has been killed and cannot end: it waits for answers of its own, or a program that has its files still does.
@@ -223,8 +241,17 @@ impl Place {
         }
         match self.state() {
             Ok(state) if state.via == Via::Nbd => kernel::device_of(&state.backend(), &state.device).is_some(),
-            _ => matches!(self.lock(), Ok(None)),
+            _ => self.is_locked(),
         }
+    }
+}
+
+/// Takes a lock on the file; false when it cannot be had now.
+fn take(file: &File, how: FlockOperation) -> io::Result<bool> {
+    match flock(file, how) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -238,6 +265,10 @@ fn is_ending(stat: &str) -> bool {
 }
 
 const PF_EXITING: u32 = 0x4;
+/// For how long others may look at a lock that is to be taken, and how soon it is tried again.
+const LOOKS: Duration = Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_millis(2);
+const LOCK: &str = "lock";
 const STATE: &str = "state.json";
 const SEEN: &str = "seen.json";
 const FENCED: &str = "fenced";
@@ -275,6 +306,29 @@ mod tests {
         assert!(!place.is_ended(&State { token: "u".into(), ..first }));
     }
 
+    /// Else what is left of a place that is just being removed stays for ever.
+    #[test]
+    fn whoever_looks_for_a_helper_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::at(directory.path());
+        assert!(!place.is_alive());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn whoever_looks_for_a_helper_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::at(directory.path());
+        drop(place.lock().unwrap().unwrap());
+        let looking = File::open(directory.path().join(LOCK)).unwrap();
+        assert!(take(&looking, FlockOperation::NonBlockingLockShared).unwrap());
+        assert!(!place.is_alive(), "another one that looks is no helper");
+        let helper = std::thread::spawn(move || place.lock().unwrap().is_some());
+        std::thread::sleep(AGAIN);
+        drop(looking);
+        assert!(helper.join().unwrap(), "the helper waits for that moment");
+    }
+
     #[test]
     fn a_process_on_its_way_out_is_known() {
         assert!(!is_ending("7 (a ) Z b) S 1 7 7 0 -1 4194560 1 0"));
@@ -290,6 +344,7 @@ mod tests {
         assert_eq!(Place::all(&root).unwrap(), []);
         let place = Place::of(&root, &"web".parse().unwrap(), VolumeId(1));
         place.make().unwrap();
+        assert_eq!(place.volume(), Some(("web".parse().unwrap(), VolumeId(1))));
         place.store(&state()).unwrap();
         assert_eq!(Place::all(&root).unwrap(), std::slice::from_ref(&place));
         assert_eq!(place.state().unwrap(), state());

@@ -240,6 +240,10 @@ def a_killed_helper_leaves_nothing(scene):
     for wrong in (["--mkfs-opts=-n"], ["--mkfs-opts=/dev/null"], ["--mkfs-opts=--bogus"], ["--mount-opts=loop"]):
         one.refuses("mount", "web", mount, "--mkfs", *wrong, naming=[wrong[0].split("=")[1]])
     check(not one.json("list-attachments"), "what could not be mounted is not left attached")
+    half = one.root / "run/blkrep/attach/half@0"
+    half.mkdir(parents=True, mode=0o700)
+    (half / "lock").touch()
+    wait_for("what a helper has half removed is taken away", lambda: not half.exists(), 10)
     one.blkrep("mount", "web", mount, "--mkfs", "--fs", "ext4")
     scene.callback(lambda: subprocess.run(["umount", "-l", str(mount)], stderr=subprocess.DEVNULL))
     with open(mount / "kept", "wb", buffering=0) as file:

@@ -1,6 +1,7 @@
 //! Keeping attachments as they were asked for: those that are to come back do, and what killed helpers left goes.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,14 +67,21 @@ async fn clear_away(node: &Arc<Node>) {
             launch::break_off(place);
         }
     }
-    for place in places.into_iter().filter(|place| !place.is_alive()) {
-        let Ok(state) = place.state() else { continue };
-        let _turn = node.attachments.turn(&state.resource, state.volume).await;
-        if !place.is_alive() {
-            tracing::info!(resource = %state.resource, volume = %state.volume, "an attachment's helper has died; it is taken away");
+    for place in places.into_iter().filter(is_left) {
+        let Some((resource, volume)) = place.volume() else { continue };
+        let _turn = node.attachments.turn(&resource, volume).await;
+        if is_left(&place) {
+            tracing::info!(%resource, %volume, "an attachment's helper has died; it is taken away");
             launch::clear_away(&place);
         }
     }
+}
+
+/// Whether nobody serves the place: its helper is gone, or was killed before there was anything to serve, or after. A place whose
+/// state cannot be understood is nobody's to remove.
+fn is_left(place: &Place) -> bool {
+    let known = !matches!(place.state(), Err(error) if error.kind() != ErrorKind::NotFound);
+    known && !place.is_alive()
 }
 
 /// Takes away what was attached for a mount that is there no more: one whose unmount took longer than anybody waited for it.
