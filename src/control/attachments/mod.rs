@@ -67,7 +67,7 @@ impl Book {
             links: Arc::default(),
             mounting: Mutex::default(),
             turns: Mutex::default(),
-            persistent: Persistent::new(state.join("attachments.json")),
+            persistent: Persistent::load(state.join("attachments.json")),
         }
     }
 
