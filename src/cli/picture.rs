@@ -173,7 +173,11 @@ fn verified(found: &Verify) -> String {
         let left = found.different - found.repaired.min(found.different);
         text += &match left {
             0 => "; given to the resync".to_owned(),
-            left => format!("; {} left as they are, for most replicas have something else there than the primary", blocks(left)),
+            left => format!(
+                "; {} left as they are, for no majority of the replicas has what the primary has: verify again when all are \
+                 in sync, or with another primary",
+                blocks(left)
+            ),
         };
     }
     if found.unread > 0 {

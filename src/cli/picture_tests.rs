@@ -99,6 +99,27 @@ fn a_resync_shows_its_progress_and_speed() {
     assert!(text.contains(line), "{text}");
 }
 
+/// What a verify does not repair is told with what can be done about it.
+#[test]
+fn a_verify_tells_what_it_has_left() {
+    let found = |repaired| Verify {
+        state: VerifyState::Done,
+        reign: 4,
+        total: 1 << 30,
+        done: 1 << 30,
+        different: 3,
+        first: Some((VolumeId(0), 4096)),
+        repair: true,
+        repaired,
+        unread: 0,
+    };
+    let text = verified(&found(3));
+    assert_eq!(text, "verified: 3 blocks differed, the first at byte 4096 of volume 0; given to the resync");
+    let text = verified(&found(1));
+    assert!(text.contains("; 2 blocks left as they are, for no majority of the replicas has what the primary has"), "{text}");
+    assert!(text.ends_with("verify again when all are in sync, or with another primary"), "{text}");
+}
+
 #[test]
 fn trouble_is_told_where_it_is() {
     let mut cluster = cluster();

@@ -96,8 +96,8 @@ const VERIFY: Verb = Verb {
            caps it. `blkrep status` shows how much of each replica is compared, how many blocks differ and where the first one is, until \
            the next verify or the end of the daemon there. It ends when the primary changes, and for a replica that is lost when that is. \
            With --repair what differs gets the primary's copy: with three or more copies where most have what the primary has, \
-           with two always, since clients have been reading the primary's. Where the primary is outvoted nothing is changed: \
-           use the resource on another node, and verify it there.",
+           where there are just two always, since clients have been reading the primary's. Without such a majority, also while one of three is \
+           away, nothing is changed: verify again when all are in sync, or use the resource on another node, and verify it there.",
     args: &[&[
         Arg::place("resource", Takes::Resource, "The resource"),
         Arg::flag("repair", None, "Give what differs the primary's copy, where most have the same"),
