@@ -191,7 +191,9 @@ impl Door {
                             reading = Some(open);
                             export
                         }),
-                        Purpose::Inspect => self.find(&name).await.map(|(_, _, bytes)| export(&name, bytes, false)),
+                        Purpose::Inspect => {
+                            self.find(&name).await.map(|(_, _, bytes)| export(&name, bytes, false)).map_err(Refusal::from)
+                        }
                         Purpose::Serve => self.attach(&name).await.map(|open| {
                             let export = export(&name, open.bytes, open.read_only);
                             attached = Some(open);
@@ -257,12 +259,12 @@ impl Door {
 
     /// The volume of an export's name, and its size. What this node has not heard of yet, or not again since it started, it asks
     /// the cluster for.
-    async fn find(&self, name: &str) -> Result<(Arc<Resource>, VolumeId, u64), Refusal> {
+    async fn find(&self, name: &str) -> Result<(Arc<Resource>, VolumeId, u64), Missing> {
         match find(&self.node.model(), name) {
             Ok(found) => Ok(found),
-            Err(refusal) => match self.node.consensus.read(ASK).await {
+            Err(missing) => match self.node.consensus.read(ASK).await {
                 Ok(model) => find(&model, name),
-                Err(_) => Err(refusal),
+                Err(_) => Err(Missing { gone: false, ..missing }),
             },
         }
     }
@@ -274,7 +276,10 @@ impl Door {
             None => (name, None),
         };
         let (resource, volume, _) = match self.find(name).await {
-            Err(refusal) if token.is_some() => return Err(self.lost(name, refusal).await),
+            // It does not come back: whoever waits for it is told, and what is mounted can be unmounted.
+            Err(missing) if missing.gone && token.is_some() => {
+                return Err(Refusal::policy(format!("volume '{name}' was removed; unmount and detach what was attached of it")));
+            }
             found => found?,
         };
         // Before the data plane is asked; whether it is an attachment that may come is seen after that.
@@ -285,15 +290,6 @@ impl Door {
             None => uses::note(&self.node, resource.id).await?,
         }
         Ok(open)
-    }
-
-    /// Why an attachment's volume is not found. One that was removed does not come back: whoever waits for it is told, and what is
-    /// mounted can be unmounted.
-    async fn lost(&self, name: &str, refusal: Refusal) -> Refusal {
-        match self.node.consensus.read(ASK).await {
-            Ok(model) if !is_there(&model, name) => Refusal::policy(format!("volume '{name}' was removed")),
-            _ => refusal,
-        }
     }
 
     async fn attach_volume(
@@ -307,7 +303,7 @@ impl Door {
             visits::begin(&self.node, resource).await?;
         }
         let deadline = tokio::time::Instant::now() + ATTACH;
-        // Their uses are not counted: nothing that they might send is to change the volume.
+        // Uses of mounts that only read are not counted: nothing that they might send is to change the volume.
         let reads = sharing == Sharing::Readers;
         loop {
             let late = tokio::time::Instant::now() >= deadline;
@@ -343,8 +339,21 @@ impl Door {
     }
 }
 
-fn find(model: &crate::cluster::Cluster, name: &str) -> Result<(Arc<Resource>, VolumeId, u64), Refusal> {
-    let unknown = || Refusal::unknown(format!("there is no volume '{name}'"));
+/// Why a volume is not found.
+struct Missing {
+    refusal: Refusal,
+    /// There is none of that name, by the model that was looked at; else it is still being made.
+    gone: bool,
+}
+
+impl From<Missing> for Refusal {
+    fn from(missing: Missing) -> Self {
+        missing.refusal
+    }
+}
+
+fn find(model: &crate::cluster::Cluster, name: &str) -> Result<(Arc<Resource>, VolumeId, u64), Missing> {
+    let unknown = || Missing { refusal: Refusal::unknown(format!("there is no volume '{name}'")), gone: true };
     let (resource, volume) = match name.split_once('/') {
         Some((resource, volume)) => (resource, volume.parse().map(VolumeId).map_err(|_| unknown())?),
         None => (name, VolumeId(0)),
@@ -352,16 +361,9 @@ fn find(model: &crate::cluster::Cluster, name: &str) -> Result<(Arc<Resource>, V
     let resource = resource.parse().ok().and_then(|name: Name| model.resource_named(&name).ok()).ok_or_else(unknown)?;
     match resource.volumes.get(&volume) {
         Some(present) if present.bytes > 0 => Ok((resource.clone(), volume, present.bytes)),
-        Some(_) => Err(Refusal::unknown(format!("volume '{name}' is still being made"))),
+        Some(_) => Err(Missing { refusal: Refusal::unknown(format!("volume '{name}' is still being made")), gone: false }),
         None => Err(unknown()),
     }
-}
-
-/// Whether the cluster has the volume of an export's name, made or still being made.
-fn is_there(model: &crate::cluster::Cluster, name: &str) -> bool {
-    let (resource, volume) = name.split_once('/').unwrap_or((name, "0"));
-    let resource = resource.parse().ok().and_then(|name: Name| model.resource_named(&name).ok());
-    resource.zip(volume.parse().ok()).is_some_and(|(resource, volume)| resource.volumes.contains_key(&VolumeId(volume)))
 }
 
 fn export(name: &str, size: u64, read_only: bool) -> Export {
