@@ -30,7 +30,9 @@ pub fn check_mount_options(options: &str) -> Result<(), String> {
     let name = |option: &'_ str| option.split('=').next().unwrap_or_default().trim().to_owned();
     match options.split(',').map(name).find(|name| FOREIGN.contains(&name.as_str())) {
         None => Ok(()),
-        Some(name) => Err(format!("the mount option '{name}' is refused: blkrep says itself which device is mounted, and where")),
+        Some(name) => Err(format!(
+            "the mount option '{name}' is refused: blkrep says itself which device is mounted, and where; leave it out"
+        )),
     }
 }
 
@@ -43,7 +45,7 @@ pub fn check_mkfs_options(options: &str) -> Result<(), String> {
     match options.split_whitespace().find(|word| word.contains("/dev/")) {
         None => Ok(()),
         Some(word) => Err(format!(
-            "the mkfs option '{word}' is refused: another device would be written, and would not be there on other nodes"
+            "the mkfs option '{word}' is refused: another device would be written, and would not be there on other nodes; leave it out"
         )),
     }
 }
