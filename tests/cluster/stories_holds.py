@@ -5,12 +5,10 @@ import threading
 import time
 
 import clients
-import oracle
-from cluster import BINARY, Cluster
-from stories_snapshots import Ledger, digest, entry, only, stored
+from cluster import BINARY
+from stories_snapshots import Ledger, digest, entry, only, stored, three_with_data
 from suite import check, story, wait_for
 
-MIB = 1 << 20
 # What src/control/snapshots/take.rs waits for one that is silent (5 s and the last question's 3), and what the nodes need to go on
 # without one that was in sync.
 BOUND = 20
@@ -36,22 +34,6 @@ class Watch:
     def close(self):
         self.running = False
         self.thread.join(10)
-
-
-def three_with_data(scene):
-    """A cluster with a resource whose copy takes a while."""
-    cluster = scene.closes(Cluster(scene, 3)).form()
-    one = cluster[1]
-    one.blkrep("add-volume", "web", "256MiB")
-    one.blkrep("add-volume", "web", "16MiB")
-    one.blkrep("deploy-resource", "web", "3")
-    cluster.wait_up_to_date("web", 3)
-    known = oracle.Oracle(256 * MIB // 4096, seed=3)
-    fill = clients.connect(one.uri("web"))
-    for at in range(4, 256, 4):
-        fill.pwrite(known.content(at, at + 1) * (4 * MIB // 4096), at * MIB)
-    fill.shutdown()
-    return cluster
 
 
 def unfinished(node):

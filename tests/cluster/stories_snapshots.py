@@ -142,17 +142,8 @@ def a_snapshot_is_of_one_moment_on_every_node(scene):
 def a_snapshot_whose_taker_dies_comes_to_nothing(scene):
     """Whoever takes a snapshot is killed in the middle of it. The client's writes go on within the hold's time, and when the node is
     back nothing is left of the snapshot, in the model or in a pool. The name can be used again."""
-    cluster = scene.closes(Cluster(scene, 3)).form()
+    cluster = three_with_data(scene)
     one, two, three = cluster.nodes
-    one.blkrep("add-volume", "web", "192MiB")
-    one.blkrep("add-volume", "web", "16MiB")
-    one.blkrep("deploy-resource", "web", "3")
-    cluster.wait_up_to_date("web", 3)
-    known = oracle.Oracle(128 * MIB // 4096, seed=3)
-    fill = clients.connect(one.uri("web"))
-    for at in range(0, 160, 4):
-        fill.pwrite(known.content(at, at + 1) * (4 * MIB // 4096), at * MIB + 16 * MIB)
-    fill.shutdown()
     ledger = scene.closes(Ledger(one, "web"))
 
     def caught(name):
@@ -242,3 +233,19 @@ def a_schedule_takes_one_a_minute(scene):
     one.blkrep("schedule-snapshots", "web", "--off")
     check(one.blkrep("list-schedules").strip() == "No schedules defined", "none any more")
     check(only(one, scheduled=True)[0]["name"].startswith("auto-"), "its name tells when")
+
+
+def three_with_data(scene):
+    """A cluster with a resource of two volumes, whose copy takes a while."""
+    cluster = scene.closes(Cluster(scene, 3)).form()
+    one = cluster[1]
+    one.blkrep("add-volume", "web", "256MiB")
+    one.blkrep("add-volume", "web", "16MiB")
+    one.blkrep("deploy-resource", "web", "3")
+    cluster.wait_up_to_date("web", 3)
+    known = oracle.Oracle(256 * MIB // 4096, seed=3)
+    fill = clients.connect(one.uri("web"))
+    for at in range(4, 256, 4):
+        fill.pwrite(known.content(at, at + 1) * (4 * MIB // 4096), at * MIB)
+    fill.shutdown()
+    return cluster
