@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::units::{BlockRange, Instant, NodeId};
+use crate::units::{BlockRange, Instant, NodeId, Sharing};
 use crate::wire::{FORWARDED_MAX, Forwarded, Message, Origin};
 
 use super::core::Engine;
@@ -39,6 +39,8 @@ pub(super) struct Forward {
     pub(super) refused: PeerSet,
     /// Who was asked and has not been told that nothing more is needed.
     pub(super) asked: PeerSet,
+    /// How the clients share that were asked for last.
+    pub(super) sharing: Option<Sharing>,
     /// Why, as the last of them said.
     pub(super) why: String,
     last: u64,

@@ -38,6 +38,7 @@ impl Engine {
             self.send_forwarded();
         }
         self.refuse_barred_here();
+        self.ask_anew();
         let asks = self.forward.server.is_none() || !self.wanting.is_empty();
         if !asks || self.forward.again.is_some_and(|again| again > self.now) {
             return;
@@ -49,7 +50,17 @@ impl Engine {
         self.forward.again = Some(self.now.after(ASK_AGAIN));
         self.forward.asked.insert(at);
         let (session, Wish { entry, waits, sharing }) = (self.forward.session, self.wish());
+        self.forward.sharing = Some(sharing);
         self.send(at, Message::Serve { session, entry, waits, sharing });
+    }
+
+    /// Clients that share otherwise than those this node has asked for are asked for in another session. Of the questions of one session the
+    /// server knows the last, and its answer to one before would let somebody in of whom it knows nothing any more.
+    fn ask_anew(&mut self) {
+        let asked = self.forward.sharing;
+        if self.clients.is_empty() && asked.is_some_and(|asked| asked != self.wish().sharing) {
+            self.drop_forwarded();
+        }
     }
 
     /// When something is to be asked or sent again.

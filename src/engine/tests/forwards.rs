@@ -68,6 +68,37 @@ fn a_device_with_several_connections_is_alone_on_a_node_that_forwards() {
     assert!(rig.done.contains(&attached(1)) && rig.done.contains(&attached(2)), "{:?}", rig.done);
 }
 
+/// The sessions in which somebody was asked to take requests, and how their clients share.
+fn asked_for(rig: &Rig) -> Vec<(u64, Sharing)> {
+    let question = |(_, m): &(NodeId, Message)| match m {
+        Message::Serve { session, sharing, .. } => Some((*session, *sharing)),
+        _ => None,
+    };
+    rig.sent.iter().filter_map(question).collect()
+}
+
+#[test]
+fn who_was_let_in_under_a_question_before_does_not_come_in_beside_whom_the_server_let_in_since() {
+    let mut rig = Rig::bare(&[B]);
+    let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    let let_in = |rig: &Rig, client| rig.done.contains(&Command::Attached { client: ClientId(client), result: Ok(()) });
+    rig.tell(Event::AttachAs(ClientId(1), Sharing::Alone));
+    rig.tell(Event::AttachAs(ClientId(2), Sharing::Readers));
+    let [(alone, Sharing::Alone), (readers, Sharing::Readers)] = asked_for(&rig)[..] else { panic!("{:?}", rig.sent) };
+    // The server has taken the first question's client in, and then heard the second one: for all it knows there are readers here.
+    rig.hear(B, Message::Serving { session: alone, memory: 9, entry: 1, sharing: Sharing::Alone });
+    assert!(!let_in(&rig, 1), "it would write beside readers");
+    // Back to the first question, while the answer to the one before is on its way.
+    rig.tell(Event::Detach(ClientId(2)));
+    let (again, sharing) = *asked_for(&rig).last().unwrap();
+    assert_eq!(sharing, Sharing::Alone);
+    assert!(again != alone && again != readers);
+    rig.hear(B, Message::Serving { session: readers, memory: 9, entry: 2, sharing: Sharing::Readers });
+    rig.hear(B, Message::Serving { session: again, memory: 9, entry: 1, sharing: Sharing::Alone });
+    assert!(let_in(&rig, 1) && !let_in(&rig, 2), "{:?}", rig.done);
+}
+
 #[test]
 fn whose_return_the_clients_of_a_node_wait_for_is_told() {
     for authority in [Authority::Majority, Authority::Off] {
