@@ -6,7 +6,7 @@
 //! remembers when it reports, only that remains which the primary remembers, too; when the two copies are equal, and when a replica is
 //! admitted, it is given all, less what is still on its way there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::units::NodeId;
 use crate::wire::{Message, Origin};
@@ -21,31 +21,57 @@ pub(super) struct Applied {
     pub(super) memory: u64,
     /// The reign whose primary gave it.
     reign: u64,
-    /// One session a node: a node that forwards anew has given up what it forwarded before.
-    sessions: BTreeMap<NodeId, Session>,
+    sessions: Sessions,
     /// What this node remembered when it heard of that reign.
-    before: BTreeMap<NodeId, Session>,
+    before: Sessions,
 }
 
+/// How many sessions of a node are remembered. One that forwards anew has given up what it forwarded before, but that may still be under
+/// way to a disk: what comes late must not take the place of what may be sent again.
+const KEPT: usize = 4;
+
+/// The sessions of each node, in the order in which they were first seen.
 #[derive(Debug, Default)]
+struct Sessions(BTreeMap<NodeId, VecDeque<Session>>);
+
+#[derive(Debug)]
 struct Session {
     name: u64,
     done: BTreeSet<u64>,
 }
 
+impl Sessions {
+    fn done(&self, node: NodeId, name: u64) -> Option<&BTreeSet<u64>> {
+        self.0.get(&node)?.iter().find(|session| session.name == name).map(|session| &session.done)
+    }
+
+    fn done_mut(&mut self, node: NodeId, name: u64) -> &mut BTreeSet<u64> {
+        let sessions = self.0.entry(node).or_default();
+        let at = sessions.iter().position(|session| session.name == name).unwrap_or_else(|| {
+            if sessions.len() == KEPT {
+                sessions.pop_front();
+            }
+            sessions.push_back(Session { name, done: BTreeSet::new() });
+            sessions.len() - 1
+        });
+        &mut sessions[at].done
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (NodeId, u64, &BTreeSet<u64>)> {
+        self.0.iter().flat_map(|(&node, sessions)| sessions.iter().map(move |s| (node, s.name, &s.done)))
+    }
+}
+
 impl Applied {
     pub(super) fn note(&mut self, origin: &Origin) {
-        let session = self.sessions.entry(origin.node).or_default();
-        if session.name != origin.session {
-            *session = Session { name: origin.session, done: BTreeSet::new() };
-        }
-        session.done.insert(origin.seq);
+        let done = self.sessions.done_mut(origin.node, origin.session);
+        done.insert(origin.seq);
         // What was answered is never sent again.
-        session.done = session.done.split_off(&(origin.answered + 1));
+        *done = done.split_off(&(origin.answered + 1));
     }
 
     pub(super) fn knows(&self, origin: &Origin) -> bool {
-        self.sessions.get(&origin.node).is_some_and(|s| s.name == origin.session && s.done.contains(&origin.seq))
+        self.sessions.done(origin.node, origin.session).is_some_and(|done| done.contains(&origin.seq))
     }
 }
 
@@ -53,7 +79,7 @@ impl Engine {
     /// A reign begins: this node's memory counts from now on.
     pub(super) fn begin_applied(&mut self, reign: u64) {
         if mutated(Mutant::AppliedForgotten) {
-            self.applied.sessions.clear();
+            self.applied.sessions = Sessions::default();
         }
         if self.applied.memory == 0 {
             self.applied = Applied { memory: self.ids.draw(), ..Applied::default() };
@@ -76,9 +102,9 @@ impl Engine {
         let memory = self.applied.memory;
         // That there is a memory counts, though nothing be in it.
         let mut told = vec![Message::Applied { memory, node: self.id.node, session: 0, done: Vec::new(), equal }];
-        for (&node, Session { name: session, done }) in &self.applied.sessions {
-            let there = done.iter().copied().filter(|seq| !flying.contains(&(node, *session, *seq)));
-            told.push(Message::Applied { memory, node, session: *session, done: there.collect(), equal });
+        for (node, session, done) in self.applied.sessions.iter() {
+            let there = done.iter().copied().filter(|seq| !flying.contains(&(node, session, *seq)));
+            told.push(Message::Applied { memory, node, session, done: there.collect(), equal });
         }
         told.into_iter().for_each(|message| self.send(at, message));
     }
@@ -91,21 +117,17 @@ impl Engine {
         if self.applied.reign != reign || self.applied.memory != memory {
             let known = self.applied.memory == memory;
             let before = std::mem::take(&mut self.applied.sessions);
-            let before = if known { before } else { BTreeMap::new() };
-            self.applied = Applied { memory, reign, sessions: BTreeMap::new(), before };
+            let before = if known { before } else { Sessions::default() };
+            self.applied = Applied { memory, reign, sessions: Sessions::default(), before };
         }
         if equal {
-            self.applied.before.remove(&node);
+            self.applied.before.0.remove(&node);
         } else {
-            let before = self.applied.before.get(&node).filter(|s| s.name == name);
-            done.retain(|seq| before.is_some_and(|s| s.done.contains(seq)));
+            let before = self.applied.before.done(node, name);
+            done.retain(|seq| before.is_some_and(|before| before.contains(seq)));
         }
         if name != 0 {
-            let session = self.applied.sessions.entry(node).or_default();
-            if session.name != name {
-                *session = Session { name, done: BTreeSet::new() };
-            }
-            session.done.extend(done);
+            self.applied.sessions.done_mut(node, name).extend(done);
         }
     }
 }
@@ -118,16 +140,31 @@ mod tests {
         Origin { node: NodeId(3), session, seq, answered }
     }
 
+    fn known(applied: &Applied, session: u64) -> Vec<u64> {
+        (1..=5).filter(|&seq| applied.knows(&origin(session, seq, 0))).collect()
+    }
+
     #[test]
-    fn what_was_answered_and_what_another_session_did_is_forgotten() {
+    fn what_was_answered_is_forgotten() {
         let mut applied = Applied::default();
         (1..=3).for_each(|seq| applied.note(&origin(7, seq, 0)));
         applied.note(&origin(7, 4, 2));
-        let known =
-            |applied: &Applied, session| (1..=5).filter(|&seq| applied.knows(&origin(session, seq, 0))).collect::<Vec<_>>();
         assert_eq!(known(&applied, 7), [3, 4]);
         assert!(known(&applied, 8).is_empty());
+    }
+
+    /// Else a write of the newer session would be done a second time when it is sent again.
+    #[test]
+    fn what_comes_late_of_an_older_session_takes_nobodys_place() {
+        let mut applied = Applied::default();
         applied.note(&origin(8, 1, 0));
-        assert_eq!((known(&applied, 7), known(&applied, 8)), (vec![], vec![1]));
+        applied.note(&origin(7, 2, 0));
+        assert_eq!((known(&applied, 7), known(&applied, 8)), (vec![2], vec![1]));
+        for session in 9..=10 {
+            applied.note(&origin(session, 1, 0));
+        }
+        assert_eq!(known(&applied, 8), [1]);
+        applied.note(&origin(11, 1, 0));
+        assert!(known(&applied, 8).is_empty(), "only the latest are kept");
     }
 }
