@@ -108,6 +108,9 @@ impl Engine {
 
     /// Who is in the way of a client, here or on the node `at`: somebody with whom it does not share.
     fn barred_by(&self, at: Option<usize>, sharing: Sharing) -> Option<NodeId> {
+        if mutated(Mutant::BarNobody) {
+            return None;
+        }
         let here = match at {
             None => self.is_barred_here(sharing),
             Some(_) => self.shares().is_some_and(|ours| !ours.suits(sharing)),
@@ -115,7 +118,10 @@ impl Engine {
         let guest = || self.reign.as_ref().and_then(|r| r.guests.another(at, sharing));
         // One that lost its primary a moment ago and has not come here yet. Those that share with anybody are not waited for.
         let theirs = |peer: &super::peer::Peer| peer.standing.as_ref().filter(|_| peer.is_connected()).and_then(|s| s.sharing);
-        let stands = |peer| theirs(peer).is_some_and(|theirs| theirs != Sharing::Shared && !theirs.suits(sharing));
+        let stands = |peer| {
+            !mutated(Mutant::BystandersShare)
+                && theirs(peer).is_some_and(|theirs| theirs != Sharing::Shared && !theirs.suits(sharing))
+        };
         let other = || (0..self.peers.len()).find(|&peer| Some(peer) != at && stands(&self.peers[peer]));
         if here { Some(self.id.node) } else { guest().or_else(other).map(|peer| self.peers[peer].node) }
     }

@@ -250,6 +250,12 @@ pub enum Mutant {
     SentAgainToAnybody,
     /// W7: a client is let in before what was forwarded for others that are gone has arrived.
     EnterUnmet,
+    /// W8: whoever asks is let in beside a client that is to be alone.
+    BarNobody,
+    /// W8: what connected nodes say of their clients is not looked at, only who has come to this primary.
+    BystandersShare,
+    /// W8: an answer to what a node asked for before lets its client in.
+    AnswerBefore,
     /// W7: a forwarded write is answered when it is on the primary's disk.
     ForwardAnsweredEarly,
     /// Q2: clients of a node that forwards take the role from a primary that is out of sight.

@@ -3,21 +3,28 @@
 use std::collections::BTreeMap;
 
 use blkrep::engine::{BufferId, ClientId, Event, Request, RequestId};
-use blkrep::units::{BLOCK, BlockRange, Protocol, Role, VolumeId};
+use blkrep::units::{BLOCK, BlockRange, Protocol, Role, Sharing, VolumeId};
 
 use super::disk::{SECTOR, SECTORS_PER_BLOCK};
-use super::invariants::{everywhere, forks};
+use super::invariants::{alone, everywhere, forks};
+use super::sharing::{self, Beside};
 use super::world::{Happening, MS, World, client_id};
 
 #[derive(Debug, Default)]
 pub struct Client {
     pub id: Option<ClientId>,
     pub attached: bool,
-    /// When it asked to be let in.
-    asked: u64,
+    /// When it asked to be let in, and when it was.
+    pub asked: u64,
+    pub entered: u64,
+    /// With whom it shares.
+    pub sharing: Sharing,
+    /// The last moment at which it asked for something that was answered.
+    pub answered: u64,
+    pub beside: Beside,
     /// Steps until it leaves.
     left: u64,
-    count: u64,
+    pub count: u64,
     requests: u64,
     open: BTreeMap<RequestId, Open>,
     /// Whether new requests are made.
@@ -61,6 +68,9 @@ pub fn step(world: &mut World, at: usize) -> Result<(), String> {
     if world.nodes[at].engine.is_none() {
         return Ok(());
     }
+    if world.manners.shares {
+        sharing::step(world, at)?;
+    }
     let working = world.clients[at].working || !world.clients[at].to_read.is_empty();
     match (world.clients[at].id, world.clients[at].attached) {
         (None, _) if working && (world.rng.chance(if brief { 15 } else { 3 }) || !world.clients[at].to_read.is_empty()) => {
@@ -92,15 +102,18 @@ fn attach(world: &mut World, at: usize) -> Result<(), String> {
     let id = client_id(at, world.clients[at].count);
     world.clients[at].id = Some(id);
     world.clients[at].asked = world.now;
-    world.hand(at, Event::Attach(id))
+    world.clients[at].sharing = sharing::draw(world);
+    world.hand(at, Event::AttachAs(id, world.clients[at].sharing))
 }
 
 pub fn attached(world: &mut World, at: usize, id: ClientId, ok: bool) {
+    sharing::attached(world, at, id, ok);
     let left = if world.manners.brief { super::brief::steps(&mut world.rng) } else { world.rng.between(20, 800) };
     let client = &mut world.clients[at];
     if client.id == Some(id) {
         client.attached = ok;
         client.left = left;
+        (client.entered, client.answered) = (world.now, 0);
         if ok {
             world.oracle.entered(world.now, client.asked);
         } else {
@@ -137,7 +150,8 @@ fn request(world: &mut World, at: usize, client: ClientId) -> Result<(), String>
         return read(world, at, client, id, sector..sector + 1);
     }
     let sectors = somewhere(world, at);
-    match world.rng.below(100) {
+    let only_reads = world.clients[at].sharing == Sharing::Readers;
+    match if only_reads { 40 } else { world.rng.below(100) } {
         0..40 => write(world, at, client, id, sectors),
         40..80 => read(world, at, client, id, sectors),
         80..92 => {
@@ -231,6 +245,9 @@ pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Resul
         }
         _ => Vec::new(),
     };
+    if ok {
+        alone::answered(world, at, open.began)?;
+    }
     match open.what {
         What::Write { sectors, value, .. } if !ok => {
             world.oracle.gone(world.now, sectors, value, open.began, open.forwarded);

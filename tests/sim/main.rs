@@ -25,6 +25,7 @@ mod owner;
 mod rng;
 mod row;
 mod scenario;
+mod sharing;
 mod storage;
 mod verify;
 mod world;

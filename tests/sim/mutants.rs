@@ -140,6 +140,9 @@ const SOUGHT: &[Mutant] = &[
     Mutant::AbortedChunksLeave,
     Mutant::HeldOvertaken,
     Mutant::TwoOfThree,
+    Mutant::BarNobody,
+    Mutant::BystandersShare,
+    Mutant::AnswerBefore,
 ];
 
 /// How many seeds a mutant may survive, from the first that is tried.

@@ -15,19 +15,23 @@ pub struct Row {
     pub brief: bool,
     /// Two nodes that may go on alone.
     pub forks: bool,
+    /// Clients that do not share with others ([`sharing`](super::sharing)).
+    pub shares: bool,
 }
 
-const PLAIN: Row = Row { from: 0, share: 1, verifies: false, holds: false, operates: false, brief: false, forks: false };
+const PLAIN: Row =
+    Row { from: 0, share: 1, verifies: false, holds: false, operates: false, brief: false, forks: false, shares: false };
 
 pub const VERIFIED: Row = Row { from: 500_000, share: 8, verifies: true, ..PLAIN };
 pub const HELD: Row = Row { from: 1_000_000, share: 4, holds: true, ..PLAIN };
 pub const OPERATED: Row = Row { from: 1_500_000, share: 8, operates: true, ..PLAIN };
 pub const BRIEF: Row = Row { from: 2_000_000, share: 4, brief: true, ..PLAIN };
 pub const CROWDED: Row = Row { from: 2_500_000, share: 8, verifies: true, holds: true, operates: true, brief: true, ..PLAIN };
+pub const SHARED: Row = Row { from: 3_500_000, share: 8, brief: true, shares: true, ..PLAIN };
 pub const FORKED: Row = Row { from: 4_000_000, share: 8, brief: true, forks: true, ..PLAIN };
 
 /// All rows, in their order.
-pub const ROWS: [Row; 7] = [PLAIN, VERIFIED, HELD, OPERATED, BRIEF, CROWDED, FORKED];
+pub const ROWS: [Row; 8] = [PLAIN, VERIFIED, HELD, OPERATED, BRIEF, CROWDED, SHARED, FORKED];
 
 /// The row of a seed.
 pub fn of(seed: u64) -> Row {

@@ -38,6 +38,7 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let mut world = build(rng, usize::try_from(count).unwrap(), diskless(seed), majority, trace);
     let network = world.majority || world.manners.forks;
     world.manners.brief = brief;
+    world.manners.shares = row.shares;
     world.manners.forks |= row.forks;
     if brief {
         world.ambush = super::brief::ambush(&mut world.rng);
@@ -158,6 +159,7 @@ fn manners(rng: &mut Rng, majority: bool) -> Manners {
         },
         forks: !majority && rng.chance(40),
         brief: false,
+        shares: false,
     }
 }
 

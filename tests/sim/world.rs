@@ -136,6 +136,8 @@ pub struct Manners {
     pub forks: bool,
     /// Clients stay for a moment.
     pub brief: bool,
+    /// Some of them do not share with others.
+    pub shares: bool,
 }
 
 pub struct World {
@@ -515,6 +517,7 @@ impl World {
         }
         self.rng = rng;
         super::client::dropped(self, at);
+        self.clients[at].beside = super::sharing::Beside::default();
         self.nodes[at].buffers = super::node::Buffers::default();
         self.hang_up(at);
         self.check_total_loss();

@@ -9,11 +9,13 @@
 //! | an older reign is refused in everything | [`stale`] | at every message |
 //! | snapshots are of one moment, and holds end | [`cut`] | at the end of each hold, and all the time |
 //! | a verify tells of no difference unless a disk has lied | `../verify.rs` | all the time |
+//! | alone means alone | [`alone`] | at every answer |
 //! | no step waits for an event that need not come | [`awake`] | after every event |
 //! | memory is bounded | [`bounded`] | all the time |
 //! | replicas at rest are the same | [`identical`] | in the end |
 //! | a split brain is always found, and never made up | [`forks`] | in the end |
 
+pub mod alone;
 pub mod awake;
 pub mod bounded;
 pub mod coverage;
