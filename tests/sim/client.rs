@@ -245,7 +245,8 @@ pub fn completed(world: &mut World, at: usize, id: RequestId, ok: bool) -> Resul
         }
         _ => Vec::new(),
     };
-    if ok {
+    let for_nothing = matches!(open.what, What::Write { .. }) && !counts(world, at, open.forwarded);
+    if ok && !for_nothing {
         alone::answered(world, at, open.began)?;
     }
     match open.what {
