@@ -345,7 +345,7 @@ impl ResourceStatus {
 /// Whether a wait is worth telling as a state: those that end by themselves within moments are not.
 fn lasts(why: &Suspension) -> bool {
     match why {
-        Suspension::Authority | Suspension::NoData { .. } | Suspension::Waiting { .. } => true,
+        Suspension::Authority | Suspension::NoData { .. } | Suspension::Waiting { .. } | Suspension::Failing => true,
         Suspension::Lease { .. } | Suspension::TakingOver | Suspension::Snapshot => false,
     }
 }

@@ -194,6 +194,8 @@ pub enum Suspension {
     TakingOver,
     /// Writes wait while a snapshot is taken.
     Snapshot,
+    /// It does not wait any more, but fails: there is no quorum, and `on-no-quorum` is io-error.
+    Failing,
 }
 
 impl fmt::Display for Suspension {
@@ -209,6 +211,7 @@ impl fmt::Display for Suspension {
             }
             Self::TakingOver => f.write_str("taking over: making the peers equal"),
             Self::Snapshot => f.write_str("a snapshot is being taken"),
+            Self::Failing => f.write_str("no quorum: I/O fails until there is one (on-no-quorum=io-error)"),
         }
     }
 }

@@ -105,8 +105,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "on-no-quorum",
-        values: "suspend-io",
-        help: "what happens to I/O while there is no quorum: it waits",
+        values: "suspend-io|io-error",
+        help: "what happens to I/O while there is no quorum: it waits, or fails after the peer-timeout and five seconds",
         set: |set, value| assign(&mut set.on_no_quorum, value, on_no_quorum),
         show: |options| options.on_no_quorum.to_string(),
         is_set: |set| set.on_no_quorum.is_some(),
@@ -244,9 +244,8 @@ fn quorum(text: &str) -> Result<Authority, String> {
 fn on_no_quorum(text: &str) -> Result<OnNoQuorum, String> {
     match text {
         "suspend-io" => Ok(OnNoQuorum::SuspendIo),
-        // Accepting what nothing acts upon would have an operator wait for errors that never come.
-        "io-error" => Err("this version cannot fail I/O without a quorum, only let it wait: suspend-io".into()),
-        _ => Err("give suspend-io".into()),
+        "io-error" => Ok(OnNoQuorum::IoError),
+        _ => Err("give suspend-io or io-error".into()),
     }
 }
 
@@ -310,7 +309,7 @@ mod tests {
         let other = [
             ("protocol", "A"),
             ("quorum", "majority"),
-            ("on-no-quorum", "suspend-io"),
+            ("on-no-quorum", "io-error"),
             ("peer-tls", "off"),
             ("resync-max", "10m"),
             ("heartbeat", "20ms"),
@@ -325,8 +324,7 @@ mod tests {
         assert_eq!(OPTIONS.len(), other.len());
         for option in OPTIONS {
             assert!(option.is_set(&set), "{} was not set", option.name);
-            let changed = option.show(&options) != option.show(&Options::default());
-            assert!(changed || option.values == "suspend-io", "{} was not changed", option.name);
+            assert_ne!(option.show(&options), option.show(&Options::default()), "{} was not changed", option.name);
             let again = set.with(&changes(&[(option.name, Some(&option.show(&options)))])).unwrap();
             assert_eq!(again, set, "{} is shown as something else than it is", option.name);
             let unset = set.with(&changes(&[(option.name, None)])).unwrap();
@@ -339,7 +337,7 @@ mod tests {
         for (name, value) in [
             ("protokoll", "A"),
             ("protocol", "D"),
-            ("on-no-quorum", "io-error"),
+            ("on-no-quorum", "eio"),
             ("resync-max", "-1"),
             ("resync-max", "99999999999g"),
             ("lease", "1h"),

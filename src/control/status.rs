@@ -264,6 +264,7 @@ fn suspension(why: &engine::Suspension, named: impl Fn(&NodeId) -> Option<Name>)
         engine::Suspension::Lease(milliseconds) => api::Suspension::Lease { milliseconds: *milliseconds },
         engine::Suspension::NoData(nodes) => api::Suspension::NoData { nodes: nodes.iter().filter_map(named).collect() },
         engine::Suspension::TakingOver => api::Suspension::TakingOver,
+        engine::Suspension::Failing => api::Suspension::Failing,
         engine::Suspension::Snapshot => api::Suspension::Snapshot,
     }
 }

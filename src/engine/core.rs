@@ -68,6 +68,8 @@ pub struct Engine {
     pub(super) clients: BTreeSet<ClientId>,
     /// With whom they share; all of them with the same.
     pub(super) sharing: Sharing,
+    /// Since when clients wait for what only a quorum allows, where they are to get errors then.
+    pub(super) starved_since: Option<Instant>,
     /// How often the sessions of all clients were ended.
     pub(super) dropped: u64,
     /// What this node forwards for its clients while it is not primary.
@@ -153,6 +155,7 @@ impl Engine {
             follow: Follow::default(),
             clients: BTreeSet::new(),
             sharing: Sharing::default(),
+            starved_since: None,
             dropped: 0,
             forward: Forward::default(),
             visitors: BTreeMap::new(),

@@ -20,6 +20,7 @@ struct Stage {
     verifying: bool,
     /// Whether there is a hold, and whether it lets no write begin.
     held: (bool, bool),
+    starved: bool,
     hot: u64,
     ready: usize,
 }
@@ -50,6 +51,7 @@ impl Engine {
             changing: self.change.is_some(),
             verifying: self.is_verifying(),
             held: (self.has_hold(), self.holds_writes()),
+            starved: self.starved_since.is_some(),
             hot: self.store.as_ref().map_or(0, |s| s.activity.hot()),
             ready: self.ready.len(),
         }
@@ -71,6 +73,7 @@ impl Engine {
         self.consider_hold();
         self.consider_verify();
         self.consider_change(links);
+        self.consider_no_quorum();
         self.consider_stop();
         self.write_activity(links);
         self.announce();

@@ -312,7 +312,7 @@ impl Engine {
     }
 
     /// This node's disk has failed and the record still counts on it: nothing may be answered until it does not (rule M1).
-    fn own_word_missing(&self) -> bool {
+    pub(super) fn own_word_missing(&self) -> bool {
         let counts = self.record.as_ref().is_some_and(|r| r.in_sync.contains_key(&self.id.node));
         !self.has_disk() && counts && !mutated(Mutant::OwnWordCounts)
     }

@@ -96,6 +96,12 @@ impl Forward {
         self.requests.keys().next().map_or(self.last, |first| first - 1)
     }
 
+    /// Takes out all that waits for an answer. Nobody takes it now, and it is not sent again.
+    pub(super) fn give_up(&mut self) -> Vec<(RequestId, Request)> {
+        debug_assert!(self.server.is_none(), "the server's answer would come");
+        std::mem::take(&mut self.requests).into_values().map(|ask| (ask.id, ask.request)).collect()
+    }
+
     /// Whether nothing waits for an answer.
     pub(super) fn is_idle(&self) -> bool {
         self.requests.is_empty()

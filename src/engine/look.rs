@@ -60,6 +60,9 @@ impl Engine {
     /// Why I/O waits.
     fn suspensions(&self) -> Vec<Suspension> {
         let mut found = Vec::new();
+        if self.fails_io() {
+            found.push(Suspension::Failing);
+        }
         if self.change.as_ref().is_some_and(|c| c.unanswered) {
             found.push(Suspension::Authority);
         }
@@ -92,6 +95,7 @@ impl Engine {
             later(self.wanting.values().map(|wanting| wanting.until).min()),
             later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty() || !self.clients.is_empty()),
             later(self.barred_due()),
+            later(self.io_fails_from()),
             later(self.forward_due()),
             later(self.visitors.values().map(|visitor| visitor.until).min()),
             self.change.as_ref().and_then(|c| c.again),

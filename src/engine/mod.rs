@@ -135,6 +135,7 @@ mod link;
 mod look;
 mod membership;
 mod mutant;
+mod no_quorum;
 mod operate;
 mod ops;
 mod order;

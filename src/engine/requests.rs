@@ -50,6 +50,10 @@ impl Engine {
             reign.flushes.waiting.push(key);
             return;
         };
+        if self.fails_io() {
+            self.fail(key, Failure::Io);
+            return;
+        }
         let room = self.room_for(range);
         if room == Room::Nowhere {
             self.fail(key, Failure::Io);

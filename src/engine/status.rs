@@ -133,4 +133,6 @@ pub enum Suspension {
     TakingOver,
     /// Writes wait while a snapshot is taken.
     Snapshot,
+    /// It does not wait any more: it fails, for there is no quorum and the resource is to fail I/O then.
+    Failing,
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use blkrep::engine::{Mutant, choose};
 
-use super::row::{self, BRIEF, HELD, VERIFIED};
+use super::row::{self, BRIEF, HELD, SHARED, VERIFIED};
 
 /// The mutants that have to be found, each with the seed that is tried first.
 const TABLE: &[(Mutant, u64)] = &[
@@ -81,6 +81,7 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::OriginIgnored, 103),
     (Mutant::EnterUnmet, 7),
     (Mutant::ForwardAnsweredEarly, 1),
+    (Mutant::BarNobody, SHARED.from),
 ];
 
 /// Mutants for which no seed is known yet: `--mutants --all` looks for them, too. One that stays alive for long means that a fault or an
@@ -140,9 +141,9 @@ const SOUGHT: &[Mutant] = &[
     Mutant::AbortedChunksLeave,
     Mutant::HeldOvertaken,
     Mutant::TwoOfThree,
-    Mutant::BarNobody,
-    Mutant::BystandersShare,
     Mutant::AnswerBefore,
+    Mutant::FailedFlightsLeave,
+    Mutant::BystandersShare,
 ];
 
 /// How many seeds a mutant may survive, from the first that is tried.

@@ -17,17 +17,28 @@ pub struct Row {
     pub forks: bool,
     /// Clients that do not share with others ([`sharing`](super::sharing)).
     pub shares: bool,
+    /// I/O fails that waits for a quorum, in every other seed.
+    pub errors: bool,
 }
 
-const PLAIN: Row =
-    Row { from: 0, share: 1, verifies: false, holds: false, operates: false, brief: false, forks: false, shares: false };
+const PLAIN: Row = Row {
+    from: 0,
+    share: 1,
+    verifies: false,
+    holds: false,
+    operates: false,
+    brief: false,
+    forks: false,
+    shares: false,
+    errors: false,
+};
 
 pub const VERIFIED: Row = Row { from: 500_000, share: 8, verifies: true, ..PLAIN };
 pub const HELD: Row = Row { from: 1_000_000, share: 4, holds: true, ..PLAIN };
 pub const OPERATED: Row = Row { from: 1_500_000, share: 8, operates: true, ..PLAIN };
 pub const BRIEF: Row = Row { from: 2_000_000, share: 4, brief: true, ..PLAIN };
 pub const CROWDED: Row = Row { from: 2_500_000, share: 8, verifies: true, holds: true, operates: true, brief: true, ..PLAIN };
-pub const SHARED: Row = Row { from: 3_500_000, share: 8, brief: true, shares: true, ..PLAIN };
+pub const SHARED: Row = Row { from: 3_500_000, share: 8, brief: true, shares: true, errors: true, ..PLAIN };
 pub const FORKED: Row = Row { from: 4_000_000, share: 8, brief: true, forks: true, ..PLAIN };
 
 /// All rows, in their order.

@@ -39,6 +39,9 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let network = world.majority || world.manners.forks;
     world.manners.brief = brief;
     world.manners.shares = row.shares;
+    if row.errors && seed % 2 == 0 {
+        world.nodes.iter_mut().for_each(|node| node.settings.on_no_quorum = OnNoQuorum::IoError);
+    }
     world.manners.forks |= row.forks;
     if brief {
         world.ambush = super::brief::ambush(&mut world.rng);

@@ -31,7 +31,7 @@ pub(super) const RESOURCE_OPTIONS: &[Arg] = &[
         "on-no-quorum",
         None,
         Takes::OneOf(&["suspend-io", "io-error"]),
-        "I/O without a quorum: it waits (io-error is refused yet)",
+        "I/O without a quorum: it waits, or fails when it has waited for the peer-timeout and five seconds",
     ),
     Arg::option("peer-tls", None, Takes::OneOf(&["on", "off"]), "Whether replication is encrypted and authenticated"),
     Arg::option("resync-max", None, Takes::Bytes, "The most that a resync takes per second; 0 for no limit"),

@@ -5,6 +5,7 @@
 
 mod forwards;
 mod holds;
+mod no_quorum;
 mod peers;
 mod reigns;
 mod targets;
