@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use blkrep::engine::{
-    Answer, BufferId, ClientId, Command, DiskOutcome, Engine, Event, Identity, Links, OnNoQuorum, Peer, Request, RequestId,
-    Settings, Timeouts,
+    Answer, BufferId, ClientId, Command, DiskOutcome, Engine, Event, Identity, Links, Peer, Request, RequestId, Settings,
+    Timeouts,
 };
 use blkrep::format::{Loaded, Loader, NewReplica, PeerSlot, SUPERBLOCK, Step, area_len, create, superblock_at};
 use blkrep::units::{
@@ -126,7 +126,7 @@ fn engine(at: usize, record: &Record, now: Instant) -> Engine {
         volumes,
         protocol: Protocol::C,
         authority: Authority::Majority,
-        on_no_quorum: OnNoQuorum::SuspendIo,
+        io_fails_after: None,
         resync_max: 0,
         timeouts: Timeouts::default(),
     };

@@ -94,7 +94,7 @@ fn slot_of(superblock: &mut Superblock, settings: &Settings, node: NodeId) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{OnNoQuorum, Peer, Timeouts};
+    use crate::engine::{Peer, Timeouts};
     use crate::format::Region;
     use crate::units::{Authority, ClusterId, Incarnation, Protocol, RecordId, ReplicaId, ResourceId};
 
@@ -123,7 +123,7 @@ mod tests {
             volumes: [(VolumeId(0), 4 << 20)].into(),
             protocol: Protocol::C,
             authority: Authority::Majority,
-            on_no_quorum: OnNoQuorum::SuspendIo,
+            io_fails_after: None,
             resync_max: 0,
             timeouts: Timeouts::default(),
         };

@@ -172,5 +172,5 @@ pub use mutant::Mutant;
 #[cfg(feature = "mutants")]
 pub use mutant::choose;
 pub use operate::{AskId, OperateError, Operation};
-pub use settings::{Identity, OnNoQuorum, Peer, Settings, Timeouts};
+pub use settings::{Identity, Peer, Settings, Timeouts};
 pub use status::{Connection, PeerStatus, ResourceStatus, ResyncStatus, Suspension, VerifyState, VerifyStatus, VolumeStatus};

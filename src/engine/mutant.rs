@@ -250,7 +250,7 @@ pub enum Mutant {
     SentAgainToAnybody,
     /// W7: a client is let in before what was forwarded for others that are gone has arrived.
     EnterUnmet,
-    /// Q8: a write that fails in flight for want of a quorum gives up its place in the order.
+    /// Q10: a write that fails in flight for want of a quorum gives up its place in the order.
     FailedFlightsLeave,
     /// W8: whoever asks is let in beside a client that is to be alone.
     BarNobody,

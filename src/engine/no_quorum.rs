@@ -1,11 +1,9 @@
-//! Failing I/O that no quorum allows, where that is asked for (`on-no-quorum=io-error`, rule Q8).
+//! Failing I/O that no quorum allows, where that is asked for (`on-no-quorum=io-error`, rule Q10).
 //!
 //! A request that fails so is over for its client, and not undone: what was in flight keeps its place in the order, and what comes later waits
 //! for it. It is on some disks or on none, as with every write that fails.
 
-use std::time::Duration;
-
-use crate::units::{Instant, OnNoQuorum};
+use crate::units::Instant;
 
 use super::core::Engine;
 use super::event::{Command, Failure};
@@ -13,10 +11,6 @@ use super::flights::Cause;
 use super::mutant::{Mutant, mutated};
 use super::reign::{Phase, State};
 use super::requests::{order_key, release_buffer};
-
-/// How long I/O waits beyond the time after which a silent peer counts as gone. A fail-over with an election of the cluster's leader has its
-/// place in it: who would get errors then could as well have no replicas.
-const GRACE: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Fails what waits, when it has waited for long enough.
@@ -39,12 +33,12 @@ impl Engine {
 
     /// From when on requests are failed, should nothing change.
     pub(super) fn io_fails_from(&self) -> Option<Instant> {
-        Some(self.starved_since?.after(self.settings.timeouts.peer_silent + GRACE))
+        Some(self.starved_since?.after(self.settings.io_fails_after?))
     }
 
     /// Whether this node's clients, or a primary's guests, wait for somebody who is away, and would get errors for it.
     fn is_starved(&self) -> bool {
-        if self.settings.on_no_quorum != OnNoQuorum::IoError || self.is_off() {
+        if self.settings.io_fails_after.is_none() || self.is_off() {
             return false;
         }
         let Some(reign) = &self.reign else {

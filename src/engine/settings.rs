@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use crate::units::OnNoQuorum;
 use crate::units::{Authority, ClusterId, Name, NodeId, Protocol, ResourceId, VolumeId};
 
 /// What never changes for an engine.
@@ -30,8 +29,8 @@ pub struct Settings {
     pub protocol: Protocol,
     /// Who decides on records.
     pub authority: Authority,
-    /// What happens to I/O that no quorum allows.
-    pub on_no_quorum: OnNoQuorum,
+    /// When I/O fails that no quorum allows: after it has waited for so long. `None`: it waits (DRBD: on-no-quorum).
+    pub io_fails_after: Option<Duration>,
     /// Resync bandwidth cap in bytes per second, 0 for none.
     pub resync_max: u64,
     /// Times.

@@ -38,9 +38,8 @@ mod stream;
 pub use counters::Counters;
 pub use host::{Plane, PlaneOptions, PlaneStartError};
 pub use plane::{
-    Answer, Backing, ClientSocket, Clients, DataPlane, Held, HoldId, LANES, Lane, OnNoQuorum, OpenExport, Operation, Peer,
-    PeerLink, PlaneError, PlaneEvent, ReplicaStorage, Reply, ResourceSettings, ResourceSpec, Segment, Socket, Ticket, Timeouts,
-    lane_of,
+    Answer, Backing, ClientSocket, Clients, DataPlane, Held, HoldId, LANES, Lane, OpenExport, Operation, Peer, PeerLink,
+    PlaneError, PlaneEvent, ReplicaStorage, Reply, ResourceSettings, ResourceSpec, Segment, Socket, Ticket, Timeouts, lane_of,
 };
 
 use crate::engine::Engine;

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub use crate::engine::{Answer, Held, HoldId, OnNoQuorum, Operation, Peer, Settings as ResourceSettings, Ticket, Timeouts};
+pub use crate::engine::{Answer, Held, HoldId, Operation, Peer, Settings as ResourceSettings, Ticket, Timeouts};
 pub use crate::ring::{Backing, Segment};
 
 use crate::engine::ResourceStatus;

@@ -1,8 +1,9 @@
 //! One seed's story: a cluster, a time of faults, a quiet time, and what must be true then.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use blkrep::engine::{OnNoQuorum, Peer, Settings, Timeouts};
+use blkrep::engine::{Peer, Settings, Timeouts};
 use blkrep::format::{NewReplica, PeerSlot};
 use blkrep::units::{
     Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
@@ -39,8 +40,9 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     let network = world.majority || world.manners.forks;
     world.manners.brief = brief;
     world.manners.shares = row.shares;
-    if row.errors && seed % 2 == 0 {
-        world.nodes.iter_mut().for_each(|node| node.settings.on_no_quorum = OnNoQuorum::IoError);
+    if row.errors && seed.is_multiple_of(2) {
+        let patience = world.rng.between(1, 1_000);
+        world.nodes.iter_mut().for_each(|node| node.settings.io_fails_after = Some(Duration::from_millis(patience)));
     }
     world.manners.forks |= row.forks;
     if brief {
@@ -129,7 +131,7 @@ fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: boo
             volumes: volumes.clone(),
             protocol: manners.protocol,
             authority,
-            on_no_quorum: OnNoQuorum::SuspendIo,
+            io_fails_after: None,
             resync_max,
             timeouts: Timeouts::default(),
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::storage::{self, blocking};
 use super::{Open, Opened};
@@ -10,7 +11,7 @@ use crate::control::consensus::ProposeError;
 use crate::control::node::{Node, PATIENCE};
 use crate::control::replica::ReplicaPlan;
 use crate::runtime::{Peer, PlaneError, ReplicaStorage, ResourceSettings, ResourceSpec, Timeouts};
-use crate::units::{Name, ReplicaId, ResourceId, VolumeId};
+use crate::units::{Name, OnNoQuorum, ReplicaId, ResourceId, VolumeId};
 
 pub(super) struct Step<'a> {
     pub(super) node: &'a Arc<Node>,
@@ -256,7 +257,10 @@ impl Step<'_> {
             volumes: volumes.collect(),
             protocol: options.protocol,
             authority: options.quorum,
-            on_no_quorum: options.on_no_quorum,
+            io_fails_after: match options.on_no_quorum {
+                OnNoQuorum::SuspendIo => None,
+                OnNoQuorum::IoError => Some(options.peer_timeout + FAIL_OVER),
+            },
             resync_max: options.resync_max,
             timeouts: Timeouts {
                 heartbeat: options.heartbeat,
@@ -267,3 +271,7 @@ impl Step<'_> {
         }
     }
 }
+
+/// How long I/O waits for a quorum beyond a silent peer's time before it fails, where it is to. A fail-over with an election of the cluster's
+/// leader has its place in it: who would get errors then could as well have no replicas.
+const FAIL_OVER: Duration = Duration::from_secs(5);

@@ -84,7 +84,7 @@ impl Rig {
             volumes,
             protocol: Protocol::C,
             authority,
-            on_no_quorum: OnNoQuorum::SuspendIo,
+            io_fails_after: None,
             resync_max: 0,
             timeouts: Timeouts::default(),
         };

@@ -4,11 +4,10 @@ use super::*;
 
 const FLUSH: Request = Request::Flush;
 const READ: Request = Request::Read { volume: VolumeId(0), offset: 0, len: 4096, buffer: BufferId(9) };
-/// A silent peer's time, and what is waited beyond it.
 const PATIENCE: Duration = Duration::from_secs(7);
 
 fn fails_io(rig: &mut Rig) {
-    let settings = Settings { on_no_quorum: OnNoQuorum::IoError, ..rig.engine.settings.clone() };
+    let settings = Settings { io_fails_after: Some(PATIENCE), ..rig.engine.settings.clone() };
     rig.tell(Event::Configure(settings));
 }
 

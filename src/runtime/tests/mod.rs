@@ -97,7 +97,7 @@ impl Node {
             volumes,
             protocol: Protocol::C,
             authority: Authority::Off,
-            on_no_quorum: OnNoQuorum::SuspendIo,
+            io_fails_after: None,
             resync_max: 0,
             timeouts: Timeouts::default(),
         };
