@@ -275,25 +275,33 @@ const FENCED: &str = "fenced";
 const ENDED: &str = "ended";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state() -> State {
-        State {
-            resource: "web".parse().unwrap(),
-            id: ResourceId(7),
-            volume: VolumeId(1),
+impl State {
+    /// An attachment through FUSE whose helper nobody can find.
+    pub(crate) fn sample(resource: &str, id: ResourceId, volume: VolumeId) -> Self {
+        Self {
+            resource: resource.parse().expect("a name"),
+            id,
+            volume,
             read_only: false,
-            exclusive: true,
+            exclusive: false,
             for_mount: false,
             via: Via::Fuse,
             sockets: 1,
             filled: 0,
             resizable: false,
             token: "t".into(),
-            pid: 1,
+            pid: i32::MAX.unsigned_abs(),
             device: "/dev/loop0".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State { exclusive: true, ..State::sample("web", ResourceId(7), VolumeId(1)) }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::api::{
     AddVolume, ApiError, Code, DeployResource, Relative, RemoveNode, RemoveResource, RemoveVolume, Service, UnassignResource,
     UndeployResource,
 };
+use crate::attach::place::{Place, State};
 use crate::cluster::{Command, Refusal, Resource};
 use crate::nbd::client::{Handshake, HandshakeError};
 use crate::units::{Name, VolumeId};
@@ -124,6 +125,21 @@ async fn a_decision_that_nobody_ends_is_made_void_before_a_client_is_let_in() {
     let late = settle(&nodes[0], unused).await.unwrap_err();
     assert!(matches!(late, ProposeError::Refused(Refusal::Overtaken(_))), "{late}");
     assert_eq!(remove(&nodes[0], false).await.unwrap_err().code, Code::InUse);
+}
+
+/// An attachment has no connection while its daemon has just started: what is mounted must not go for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_that_is_attached_is_in_use_though_nobody_is_connected() {
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = with_volume(dir.path(), 2, 2).await;
+    let node = nodes[1].daemon.as_ref().unwrap().node.clone();
+    let place = Place::of(&node.root, &"web".parse().unwrap(), VolumeId(0));
+    place.make().unwrap();
+    place.store(&State::sample("web", resource(&nodes[1]).id, VolumeId(0))).unwrap();
+    let helper = place.lock().unwrap().expect("nobody else has it");
+    assert_eq!(remove(&nodes[0], false).await.unwrap_err().code, Code::InUse);
+    drop(helper);
+    remove(&nodes[0], false).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
