@@ -35,6 +35,9 @@ pub struct Report {
     /// How often it has let clients use its resources.
     #[serde(default)]
     pub uses: BTreeMap<ResourceId, u64>,
+    /// Of which of them it cannot say so.
+    #[serde(default)]
+    pub unread_uses: BTreeSet<ResourceId>,
 }
 
 /// The reports of the nodes that answer.
@@ -47,8 +50,8 @@ impl Report {
         let open = node.plane.status().into_iter().filter(|status| wanted(status.resource));
         let failures = node.board.failures().into_iter().filter(|(id, _)| wanted(*id));
         let resources: BTreeMap<_, _> = open.map(|status| (status.resource, status)).collect();
-        let uses = node.attachments.uses.all(resources.keys().copied().chain(question.resource));
-        Self { resources, failures: failures.collect(), pool_failures: node.board.pool_failures(), uses }
+        let (uses, unread_uses) = node.attachments.uses.all(resources.keys().copied().chain(question.resource));
+        Self { resources, failures: failures.collect(), pool_failures: node.board.pool_failures(), uses, unread_uses }
     }
 }
 

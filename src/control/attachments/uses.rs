@@ -10,7 +10,7 @@
 //!
 //! An attachment that shares its volume, and is in, suffers others beside it: see [`super::inside`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -42,28 +42,58 @@ impl Uses {
     }
 
     /// How often a resource was used.
-    pub fn of(&self, resource: ResourceId) -> u64 {
+    ///
+    /// # Errors
+    ///
+    /// The count cannot be read. It is not 0 then: attachments of other nodes would take that for a use.
+    pub fn of(&self, resource: ResourceId) -> io::Result<u64> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known.entry(resource).or_insert_with(|| self.load(resource))
+        self.known_in(&mut known, resource)
     }
 
-    /// All that were used since the daemon started, or were asked for.
-    pub fn all(&self, of: impl Iterator<Item = ResourceId>) -> BTreeMap<ResourceId, u64> {
-        of.map(|resource| (resource, self.of(resource))).filter(|(_, count)| *count > 0).collect()
+    fn known_in(&self, known: &mut BTreeMap<ResourceId, u64>, resource: ResourceId) -> io::Result<u64> {
+        if let Some(count) = known.get(&resource) {
+            return Ok(*count);
+        }
+        let count = self.load(resource)?;
+        known.insert(resource, count);
+        Ok(count)
+    }
+
+    /// The counts of those that were used, and those whose counts cannot be read.
+    pub fn all(&self, of: impl Iterator<Item = ResourceId>) -> (BTreeMap<ResourceId, u64>, BTreeSet<ResourceId>) {
+        let (mut counts, mut unread) = (BTreeMap::new(), BTreeSet::new());
+        for resource in of {
+            match self.of(resource) {
+                Ok(0) => {}
+                Ok(count) => drop(counts.insert(resource, count)),
+                Err(error) => {
+                    tracing::warn!(%resource, %error, "how often a resource was used here cannot be told; other nodes' attachments wait for that");
+                    unread.insert(resource);
+                }
+            }
+        }
+        (counts, unread)
     }
 
     /// Counts one use more. When this returns, the count is durable.
     pub fn count(&self, resource: ResourceId) -> io::Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = known.get(&resource).copied().unwrap_or_else(|| self.load(resource)) + 1;
+        let next = self.known_in(&mut known, resource)? + 1;
         fs::create_dir_all(&self.directory)?;
         write_private(&self.file(resource), format!("{next}\n").as_bytes())?;
         known.insert(resource, next);
         Ok(())
     }
 
-    fn load(&self, resource: ResourceId) -> u64 {
-        fs::read_to_string(self.file(resource)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    fn load(&self, resource: ResourceId) -> io::Result<u64> {
+        let file = self.file(resource);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        match fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().map_err(|error| named(io::Error::new(io::ErrorKind::InvalidData, error))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(named(error)),
+        }
     }
 
     fn file(&self, resource: ResourceId) -> PathBuf {
@@ -201,6 +231,9 @@ async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeI
     if let Some(silent) = peers.find(|peer| peer.connection == Connection::Connected && !reports.contains_key(&peer.node)) {
         return Err(silent.node);
     }
+    if let Some((unread, _)) = reports.iter().find(|(_, report)| report.unread_uses.contains(&resource)) {
+        return Err(*unread);
+    }
     let theirs = reports.iter().filter(|(peer, _)| **peer != node.me);
     let seen = |report: &status::Report| Seen {
         count: report.uses.get(&resource).copied().unwrap_or(0),
@@ -230,34 +263,39 @@ mod tests {
     fn counts_outlive_the_daemon() {
         let directory = tempfile::tempdir().unwrap();
         let uses = Uses::new(directory.path().join("uses"));
-        assert_eq!(uses.of(WEB), 0);
+        assert_eq!(uses.of(WEB).unwrap(), 0);
         uses.count(WEB).unwrap();
         uses.count(WEB).unwrap();
-        assert_eq!(uses.of(WEB), 2);
+        assert_eq!(uses.of(WEB).unwrap(), 2);
         let again = Uses::new(directory.path().join("uses"));
         again.count(WEB).unwrap();
-        assert_eq!(again.all([WEB, ResourceId(9)].into_iter()), [(WEB, 3)].into());
+        assert_eq!(again.all([WEB, ResourceId(9)].into_iter()), ([(WEB, 3)].into(), BTreeSet::new()));
+    }
+
+    /// Taken for 0 it would be a use to those that had noted another count, and come to that very count again by and by.
+    #[test]
+    fn a_count_that_cannot_be_read_is_not_0() {
+        let directory = tempfile::tempdir().unwrap();
+        let uses = Uses::new(directory.path().to_owned());
+        uses.count(WEB).unwrap();
+        let (file, aside) = (uses.file(WEB), directory.path().join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        fs::create_dir(&file).unwrap();
+        let again = Uses::new(directory.path().to_owned());
+        assert!(again.count(WEB).is_err() && again.of(WEB).is_err());
+        assert_eq!(again.all([WEB].into_iter()), (BTreeMap::new(), [WEB].into()));
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&aside, &file).unwrap();
+        assert_eq!(again.of(WEB).unwrap(), 1);
+        fs::write(&file, "").unwrap();
+        assert!(Uses::new(directory.path().to_owned()).of(WEB).is_err(), "an empty file is none that was written here");
     }
 
     #[test]
     fn a_volume_that_another_node_has_used_is_not_admitted_again() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::at(directory.path());
-        let state = State {
-            resource: "web".parse().unwrap(),
-            id: WEB,
-            volume: VolumeId(0),
-            read_only: false,
-            exclusive: false,
-            for_mount: false,
-            via: crate::api::Via::Fuse,
-            sockets: 1,
-            filled: 0,
-            resizable: false,
-            token: "t".into(),
-            pid: 1,
-            device: PathBuf::new(),
-        };
+        let state = State::sample("web", WEB, VolumeId(0));
         let counts = |all: &[(u32, u64)]| all.iter().map(|&(node, count)| (NodeId(node), count)).collect::<BTreeMap<_, _>>();
         assert_eq!(compare(&place, &state, &counts(&[(1, 5)])), Ok(true));
         assert_eq!(compare(&place, &state, &counts(&[(1, 5)])), Ok(false));
