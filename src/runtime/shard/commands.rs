@@ -45,7 +45,7 @@ impl Shard {
             Command::Meta { op, at, bytes } => self.start_meta(key, op, at, bytes),
             Command::AskLease(peer) => self.ask_lease(key, peer),
             Command::Attached { client, result } => self.attached(key, client, result),
-            Command::DropClients => self.drop_clients(key),
+            Command::DropClients => self.drop_clients(key, |client| !matches!(client, Attachment::Asking { .. })),
             Command::Propose { ticket, expect, record } => {
                 self.ask_control(key, |resource| PlaneEvent::Propose { resource, ticket, expect, record });
             }
@@ -130,9 +130,11 @@ impl Shard {
         }
     }
 
-    fn drop_clients(&mut self, key: Key) {
+    /// Ends the sessions of such clients. One that the engine has not answered yet has none to lose.
+    fn drop_clients(&mut self, key: Key, are_such: impl Fn(&Attachment) -> bool) {
         let Some(resource) = self.resources.get(key) else { return };
-        let clients: Vec<_> = resource.clients.iter().map(|(&id, attachment)| (id, attachment.connection())).collect();
+        let such = resource.clients.iter().filter(|(_, attachment)| are_such(attachment));
+        let clients: Vec<_> = such.map(|(&id, attachment)| (id, attachment.connection())).collect();
         for (id, connection) in clients {
             match connection {
                 Some(connection) => self.close_client(connection, &"the resource does not serve clients here any more"),
@@ -155,7 +157,7 @@ impl Shard {
         if self.resources.get(key).is_none_or(|resource| !resource.stopped || resource.disk_jobs > 0) {
             return;
         }
-        self.drop_clients(key);
+        self.drop_clients(key, |_| true);
         let Some(resource) = self.resources.remove(key) else { return };
         self.by_id.remove(&resource.id);
         self.board.remove(resource.id);
