@@ -51,6 +51,9 @@ impl Engine {
         peer.reset_session();
         self.follow_lost(at);
         self.server_lost(at);
+        if !hopeless {
+            self.guest_lost(at);
+        }
         self.guest_gone(at);
         self.reign_lost_peer(at);
         self.change_lost_peer(at);
@@ -83,6 +86,7 @@ impl Engine {
                 // The peer's engine began anew behind the same connection.
                 self.session_lost(at, false);
             }
+            self.somebody_has_come();
             self.peers[at].their_token = hello.token;
             self.peers[at].hopeless = false;
         }

@@ -134,6 +134,8 @@ impl Engine {
     /// When `settings` names more than 31 peers.
     pub fn start(id: Identity, settings: Settings, replica: Option<Loaded>, now: Instant) -> Self {
         assert!(settings.peers.len() <= PEERS_MAX, "a resource has at most {PEERS_MAX} peers");
+        // Of two engines of one node none says what the other has said: the one before may have ended sessions, too.
+        let dropped = (id.seed[0] ^ id.seed[1].rotate_left(32)) >> 1;
         let ids = Ids::new(id.seed);
         let mut engine = Self {
             id,
@@ -156,7 +158,7 @@ impl Engine {
             clients: BTreeSet::new(),
             sharing: Sharing::default(),
             starved_since: None,
-            dropped: 0,
+            dropped,
             forward: Forward::default(),
             visitors: BTreeMap::new(),
             applied: Applied::default(),

@@ -122,8 +122,14 @@ impl Engine {
             !mutated(Mutant::BystandersShare)
                 && theirs(peer).is_some_and(|theirs| theirs != Sharing::Shared && !theirs.suits(sharing))
         };
+        // One whose connection has just broken. When it is back it says itself how its clients share.
+        let away = |peer: usize| !self.peers[peer].is_connected() && !self.peers[peer].hopeless;
+        let lost = || {
+            let lost = self.reign.as_ref()?.guests.lost(self.now).filter(|(peer, _)| Some(*peer) != at && away(*peer));
+            lost.into_iter().find(|(_, theirs)| !theirs.suits(sharing)).map(|(peer, _)| peer)
+        };
         let other = || (0..self.peers.len()).find(|&peer| Some(peer) != at && stands(&self.peers[peer]));
-        if here { Some(self.id.node) } else { guest().or_else(other).map(|peer| self.peers[peer].node) }
+        if here { Some(self.id.node) } else { guest().or_else(lost).or_else(other).map(|peer| self.peers[peer].node) }
     }
 
     /// With whom the clients of this node share; `None` without any.

@@ -41,6 +41,9 @@ pub(super) struct Forward {
     pub(super) asked: PeerSet,
     /// How the clients share that were asked for last.
     pub(super) sharing: Option<Sharing>,
+    /// The node that took requests was lost, or another one has come while nobody did: somebody may have been let in there whom the
+    /// clients of this node would not suffer, and be gone again.
+    pub(super) apart: bool,
     /// Why, as the last of them said.
     pub(super) why: String,
     last: u64,
@@ -242,8 +245,24 @@ impl Engine {
         self.send_forwarded();
     }
 
+    /// Clients that do not share with everybody end their sessions when they were out of touch. Whoever came meanwhile is not in the way
+    /// any more; only when they come anew it is compared who has used the volume.
+    pub(super) fn end_those_apart(&mut self) -> bool {
+        let ends =
+            self.forward.apart && self.shares().is_some_and(|ours| ours != Sharing::Shared) && !mutated(Mutant::ApartGoesOn);
+        self.forward.apart = false;
+        if ends {
+            self.drop_forwarded();
+            self.drop_clients();
+        }
+        ends
+    }
+
     /// This node becomes primary: it does itself what nobody has answered.
     pub(super) fn adopt_forwarded(&mut self) {
+        if self.end_those_apart() {
+            return;
+        }
         let memory = self.applied.memory;
         if self.forward.session == 0 || !self.may_send_again(memory) {
             return;

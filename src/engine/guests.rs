@@ -25,6 +25,8 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     by_peer: BTreeMap<usize, Guest>,
+    /// Those whose connection has broken, how their clients share, and until when they keep others out.
+    lost: BTreeMap<usize, (Sharing, Instant)>,
     /// One of them is the only user, and a member, since then.
     alone_since: Option<Instant>,
     /// The role is being given up for this one.
@@ -53,6 +55,16 @@ impl Guests {
     /// A guest besides `but` with whom nobody may be there who shares so.
     pub(super) fn another(&self, but: Option<usize>, sharing: Sharing) -> Option<usize> {
         self.by_peer.iter().find(|(at, guest)| Some(**at) != but && !guest.sharing.suits(sharing)).map(|(at, _)| *at)
+    }
+
+    /// Those of whom nothing is heard, and how their clients share.
+    pub(super) fn lost(&self, now: Instant) -> impl Iterator<Item = (usize, Sharing)> {
+        self.lost.iter().filter(move |(_, (_, until))| *until > now).map(|(at, (sharing, _))| (*at, *sharing))
+    }
+
+    /// When the next of them keeps nobody out any more.
+    pub(super) fn lost_due(&self, now: Instant) -> Option<Instant> {
+        self.lost.values().map(|(_, until)| *until).filter(|until| *until > now).min()
     }
 
     /// Whether all but one have answered a round.
@@ -131,6 +143,7 @@ impl Engine {
             let met = reign.guests.round;
             reign.guests.by_peer.insert(at, Guest { session, open, met, sharing: wish.sharing });
         }
+        reign.guests.lost.remove(&at);
         let Wish { entry, sharing, .. } = wish;
         if let Some(guest) = reign.guests.by_peer.get_mut(&at) {
             guest.sharing = sharing;
@@ -187,6 +200,16 @@ impl Engine {
         if let Some(reign) = &mut self.reign {
             reign.guests.by_peer.remove(&at);
             self.drop_waiting(|pending| matches!(pending.asker, Asker::Guest { peer } if peer == at));
+        }
+    }
+
+    /// A node's connection has broken. Its clients are there still, and the next moment it may be back: who waits for them to go, waits
+    /// for as long as a silent node is waited for.
+    pub(super) fn guest_lost(&mut self, at: usize) {
+        let until = self.now.after(self.settings.timeouts.peer_silent);
+        let Some(reign) = &mut self.reign else { return };
+        if let Some(guest) = reign.guests.by_peer.get(&at).filter(|guest| guest.sharing != Sharing::Shared) {
+            reign.guests.lost.insert(at, (guest.sharing, until));
         }
     }
 

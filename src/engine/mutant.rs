@@ -256,6 +256,8 @@ pub enum Mutant {
     BarNobody,
     /// W8: what connected nodes say of their clients is not looked at, only who has come to this primary.
     BystandersShare,
+    /// W8: clients that are to be alone go on when their node was out of touch, whoever has come meanwhile.
+    ApartGoesOn,
     /// W8: an answer to what a node asked for before lets its client in.
     AnswerBefore,
     /// W7: a forwarded write is answered when it is on the primary's disk.

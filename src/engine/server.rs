@@ -135,7 +135,7 @@ impl Engine {
             return;
         }
         if self.forward.server != Some(at) {
-            if !self.may_send_again(memory) {
+            if self.end_those_apart() || !self.may_send_again(memory) {
                 return;
             }
             self.forward.reset_server(Some(at));
@@ -151,14 +151,14 @@ impl Engine {
         self.send_forwarded();
     }
 
-    /// The server does not let this node's clients in. Those that were in and do not share with whom is there now have lost what they
-    /// were promised: their sessions end.
+    /// The server does not let this node's clients in. Those that were in do not share with whom is there now: they have lost what they
+    /// were promised, or are in the way of somebody else's. Their sessions end.
     pub(super) fn forward_barred(&mut self, session: u64, by: NodeId) {
         if self.forward.session != session || self.reign.is_some() {
             return;
         }
         self.forward.barred = Some(by);
-        if self.shares().is_some_and(|ours| ours != Sharing::Shared) {
+        if self.shares().is_some() {
             self.drop_forwarded();
             self.drop_clients();
         }
@@ -199,7 +199,14 @@ impl Engine {
     pub(super) fn server_lost(&mut self, at: usize) {
         if self.forward.server == Some(at) {
             self.forward.reset_server(None);
+            self.forward.apart = true;
         }
+        self.forward.barred = None;
         self.forward.again = None;
+    }
+
+    /// A node has come of which this one did not know what it was doing.
+    pub(super) fn somebody_has_come(&mut self) {
+        self.forward.apart |= self.reign.is_none() && self.forward.server.is_none();
     }
 }

@@ -25,7 +25,8 @@ pub struct ResourceStatus {
     pub suspended: Vec<Suspension>,
     /// Sessions of clients on this node.
     pub clients: usize,
-    /// How often all sessions on this node were ended at once since it started: what was attached before is not, or came anew.
+    /// Another one whenever all sessions on this node were ended at once, or the resource was opened anew: what was attached before is not, or
+    /// came anew.
     #[serde(default)]
     pub dropped: u64,
     /// The volumes, with what this node's replica lacks or has over.

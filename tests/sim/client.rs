@@ -22,6 +22,8 @@ pub struct Client {
     /// The last moment at which it asked for something that was answered.
     pub answered: u64,
     pub beside: Beside,
+    /// Since when somebody was let in elsewhere whom it does not suffer.
+    pub cut: Option<u64>,
     /// Steps until it leaves.
     left: u64,
     pub count: u64,
@@ -114,8 +116,10 @@ pub fn attached(world: &mut World, at: usize, id: ClientId, ok: bool) {
         client.attached = ok;
         client.left = left;
         (client.entered, client.answered) = (world.now, 0);
+        client.cut = None;
         if ok {
             world.oracle.entered(world.now, client.asked);
+            alone::entered(world, at);
         } else {
             client.id = None;
         }

@@ -195,3 +195,65 @@ fn what_a_guest_has_sent_is_not_overtaken_while_it_waits_for_other_blocks() {
     rig.hear(C, Message::Written { seqs: vec![2] });
     assert_eq!(written(&rig), [BlockRange { count: 2, ..first }, first]);
 }
+
+/// A node that forwards, whose client shares so and is let in by B.
+fn let_in_by_b(sharing: Sharing) -> (Rig, Message) {
+    let mut rig = Rig::bare(&[B]);
+    let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    rig.tell(Event::AttachAs(ClientId(1), sharing));
+    let (session, _) = *asked_for(&rig).last().unwrap();
+    let serving = Message::Serving { session, memory: 9, entry: 1, sharing };
+    rig.hear(B, serving.clone());
+    assert!(rig.done.contains(&Command::Attached { client: ClientId(1), result: Ok(()) }));
+    (rig, serving)
+}
+
+/// What it had not sent would go into what somebody else has written meanwhile, who is gone again and in nobody's way.
+#[test]
+fn a_client_that_is_to_be_alone_comes_anew_when_its_node_was_out_of_touch() {
+    for (sharing, ends) in [(Sharing::Alone, true), (Sharing::Readers, true), (Sharing::Shared, false)] {
+        let (mut rig, serving) = let_in_by_b(sharing);
+        rig.tell(Event::LinkDown { peer: B, silent: true });
+        rig.request(1, WRITE);
+        let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(B) };
+        rig.meet_as(B, CLUSTER, standing);
+        rig.hear(B, serving);
+        let forwarded = rig.sent.iter().any(|(_, m)| matches!(m, Message::Forward { .. }));
+        assert_eq!((rig.done.contains(&Command::DropClients), forwarded), (ends, !ends), "{sharing:?}");
+    }
+}
+
+/// A moment's break of a connection takes nobody's mount away.
+#[test]
+fn whose_connection_has_just_broken_keeps_others_out() {
+    for silent in [false, true] {
+        let mut rig = Rig::new(Authority::Majority, &[B, C]);
+        // Shorter than a primary that nobody uses keeps the role.
+        let timeouts = Timeouts { peer_silent: Duration::from_millis(500), ..Timeouts::default() };
+        let settings = Settings { timeouts, ..rig.engine.settings.clone() };
+        rig.tell(Event::Configure(settings));
+        rig.serve(&[B, C]);
+        rig.tell(Event::Detach(ClientId(1)));
+        rig.hear(B, Message::Serve { session: 7, entry: 1, waits: true, sharing: Sharing::Alone });
+        let ask = |rig: &mut Rig| {
+            rig.sent.clear();
+            rig.hear(C, Message::Serve { session: 8, entry: 1, waits: true, sharing: Sharing::Alone });
+            rig.sent.iter().any(|(to, m)| *to == C && matches!(m, Message::Serving { .. }))
+        };
+        assert!(!ask(&mut rig));
+        rig.tell(Event::LinkDown { peer: B, silent });
+        assert_eq!(ask(&mut rig), silent, "one that was silent has had its time");
+        rig.pass(Duration::from_millis(500));
+        assert!(ask(&mut rig));
+    }
+}
+
+/// Else it waits while nothing says so, and what it has asked for is done when those in its way have gone for a moment.
+#[test]
+fn who_is_barred_does_not_stay_in() {
+    let (mut rig, _) = let_in_by_b(Sharing::Shared);
+    let (session, _) = *asked_for(&rig).last().unwrap();
+    rig.hear(B, Message::Barred { session, by: C });
+    assert!(rig.done.contains(&Command::DropClients), "{:?}", rig.done);
+}

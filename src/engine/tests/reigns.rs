@@ -39,13 +39,18 @@ fn that_all_sessions_were_ended_is_told() {
     let mut rig = Rig::new(Authority::Majority, &[B]);
     rig.serve(&[B]);
     rig.tell(Event::Detach(ClientId(1)));
+    let before = rig.engine.status().dropped;
     rig.tell(Event::Attach(ClientId(2)));
-    assert_eq!((rig.engine.status().clients, rig.engine.status().dropped), (1, 0), "a client's own end is no matter");
+    assert_eq!((rig.engine.status().clients, rig.engine.status().dropped), (1, before), "a client's own end is no matter");
     let newer = Record { primary: Some(B), reign: rig.record.reign + 1, ..rig.record.next(RecordId(78)) };
     let standing = Standing { role: Role::Primary, record: Some(newer), ..rig.standing(B) };
     rig.hear(B, Message::Standing(Box::new(standing)));
     assert!(rig.done.contains(&Command::DropClients), "{:?}", rig.done);
-    assert_eq!((rig.engine.status().clients, rig.engine.status().dropped), (0, 1));
+    assert_eq!((rig.engine.status().clients, rig.engine.status().dropped), (0, before + 1));
+    let Rig { engine, .. } = rig;
+    let identity = Identity { seed: [3, 4], ..engine.id };
+    let again = Engine::start(identity, engine.settings.clone(), None, rig.now);
+    assert!(![before, before + 1].contains(&again.status().dropped), "one that is opened anew has ended those before");
 }
 
 #[test]
