@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::inside::{self, Seen, Verdict};
@@ -177,15 +178,31 @@ pub async fn watch(node: &Arc<Node>, attached: &[(Place, State)]) {
     let known: Vec<String> =
         Place::all(&node.root).unwrap_or_default().iter().filter_map(|at| Some(at.state().ok()?.token)).collect();
     node.attachments.inside.retain(|token| known.iter().any(|one| one == token));
+    let seen = others_of_all(node, attached.iter().map(|(_, state)| state.id)).await;
     for (place, state) in attached {
-        let Ok(seen) = others(node, state.id).await else { continue };
+        let Some(seen) = seen.get(&state.id) else { continue };
         let Some(noted) = place.seen() else { continue };
-        if let Verdict::In(beside) = beside(node, state, &noted, &seen) {
-            note_beside(place, state, noted, &beside, &seen);
-        } else if compare(place, state, &counts(&seen)).is_err() {
+        if let Verdict::In(beside) = beside(node, state, &noted, seen) {
+            note_beside(place, state, noted, &beside, seen);
+        } else if compare(place, state, &counts(seen)).is_err() {
             tracing::debug!(resource = %state.resource, volume = %state.volume, "an attached volume is used elsewhere");
         }
     }
+}
+
+/// The [`others`] of several resources, where they can be told. All are asked at once: a node that is silent would be waited for as often as there
+/// are attachments, and nobody would tend them meanwhile.
+async fn others_of_all(
+    node: &Arc<Node>,
+    resources: impl Iterator<Item = ResourceId>,
+) -> BTreeMap<ResourceId, BTreeMap<NodeId, Seen>> {
+    let mut asked = JoinSet::new();
+    for resource in resources.collect::<BTreeSet<_>>() {
+        let node = node.clone();
+        asked.spawn(async move { (resource, others(&node, resource).await) });
+    }
+    let told = asked.join_all().await;
+    told.into_iter().filter_map(|(resource, seen)| Some((resource, seen.ok()?))).collect()
 }
 
 /// Whoever uses a volume beside an attachment that shares it.
