@@ -114,6 +114,7 @@ mod tests {
             outdated: false,
             synced: None,
             record: None,
+            parted: None,
             lineage: Vec::new(),
             peers: vec![PeerSlot { node: gone, base: Some((7, RecordId(7))) }],
             regions: vec![Region { volume: VolumeId(0), bytes: 4 << 20, at: 32 << 10, slots: 1 }],

@@ -54,6 +54,7 @@ impl Engine {
         self.guest_gone(at);
         self.reign_lost_peer(at);
         self.change_lost_peer(at);
+        self.discard_lost_peer(at);
     }
 
     fn introduce(&mut self, at: usize) {
@@ -119,7 +120,8 @@ impl Engine {
         let relation = relate(self.record.as_ref(), &self.lineage, theirs.record.as_ref(), &theirs.lineage);
         self.peers[at].connection = if relation == Relation::Fork { Connection::SplitBrain } else { Connection::Connected };
         match relation {
-            Relation::Same | Relation::Newer => {}
+            Relation::Same => self.joined(at),
+            Relation::Newer => {}
             Relation::Older => {
                 let record = theirs.record.expect("a peer without a record is never ahead");
                 self.learn(links, record, theirs.lineage);
@@ -175,6 +177,9 @@ impl Engine {
         let old = self.record.replace(record);
         self.lineage = lineage;
         self.change = None;
+        if let Some(store) = &mut self.store {
+            store.superblock.parted = None;
+        }
         self.admitted_by_record(old.as_ref());
         self.store_record(super::store::Then::Nothing);
         for at in 0..self.peers.len() {

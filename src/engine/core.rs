@@ -10,6 +10,7 @@ use super::activity::Activity;
 use super::applied::Applied;
 use super::change::{Change, Court};
 use super::configure::Bitmaps;
+use super::discard::Discarding;
 use super::entry::{Visitor, Wanting};
 use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
@@ -89,6 +90,9 @@ pub struct Engine {
     pub(super) own_grant_due: Option<RecordId>,
     /// Somebody else was asked to store the change that is under way.
     pub(super) asked_somebody: bool,
+    /// What this node has is to be discarded for what a peer has; and a peer that discards what it has for this node's.
+    pub(super) discarding: Option<Discarding>,
+    pub(super) kept_for: Option<usize>,
     /// An own proposal that is stored here, while the peers are asked.
     pub(super) own_stored: Option<RecordId>,
     /// Until when a clean end is tried for.
@@ -164,6 +168,8 @@ impl Engine {
             read_again: None,
             own_grant_due: None,
             asked_somebody: false,
+            discarding: None,
+            kept_for: None,
             own_stored: None,
             stop_by: None,
             left: false,

@@ -202,6 +202,10 @@ pub enum Mutant {
     NeverLatched,
     /// Q3: writing begins before that is durable.
     LatchUnstored,
+    /// Q4: both sides of a fork discard what they have.
+    BothDiscard,
+    /// Q4: a side that was discarded is taken for the member that the other side's record names.
+    DiscardedIsMember,
     /// Q5: two that propose at the same moment grant each other.
     GrantEachOther,
     /// Q5: a proposal is refused by a peer that has heard of it from another one.

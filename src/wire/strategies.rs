@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::Diverged;
 use super::body::BLOCKS_MAX;
 use super::{
     BlockHash, Failure, Features, Forwarded, Frame, Hello, Introduction, LinkMessage, Message, Origin, Process, Program,
@@ -169,6 +170,9 @@ fn authority() -> impl Strategy<Value = Message> {
         }),
         Just(Message::StepDown),
         Just(Message::InUse),
+        (id(), id()).prop_map(|(mine, yours)| Message::Diverged(Diverged::Discard { mine, yours })),
+        id().prop_map(|yours| Message::Diverged(Diverged::Kept { yours })),
+        "[a-z ]{0,80}".prop_map(|why| Message::Diverged(Diverged::NotNow { why })),
     ]
 }
 

@@ -67,15 +67,16 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     super::owner::hurry(&mut world)?;
     super::operator::resume(&mut world)?;
     if world.manners.forks && forks::is_forked(&world) {
-        return shown(&mut world);
+        shown(&mut world)?;
+        return resolved(&mut world, seed);
     }
     if converge(&mut world)? == Outcome::SplitBrain {
-        return Ok(());
+        return resolved(&mut world, seed);
     }
     world.settled = true;
     super::verify::rot(&mut world, seed)?;
     if converge(&mut world)? == Outcome::SplitBrain {
-        return Ok(());
+        return resolved(&mut world, seed);
     }
     identical::check(&world)?;
     read_all(&mut world)
@@ -188,6 +189,11 @@ fn shown(world: &mut World) -> Result<(), String> {
     Err(format!("two sides have answered writes on their own, and nobody shows a split brain; {}", states(world)))
 }
 
+/// In the seeds of a row of its own an operator resolves it.
+fn resolved(world: &mut World, seed: u64) -> Result<(), String> {
+    if super::row::of(seed).forks { super::resolve::run(world, seed) } else { Ok(()) }
+}
+
 #[derive(PartialEq, Eq)]
 enum Outcome {
     Whole,
@@ -231,7 +237,7 @@ fn unsettled(world: &mut World) -> Option<String> {
     None
 }
 
-fn states(world: &World) -> String {
+pub fn states(world: &World) -> String {
     let state = |n: &Node| n.engine.as_ref().map(|e| format!("\n  n{}: {:?}", n.id, e.status()));
     world.nodes.iter().filter_map(state).collect()
 }

@@ -1,0 +1,27 @@
+//! What the two sides of a split brain say to each other (rule Q4).
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::RecordId;
+
+/// A word between two replicas of which neither's record descends from the other's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Diverged {
+    /// The sender wants to discard what it has had to itself under `mine`, and to go by the receiver's record `yours`.
+    Discard {
+        /// The sender's record.
+        mine: RecordId,
+        /// The receiver's, as the sender knows it.
+        yours: RecordId,
+    },
+    /// The receiver may: the sender keeps what it has, and discards nothing as long as the session lasts.
+    Kept {
+        /// The receiver's record, under which it discards.
+        yours: RecordId,
+    },
+    /// Nobody discards now: the answer to [`Discard`](Self::Discard), or the end of what one has said.
+    NotNow {
+        /// Why, for an operator.
+        why: String,
+    },
+}
