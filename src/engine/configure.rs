@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use crate::engine::{OnNoQuorum, Peer, Timeouts};
     use crate::format::Region;
-    use crate::units::{Authority, ClusterId, Incarnation, Protocol, RecordId, ReplicaId, ResourceId};
+    use crate::units::{AfterSplitBrain, Authority, ClusterId, Incarnation, Protocol, RecordId, ReplicaId, ResourceId};
 
     #[test]
     fn a_peer_that_gets_a_used_slot_does_not_inherit_what_its_bitmap_is_good_for() {
@@ -125,6 +125,7 @@ mod tests {
             protocol: Protocol::C,
             authority: Authority::Majority,
             on_no_quorum: OnNoQuorum::SuspendIo,
+            after_split_brain: AfterSplitBrain::default(),
             resync_max: 0,
             timeouts: Timeouts::default(),
         };

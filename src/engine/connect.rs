@@ -159,6 +159,7 @@ impl Engine {
         if !matches!(self.peers[at].session, Session::None) {
             self.close_session(at);
         }
+        self.tell_side(at);
     }
 
     /// Whether nothing was completed under this node's record that another one lacks.

@@ -10,7 +10,7 @@ use super::activity::Activity;
 use super::applied::Applied;
 use super::change::{Change, Court};
 use super::configure::Bitmaps;
-use super::discard::Discarding;
+use super::discard::{Discarding, Sides};
 use super::entry::{Visitor, Wanting};
 use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
@@ -93,6 +93,8 @@ pub struct Engine {
     /// What this node has is to be discarded for what a peer has; and a peer that discards what it has for this node's.
     pub(super) discarding: Option<Discarding>,
     pub(super) kept_for: Option<usize>,
+    /// What the sides of a split brain have told each other.
+    pub(super) sides: Option<Sides>,
     /// An own proposal that is stored here, while the peers are asked.
     pub(super) own_stored: Option<RecordId>,
     /// Until when a clean end is tried for.
@@ -170,6 +172,7 @@ impl Engine {
             asked_somebody: false,
             discarding: None,
             kept_for: None,
+            sides: None,
             own_stored: None,
             stop_by: None,
             left: false,
@@ -350,6 +353,10 @@ impl Engine {
                 superblock.record.clone_from(&self.record);
                 superblock.lineage.clone_from(&self.lineage);
             }
+        }
+        if let (Some(record), Some(parted)) = (&superblock.record, &mut superblock.parted) {
+            // Noted with the first write, in one with the record that says so (rule Q3).
+            parted.written |= record.id != parted.id && !record.unwritten;
         }
         if let Some(record) = &self.record
             && let Some(&recorded) = record.in_sync.get(&superblock.node)

@@ -70,8 +70,9 @@ impl Engine {
             return;
         }
         *storing = true;
-        let (id, accepted) = (record.id, *accepted);
-        let (parted, lineage) = (self.parted_by(accepted), if self.private { self.lineage.clone() } else { self.next_lineage() });
+        let (id, unwritten, accepted) = (record.id, record.unwritten, *accepted);
+        let parted = self.parted_by(accepted, unwritten);
+        let lineage = if self.private { self.lineage.clone() } else { self.next_lineage() };
         let Some(store) = self.store.as_mut().filter(|s| !s.failed) else {
             self.own_grant_due = Some(id);
             return;
@@ -245,7 +246,7 @@ impl Engine {
         if let Court::Own { accepted, .. } = change.at
             && !accepted.is_empty()
         {
-            let parted = self.parted_by(accepted);
+            let parted = self.parted_by(accepted, change.record.unwritten);
             if let Some(store) = &mut self.store {
                 store.superblock.parted = parted;
             }

@@ -6,8 +6,9 @@
 
 use crate::format::{LINEAGE_MAX, Parted};
 use crate::units::{DiskState, Record, RecordId};
-use crate::wire::{Diverged, Message};
+use crate::wire::{Diverged, Message, Side};
 
+use super::after_sb;
 use super::core::{Engine, Stopping};
 use super::link::Links;
 use super::mutant::{Mutant, mutated};
@@ -18,8 +19,10 @@ use super::status::Connection;
 /// This node is about to discard what it has.
 #[derive(Debug)]
 pub(super) struct Discarding {
-    /// The operator who wants it.
-    asked: AskId,
+    /// The operator who wants it; the policies want it when nobody.
+    asked: Option<AskId>,
+    /// Clients here are cut off for it.
+    violently: bool,
     /// The other side.
     peer: usize,
     /// What is discarded.
@@ -28,11 +31,63 @@ pub(super) struct Discarding {
     kept: bool,
 }
 
+/// What the two sides of a split brain have told each other in this session.
+#[derive(Debug)]
+pub(super) struct Sides {
+    peer: usize,
+    mine: Side,
+    /// What was heard, until it has been decided by.
+    theirs: Option<Side>,
+}
+
 impl Engine {
+    /// Tells the other side of a split brain, once in a session, what it is to decide by (rule Q10).
+    pub(super) fn tell_side(&mut self, peer: usize) {
+        let Some(store) = self.store.as_ref().filter(|s| !s.failed && self.peers[peer].settings.diskful) else { return };
+        if self.sides.as_ref().is_some_and(|sides| sides.peer == peer) {
+            return;
+        }
+        let (parted, changed) = (store.superblock.parted, self.peers[peer].dirty.count());
+        let mine = Side {
+            node: self.id.node,
+            in_use: self.is_in_use(),
+            was_primary: parted.is_some_and(|parted| parted.primary),
+            // Either says rather too much: what both say is so.
+            written: changed > 0 && parted.is_none_or(|parted| parted.written),
+            changed,
+            policies: self.settings.after_split_brain,
+        };
+        self.sides = Some(Sides { peer, mine: mine.clone(), theirs: None });
+        self.send(peer, Message::Diverged(Diverged::Side(mine)));
+    }
+
+    fn hear_side(&mut self, at: usize, side: Side) {
+        if side.node == self.peers[at].node
+            && let Some(sides) = self.sides.as_mut().filter(|sides| sides.peer == at)
+        {
+            sides.theirs = Some(side);
+        }
+    }
+
+    /// Both have told what they are: the one that loses gives way. It is decided once, by what was told and not by what is so a moment later.
+    fn consider_policies(&mut self) {
+        let Some(Sides { peer, mine, theirs }) = &mut self.sides else { return };
+        let (peer, Some(theirs)) = (*peer, theirs.take()) else { return };
+        let loser = if mutated(Mutant::EverybodyLoses) { Some(mine.node) } else { after_sb::loser(mine, &theirs) };
+        let (violently, since) = (mine.in_use, mine.changed);
+        let forked = self.peers[peer].connection == Connection::SplitBrain;
+        // Whoever has come or written meanwhile was not asked about: this side keeps what it has, and an operator decides.
+        let same = violently || !self.is_in_use() && self.peers[peer].dirty.count() == since;
+        let free = self.discarding.is_none() && self.kept_for.is_none() && self.stopping == Stopping::No;
+        if loser == Some(self.id.node) && forked && same && free {
+            self.ask_to_discard(None, violently, peer);
+        }
+    }
+
     /// An operator has chosen this node's side to be the one that loses.
     pub(super) fn discard_my_data(&mut self, id: AskId) {
         match self.may_discard() {
-            Ok(peer) => self.ask_to_discard(id, peer),
+            Ok(peer) => self.ask_to_discard(Some(id), false, peer),
             Err(why) => self.operated(id, Err(why)),
         }
     }
@@ -67,16 +122,17 @@ impl Engine {
         Ok(peer)
     }
 
-    fn ask_to_discard(&mut self, asked: AskId, peer: usize) {
+    fn ask_to_discard(&mut self, asked: Option<AskId>, violently: bool, peer: usize) {
         let theirs = self.peers[peer].standing.as_ref().and_then(|s| s.record.as_ref()).map(|r| r.id);
         let (Some(mine), Some(yours)) = (self.record.as_ref().map(|r| r.id), theirs) else { return };
-        self.discarding = Some(Discarding { asked, peer, mine, kept: false });
+        self.discarding = Some(Discarding { asked, violently, peer, mine, kept: false });
         self.send(peer, Message::Diverged(Diverged::Discard { mine, yours }));
     }
 
     /// The other side of a split brain has something to say.
     pub(super) fn diverged(&mut self, at: usize, word: Diverged) {
         match word {
+            Diverged::Side(side) => self.hear_side(at, side),
             Diverged::Discard { mine, yours } => self.asked_to_keep(at, mine, yours),
             Diverged::Kept { yours } => {
                 if let Some(d) = self.discarding.as_mut().filter(|d| d.peer == at && d.mine == yours) {
@@ -122,14 +178,15 @@ impl Engine {
 
     /// Nothing is discarded in favour of that peer.
     fn give_up_discard(&mut self, at: usize, why: &str) {
-        if let Some(d) = self.discarding.take_if(|d| d.peer == at) {
-            self.operated(d.asked, Err(OperateError::Refused(why.to_owned())));
+        if let Some(asked) = self.discarding.take_if(|d| d.peer == at).and_then(|d| d.asked) {
+            self.operated(asked, Err(OperateError::Refused(why.to_owned())));
         }
     }
 
     /// The session is over, and what was said in it.
     pub(super) fn discard_lost_peer(&mut self, at: usize) {
         self.kept_for.take_if(|peer| *peer == at);
+        self.sides.take_if(|sides| sides.peer == at);
         self.give_up_discard(at, "the connection to the other node broke; try again when `blkrep status` shows the split brain");
     }
 
@@ -140,11 +197,12 @@ impl Engine {
 
     /// Discards when the other side keeps, and nothing is under way here.
     pub(super) fn consider_discard(&mut self, links: &Links) {
-        let Some(Discarding { peer, mine, kept: true, .. }) = self.discarding else { return };
+        self.consider_policies();
+        let Some(Discarding { peer, mine, kept: true, violently, .. }) = self.discarding else { return };
         let same = self.record.as_ref().is_some_and(|r| r.id == mine) && self.peers[peer].connection == Connection::SplitBrain;
         let why = if !self.has_disk() {
             "the disk here has failed"
-        } else if self.is_in_use() {
+        } else if self.is_in_use() && !violently {
             "a client has come, and the resource is in use here"
         } else if !same && self.change.is_none() {
             "the record here has changed since a moment; try again"
@@ -162,6 +220,9 @@ impl Engine {
     /// This side leaves its line for the other one's (rule Q4).
     fn discard(&mut self, links: &Links, peer: usize) {
         let Some(Discarding { asked, .. }) = self.discarding.take() else { return };
+        if !self.clients.is_empty() && self.reign.is_none() {
+            self.drop_clients();
+        }
         let theirs = self.peers[peer].standing.as_ref().and_then(|s| s.record.clone().map(|record| (record, s.lineage.clone())));
         let (Some((record, lineage)), Some(store)) = (theirs, &mut self.store) else { return };
         let superblock = &mut store.superblock;
@@ -178,19 +239,23 @@ impl Engine {
         self.follow.reign = 0;
         self.peers[peer].connection = Connection::Connected;
         self.learn(links, record, lineage);
-        self.operated(asked, Ok(()));
+        if let Some(asked) = asked {
+            self.operated(asked, Ok(()));
+        }
     }
 
     /// Where this line leaves the other replica's, if it does so by a record that follows the present one and that only `accepted` have
     /// stored.
-    pub(super) fn parted_by(&self, accepted: PeerSet) -> Option<Parted> {
+    pub(super) fn parted_by(&self, accepted: PeerSet, unwritten: bool) -> Option<Parted> {
         if accepted.iter().any(|at| self.peers[at].settings.diskful) {
             return None;
         }
         let store = self.store.as_ref()?;
         let old = self.record.as_ref();
-        let here = |old: &Record| Parted { number: old.number, id: old.id, primary: old.primary == Some(self.id.node) };
-        store.superblock.parted.or_else(|| old.map(here))
+        let here =
+            |old: &Record| Parted { number: old.number, id: old.id, primary: old.primary == Some(self.id.node), written: false };
+        let parted = store.superblock.parted.or_else(|| old.map(here));
+        parted.map(|parted| Parted { written: parted.written || !unwritten, ..parted })
     }
 
     /// The line of the record that follows the present one.

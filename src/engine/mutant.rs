@@ -206,6 +206,8 @@ pub enum Mutant {
     BothDiscard,
     /// Q4: a side that was discarded is taken for the member that the other side's record names.
     DiscardedIsMember,
+    /// Q10: each side of a fork decides that it is the one that loses.
+    EverybodyLoses,
     /// Q5: two that propose at the same moment grant each other.
     GrantEachOther,
     /// Q5: a proposal is refused by a peer that has heard of it from another one.

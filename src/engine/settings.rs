@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use crate::units::OnNoQuorum;
-use crate::units::{Authority, ClusterId, Name, NodeId, Protocol, ResourceId, VolumeId};
+use crate::units::{AfterSplitBrain, Authority, ClusterId, Name, NodeId, Protocol, ResourceId, VolumeId};
 
 /// What never changes for an engine.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Settings {
     pub authority: Authority,
     /// What happens to I/O that no quorum allows.
     pub on_no_quorum: OnNoQuorum,
+    /// What happens by itself after a split brain.
+    pub after_split_brain: AfterSplitBrain,
     /// Resync bandwidth cap in bytes per second, 0 for none.
     pub resync_max: u64,
     /// Times.

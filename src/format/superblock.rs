@@ -84,6 +84,8 @@ pub struct Parted {
     pub id: RecordId,
     /// It had this node as primary.
     pub primary: bool,
+    /// Something may have been written since.
+    pub written: bool,
 }
 
 /// A peer that has a dirty bitmap.

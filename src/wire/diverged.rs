@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::RecordId;
+use crate::units::{AfterSplitBrain, NodeId, RecordId};
 
 /// A word between two replicas of which neither's record descends from the other's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Diverged {
+    /// What the sender has been through, told once in a session: both sides decide by these two and nothing else.
+    Side(Side),
     /// The sender wants to discard what it has had to itself under `mine`, and to go by the receiver's record `yours`.
     Discard {
         /// The sender's record.
@@ -24,4 +26,21 @@ pub enum Diverged {
         /// Why, for an operator.
         why: String,
     },
+}
+
+/// What one side of a split brain is, as it meets the other one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// The node.
+    pub node: NodeId,
+    /// Clients use the resource there.
+    pub in_use: bool,
+    /// It was primary when the two parted.
+    pub was_primary: bool,
+    /// Something may have been written there since.
+    pub written: bool,
+    /// How many blocks may have been: too many rather than too few.
+    pub changed: u64,
+    /// Its policies.
+    pub policies: AfterSplitBrain,
 }

@@ -14,7 +14,7 @@ mod message;
 #[cfg(test)]
 mod strategies;
 
-pub use diverged::Diverged;
+pub use diverged::{Diverged, Side};
 pub use error::{Blame, FrameError, Unsendable};
 pub use frame::{Codec, Frame, Incoming, Parsed};
 pub use header::{BODY_MAX, HEADER, Header, PAYLOAD_MAX};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use blkrep::engine::{OnNoQuorum, Peer, Settings, Timeouts};
 use blkrep::format::{NewReplica, PeerSlot};
 use blkrep::units::{
-    Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
+    AfterSplitBrain, Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
 };
 
 use super::ambush::{Ambush, Deed, OCCASIONS};
@@ -127,6 +127,7 @@ fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: boo
             protocol: manners.protocol,
             authority,
             on_no_quorum: OnNoQuorum::SuspendIo,
+            after_split_brain: AfterSplitBrain::default(),
             resync_max,
             timeouts: Timeouts::default(),
         };

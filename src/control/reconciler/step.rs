@@ -257,6 +257,7 @@ impl Step<'_> {
             protocol: options.protocol,
             authority: options.quorum,
             on_no_quorum: options.on_no_quorum,
+            after_split_brain: options.after_split_brain,
             resync_max: options.resync_max,
             timeouts: Timeouts {
                 heartbeat: options.heartbeat,

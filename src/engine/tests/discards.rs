@@ -1,6 +1,7 @@
 //! The end of a split brain: who may discard what he has, and that nothing but the difference travels.
 
 use super::*;
+use crate::units::{AfterSb0, AfterSb1, AfterSplitBrain};
 use crate::wire::Diverged;
 
 const ASK: AskId = AskId(9);
@@ -68,7 +69,7 @@ fn the_side_that_is_discarded_reports_what_it_wrote_and_nothing_else() {
     rig.detach();
     let (record, before) = (rig.meet_fork(), rig.engine.status().record.unwrap());
     assert_eq!(rig.discard(), None, "the other side is asked first");
-    assert_eq!(rig.diverged(), [Diverged::Discard { mine: before.id, yours: record.id }]);
+    assert_eq!(rig.diverged().last(), Some(&Diverged::Discard { mine: before.id, yours: record.id }));
     rig.hear(B, Message::Diverged(Diverged::Kept { yours: before.id }));
     assert_eq!(rig.discarded(), Some(Ok(())));
     let status = rig.engine.status();
@@ -173,4 +174,63 @@ fn of_two_that_ask_each_other_one_is_heard() {
         assert_eq!(matches!(answer[..], [Diverged::Kept { .. }]), kept, "{answer:?}");
         assert_eq!(rig.discarded().is_some(), kept, "its own question is over when it keeps");
     }
+}
+
+/// As node 0, forked, with these policies; what it says of itself.
+fn with_policies(zero: AfterSb0, one: AfterSb1) -> (Rig, crate::wire::Side) {
+    let mut rig = Rig::forked();
+    rig.detach();
+    rig.engine.settings.after_split_brain = AfterSplitBrain { zero, one, ..AfterSplitBrain::default() };
+    rig.meet_fork();
+    let told: Vec<_> =
+        rig.diverged().into_iter().filter_map(|w| if let Diverged::Side(side) = w { Some(side) } else { None }).collect();
+    assert_eq!(told.len(), 1, "it is told once in a session");
+    (rig, told.into_iter().next().unwrap())
+}
+
+#[test]
+fn who_loses_by_the_policies_asks_to_discard_and_the_other_one_does_not() {
+    for (changed, loses) in [(0, false), (50, true)] {
+        let (mut rig, mine) = with_policies(AfterSb0::DiscardLeastChanges, AfterSb1::Disconnect);
+        assert!(mine.written && !mine.in_use && !mine.was_primary, "{mine:?}");
+        assert!((1..=2).contains(&mine.changed), "{mine:?}");
+        rig.sent.clear();
+        let theirs = crate::wire::Side { node: B, written: changed > 0, changed, ..mine };
+        rig.hear(B, Message::Diverged(Diverged::Side(theirs)));
+        let asks = rig.diverged().iter().any(|w| matches!(w, Diverged::Discard { .. }));
+        assert_eq!(asks, loses, "{changed}: {:?}", rig.diverged());
+        if loses {
+            let mine = rig.engine.status().record.unwrap().id;
+            rig.hear(B, Message::Diverged(Diverged::Kept { yours: mine }));
+            assert_eq!(rig.engine.status().peers[0].connection, Connection::Connected);
+        }
+    }
+}
+
+#[test]
+fn a_side_that_was_not_in_use_when_it_said_so_keeps_what_a_client_brings_it_meanwhile() {
+    let (mut rig, mine) = with_policies(AfterSb0::Disconnect, AfterSb1::DiscardSecondary);
+    rig.tell(Event::Attach(ClientId(2)));
+    rig.sent.clear();
+    rig.hear(B, Message::Diverged(Diverged::Side(crate::wire::Side { node: B, in_use: true, ..mine })));
+    assert!(rig.diverged().is_empty(), "{:?}", rig.diverged());
+    assert_eq!(rig.engine.status().peers[0].connection, Connection::SplitBrain);
+}
+
+#[test]
+fn clients_of_a_side_that_loses_by_violence_are_cut_off() {
+    let mut rig = Rig::forked();
+    rig.engine.settings.after_split_brain =
+        AfterSplitBrain { zero: AfterSb0::DiscardLeastChanges, one: AfterSb1::ViolentlyAs0p, ..AfterSplitBrain::default() };
+    rig.meet_fork();
+    let told = rig.diverged().into_iter().find_map(|w| if let Diverged::Side(side) = w { Some(side) } else { None });
+    let mine = told.unwrap();
+    assert!(mine.in_use);
+    rig.hear(B, Message::Diverged(Diverged::Side(crate::wire::Side { node: B, in_use: false, changed: 500, ..mine })));
+    let record = rig.engine.status().record.unwrap().id;
+    rig.done.clear();
+    rig.hear(B, Message::Diverged(Diverged::Kept { yours: record }));
+    assert!(rig.done.contains(&Command::DropClients), "{:?}", rig.done);
+    let status = rig.engine.status();
+    assert_eq!((status.clients, status.role, status.peers[0].connection), (0, Role::Secondary, Connection::Connected));
 }

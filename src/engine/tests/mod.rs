@@ -17,8 +17,8 @@ use std::time::Duration;
 use super::*;
 use crate::format::{Loaded, Loader, NewReplica, PeerSlot, SUPERBLOCK, Step, area_len, create, superblock_at};
 use crate::units::{
-    Authority, BlockRange, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId,
-    Role, Sharing, VolumeId,
+    AfterSplitBrain, Authority, BlockRange, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId,
+    ReplicaId, ResourceId, Role, Sharing, VolumeId,
 };
 use crate::wire::{BlockHash, Introduction, Message, RecordPoint, ReplicaStanding, Report, Standing};
 
@@ -85,6 +85,7 @@ impl Rig {
             protocol: Protocol::C,
             authority,
             on_no_quorum: OnNoQuorum::SuspendIo,
+            after_split_brain: AfterSplitBrain::default(),
             resync_max: 0,
             timeouts: Timeouts::default(),
         };

@@ -14,7 +14,7 @@
 //! | 32..48 | cluster |
 //! | 48..56 | resource |
 //! | 56..60 | node |
-//! | 60..64 | flags: 1 clean, 2 inconsistent, 4 outdated, 8 synced, 16 record, 32 record's parent, 64 record's primary, 128 record unwritten, 256 authority off, 512 parted, 1024 parted as primary |
+//! | 60..64 | flags: 1 clean, 2 inconsistent, 4 outdated, 8 synced, 16 record, 32 record's parent, 64 record's primary, 128 record unwritten, 256 authority off, 512 parted, 1024 parted as primary, 2048 written since they parted |
 //! | 64..72 | replica |
 //! | 72..80 | incarnation |
 //! | 80..88 | the incarnation it continues |
@@ -170,6 +170,7 @@ impl Superblock {
             record.is_some_and(|r| r.authority == Authority::Off),
             self.parted.is_some(),
             self.parted.is_some_and(|parted| parted.primary),
+            self.parted.is_some_and(|parted| parted.written),
         ];
         flags.iter().zip(0..).fold(0, |all, (&flag, bit)| all | u32::from(flag) << bit)
     }
@@ -189,7 +190,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Superblock, SuperblockError> {
     let primary = NodeId(reader.u32());
     let [members, ancestors, peers, regions] = [(); 4].map(|()| usize::from(reader.u16()));
     reader.at = PARTED;
-    let parted = Parted { number: reader.u64(), id: RecordId(reader.u64()), primary: flag(10) };
+    let parted = Parted { number: reader.u64(), id: RecordId(reader.u64()), primary: flag(10), written: flag(11) };
     reader.at = LISTS;
     let bounds = [(members, MEMBERS_MAX), (ancestors, LINEAGE_MAX), (peers, usize::from(SLOTS_MAX)), (regions, VOLUMES_MAX)];
     if let Some((count, _)) = bounds.into_iter().find(|(count, max)| count > max) {

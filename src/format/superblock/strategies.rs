@@ -75,7 +75,7 @@ fn point() -> impl Strategy<Value = (u64, RecordId)> {
 }
 
 fn parted() -> impl Strategy<Value = Parted> {
-    (point(), any::<bool>()).prop_map(|((number, id), primary)| Parted { number, id, primary })
+    (point(), any::<[bool; 2]>()).prop_map(|((number, id), [primary, written])| Parted { number, id, primary, written })
 }
 
 fn peers() -> impl Strategy<Value = Vec<PeerSlot>> {
