@@ -37,6 +37,30 @@ def one_side_is_discarded_and_only_the_difference_is_sent(scene):
     two.refuses("-q", "discard-my-data", "web", naming=["no split brain"])
 
 
+@story(minutes=4)
+def the_policies_decide_when_the_two_meet(scene):
+    """`after-sb-1pri=discard-secondary`: the side that is in use keeps what it has, and the other one takes it, with nobody's help. What
+    DRBD can and blkrep cannot is refused by name."""
+    cluster = split(scene, "64MiB")
+    one, two = cluster.nodes
+    one.refuses("set-options", "--common", "--after-sb-1pri", "call-pri-lost-after-sb", naming=["handler"])
+    one.refuses("set-options", "--common", "--after-sb-0pri", "discard-node-node1", naming=["discard-my-data"])
+    one.blkrep("set-options", "--resource", "web", "--after-sb-1pri", "discard-secondary")
+    for node in cluster.nodes:
+        wait_for(f"{node} knows the policy", lambda node=node: knows_policy(cluster, node), 30)
+    cluster.network.cut(1)
+    data = os.urandom(MIB)
+    wait_for("one goes on alone", lambda: write(one, os.urandom(MIB), 4 * MIB), 60)
+    wait_for("two goes on alone", lambda: write(two, data, 8 * MIB), 60)
+    handle = wait_for("two is in use", lambda: clients.connect(two.uri("web")), 30)
+    wait_for("each has noticed", lambda: are_apart(cluster), 30)
+    cluster.network.heal()
+    cluster.wait_up_to_date("web", 2)
+    check(handle.pread(MIB, 8 * MIB) == data and handle.pread(MIB, 4 * MIB) == bytes(MIB), "the side in use keeps its data")
+    handle.shutdown()
+    cluster.check_identical("web")
+
+
 def split(scene, size, *options):
     """Two nodes with a volume that decide alone."""
     cluster = scene.closes(Cluster(scene, 2)).form()
@@ -65,6 +89,19 @@ def write(node, data, at):
 def is_split(cluster):
     told = cluster.replicas("web")
     check(any(peer["connection"] == "split-brain" for r in told.values() for peer in r["peers"]), "split brain", told)
+    return True
+
+
+def knows_policy(cluster, node):
+    check(cluster.resource("web", node)["options"]["after-sb-1pri"] == "discard-secondary", "the policy has arrived")
+    return True
+
+
+def are_apart(cluster):
+    """What each node tells of itself is a moment old: it has to have told of the cut, and one that its client is gone."""
+    views = [cluster.replicas("web", node)[node.name] for node in cluster.nodes]
+    check(all(peer["connection"] == "connecting" for view in views for peer in view["peers"]), "apart", views)
+    check([view["clients"] for view in views] == [0, 1], "one side is in use", views)
     return True
 
 
