@@ -15,7 +15,7 @@ pub const ASKS: u64 = 1 << 32;
 
 /// Ends the split brain that is shown.
 pub fn run(world: &mut World, seed: u64) -> Result<(), String> {
-    let mut rng = Rng::new(seed ^ 0x7265_736f_6c76_65);
+    let mut rng = Rng::new(seed ^ 0x0072_6573_6f6c_7665);
     if !calm(world)? {
         return Ok(());
     }
