@@ -266,6 +266,10 @@ impl Engine {
 
     /// The other replica goes by the same record: the lines are one.
     pub(super) fn joined(&mut self, at: usize) {
+        if self.change.is_some() {
+            // The next record may be on its way to the disk here, and never be heard of there.
+            return;
+        }
         if let Some(store) = self.store.as_mut().filter(|s| s.superblock.parted.is_some() && self.peers[at].settings.diskful) {
             store.superblock.parted = None;
             self.store_record(super::store::Then::Nothing);

@@ -234,3 +234,18 @@ fn clients_of_a_side_that_loses_by_violence_are_cut_off() {
     let status = rig.engine.status();
     assert_eq!((status.clients, status.role, status.peers[0].connection), (0, Role::Secondary, Connection::Connected));
 }
+
+#[test]
+fn where_the_lines_part_is_kept_though_the_other_one_is_met_while_the_next_record_is_being_stored() {
+    let parted = |rig: &Rig| rig.engine.store.as_ref().unwrap().superblock.parted.map(|parted| parted.id);
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.meet(B, CLUSTER);
+    rig.tell(Event::LinkDown { peer: B, silent: true });
+    rig.holds_metadata = true;
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.pass(Duration::from_secs(3));
+    assert!(!rig.storing.is_empty(), "a reign of its own is being stored");
+    assert_eq!(parted(&rig), Some(RecordId(77)));
+    rig.meet(B, CLUSTER);
+    assert_eq!(parted(&rig), Some(RecordId(77)), "B has not stored it");
+}
