@@ -6,7 +6,14 @@ use crate::wire::Side;
 
 /// The node whose data is discarded; `None` when an operator has to decide. It makes no difference which side is named first.
 pub(super) fn loser(one: &Side, other: &Side) -> Option<NodeId> {
-    if one.policies != other.policies || one.node == other.node {
+    if one.node == other.node {
+        return None;
+    }
+    if let (false, Some(node)) = (one.in_use || other.in_use, unwritten(one, other)) {
+        // Nothing is discarded: it is no policy's business (rule Q3).
+        return Some(node);
+    }
+    if one.policies != other.policies {
         // A change of the options has not reached both.
         return None;
     }
@@ -32,12 +39,6 @@ pub(super) fn loser(one: &Side, other: &Side) -> Option<NodeId> {
 fn as_if_unused(one: &Side, other: &Side) -> Option<NodeId> {
     let higher = one.node.max(other.node);
     let changes = |side: &Side| if side.written { side.changed.max(1) } else { 0 };
-    let zero = || match (one.written, other.written) {
-        (false, false) => Some(higher),
-        (false, true) => Some(one.node),
-        (true, false) => Some(other.node),
-        (true, true) => None,
-    };
     let least = || match changes(one).cmp(&changes(other)) {
         std::cmp::Ordering::Less => Some(one.node),
         std::cmp::Ordering::Greater => Some(other.node),
@@ -49,8 +50,18 @@ fn as_if_unused(one: &Side, other: &Side) -> Option<NodeId> {
         AfterSb0::Disconnect => None,
         AfterSb0::DiscardYoungerPrimary if told_apart => Some(younger),
         AfterSb0::DiscardOlderPrimary if told_apart => Some(elder),
-        AfterSb0::DiscardZeroChanges => zero(),
+        AfterSb0::DiscardZeroChanges => unwritten(one, other),
         AfterSb0::DiscardYoungerPrimary | AfterSb0::DiscardOlderPrimary | AfterSb0::DiscardLeastChanges => least(),
+    }
+}
+
+/// The side that has nothing which the other one lacks; of two such sides the one with the higher node.
+fn unwritten(one: &Side, other: &Side) -> Option<NodeId> {
+    match (one.written, other.written) {
+        (false, false) => Some(one.node.max(other.node)),
+        (false, true) => Some(one.node),
+        (true, false) => Some(other.node),
+        (true, true) => None,
     }
 }
 
@@ -109,13 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn by_default_and_with_different_policies_nobody_loses() {
+    fn by_default_and_with_different_policies_nobody_loses_who_has_something() {
         for (one, other) in pairs() {
+            let idle = if one.in_use || other.in_use { None } else { unwritten(&one, &other) };
             let default = AfterSplitBrain::default();
             let with = |side: &Side, policies| Side { policies, ..side.clone() };
-            assert_eq!(loser(&with(&one, default), &with(&other, default)), None);
+            assert_eq!(loser(&with(&one, default), &with(&other, default)), idle);
             let changed = AfterSplitBrain { zero: AfterSb0::DiscardLeastChanges, one: AfterSb1::DiscardSecondary, ..default };
-            assert_eq!(loser(&with(&one, changed), &with(&other, default)), None);
+            assert_eq!(loser(&with(&one, changed), &with(&other, default)), idle);
         }
     }
 
