@@ -216,8 +216,12 @@ fn converge(world: &mut World) -> Result<Outcome, String> {
         if unsettled(world).is_none() {
             return Ok(Outcome::Whole);
         }
-        if world.manners.forks && (forks::is_forked(world) || forks::is_justified(world)) {
+        if world.manners.forks && forks::is_forked(world) {
             return shown(world).map(|()| Outcome::SplitBrain);
+        }
+        if world.manners.forks && forks::is_justified(world) {
+            // It need not stay: the side that has written nothing gives way when both have told what they have.
+            return Ok(Outcome::SplitBrain);
         }
     }
     Err(format!("did not converge: {}", unsettled(world).unwrap_or_default()))

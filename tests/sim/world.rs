@@ -549,7 +549,10 @@ impl World {
         let members = || self.nodes.iter().filter(|n| record.in_sync.contains_key(&n.id));
         // A life that began uncleanly does not know whether its disk has everything, even where it has.
         let survives = |node: &Node| !node.lost && invariants::names(&record, node);
-        if !members().any(survives) && members().any(|n| n.lost) {
+        // On its side of a fork a replica may be the only one.
+        let only = |n: &Node| n.load().superblock.record.is_some_and(|r| r.in_sync.keys().eq([&n.id]));
+        let alone = self.manners.forks && self.nodes.iter().any(|n| n.lost && only(n));
+        if alone || !members().any(survives) && members().any(|n| n.lost) {
             self.say(|| "no replica in sync is left that did not lose its power".into());
             self.oracle.unflushed_lost(self.now);
         }
