@@ -81,7 +81,11 @@ impl Uses {
                 Ok(0) => {}
                 Ok(count) => drop(counts.insert(resource, count)),
                 Err(error) => {
-                    tracing::warn!(%resource, %error, "how often a resource was used here cannot be told; other nodes' attachments wait for that");
+                    tracing::warn!(
+                        %resource, %error,
+                        "how often a resource was used here cannot be told, and attachments wait for that; if the file is damaged, detach the \
+                         resource's volumes on all nodes, and remove it"
+                    );
                     unread.insert(resource);
                 }
             }
@@ -155,7 +159,9 @@ pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, tok
     }
     let seen = others(node, resource).await.map_err(|silent| {
         let silent = node.model().node_name(silent);
-        Refusal::unknown(format!("node '{silent}' does not tell whether it has used the volume"))
+        Refusal::unknown(format!(
+            "node '{silent}' does not tell whether it has used the volume, and is asked again; if it stays so, its log says why"
+        ))
     })?;
     match compare(&place, &state, &counts(&seen)) {
         Ok(first) => {
@@ -190,8 +196,8 @@ pub async fn watch(node: &Arc<Node>, attached: &[(Place, State)]) {
     }
 }
 
-/// The [`others`] of several resources, where they can be told. All are asked at once: a node that is silent would be waited for as often as there
-/// are attachments, and nobody would tend them meanwhile.
+/// The [`others`] of several resources, where they can be told. All are asked at once: a node that is silent would be waited for as often
+/// as there are attachments, and nobody would tend them meanwhile.
 async fn others_of_all(
     node: &Arc<Node>,
     resources: impl Iterator<Item = ResourceId>,
@@ -261,7 +267,8 @@ fn compare(place: &Place, state: &State, seen: &BTreeMap<NodeId, u64>) -> Result
     Ok(false)
 }
 
-/// The counts of all other nodes that answer, and this node's of strangers; or one that does not though this one is connected to it for the resource.
+/// The counts of all other nodes that answer, and this node's of strangers; or a node that cannot say, or does not though this one is
+/// connected to it for the resource.
 async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeId, Seen>, NodeId> {
     let mut peers = status_of(node, resource).into_iter().flat_map(|status| status.peers);
     let reports = status::gather(node, &node.model(), Some(resource)).await;

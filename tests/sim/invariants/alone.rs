@@ -1,6 +1,6 @@
-//! Alone means alone: of two clients on different nodes that do not share, none is answered what it asked for while the other one was there and
-//! was answered. One may be there and not know yet that it was cut off: it gets no answer to what it asks for then, even when the other one has gone. What it
-//! takes for true may not be so, and only its owner can see to that, when it comes anew.
+//! Alone means alone: of two clients on different nodes that do not share, none is answered what it asked for while the other one was
+//! there and was answered. One may be there and not know yet that it was cut off: it gets no answer to what it asks for then, even when
+//! the other one has gone. What it takes for true may not be so, and only its owner can see to that, when it comes anew.
 
 use blkrep::units::Sharing;
 
