@@ -136,7 +136,7 @@ def the_target_is_killed_during_its_resync(scene):
     settled(cluster, known)
 
 
-@story(minutes=4)
+@story(minutes=4, idle=True)
 def an_old_copy_does_not_serve(scene):
     """One node is stopped, the other writes and is stopped too; the first comes up alone. It must not serve its old data as if
     they were the newest, until the other one is back."""
@@ -194,7 +194,7 @@ def without_a_majority_writes_wait(scene):
     settled(cluster, known)
 
 
-@story(minutes=5)
+@story(minutes=5, idle=True)
 def without_a_majority_io_fails_where_that_is_asked_for(scene):
     """Two of three nodes are killed, and the volume is to fail I/O then: after the time of a fail-over the client gets errors, `status` says
     why, and when one node is back the same client is served again. A fail-over itself gives it none."""
