@@ -20,7 +20,8 @@ use tokio::time::sleep;
 
 use super::consensus::ProposeError;
 use super::node::{Node, PATIENCE};
-use crate::attach::place::Place;
+use crate::attach::launch;
+use crate::attach::place::State as Attachment;
 use crate::cluster::{Cluster, Command};
 use crate::runtime::Clients;
 use crate::units::{ResourceId, VolumeId};
@@ -122,15 +123,12 @@ fn count(clients: &Clients, resource: ResourceId, volume: Option<VolumeId>) -> u
     of_resource.filter(|((_, id), _)| volume.is_none_or(|volume| volume == *id)).map(|(_, count)| count).sum()
 }
 
-/// How many attachments here are of a resource, or of one of its volumes. They outlive their connections: while the daemon has just started, or
-/// the resource is opened anew, none of them is a client.
-fn attached(node: &Node, resource: ResourceId, volume: Option<VolumeId>) -> usize {
-    let is_of = |place: &Place| {
-        let state = place.state().ok();
-        let same = state.is_some_and(|state| state.id == resource && volume.is_none_or(|volume| volume == state.volume));
-        same && place.is_alive() && !place.is_fenced()
-    };
-    Place::all(&node.root).unwrap_or_default().iter().filter(|place| is_of(place)).count()
+/// How many attachments here are of a resource, or of one of its volumes. They outlive their connections: while the daemon has just
+/// started, or the resource is opened anew, none of them is a client.
+fn attached(node: &Node, resource: ResourceId, volume: Option<VolumeId>) -> Result<usize, String> {
+    let living = launch::living(&node.root).map_err(|error| format!("what is attached there is not known: {error}"))?;
+    let is_of = |state: &Attachment| state.id == resource && volume.is_none_or(|volume| volume == state.volume);
+    Ok(living.iter().filter(|(place, state)| is_of(state) && !place.is_fenced()).count())
 }
 
 /// Answers a request on this node: the number of clients, 0 for a release.
@@ -143,7 +141,7 @@ pub async fn answer(node: &Arc<Node>, request: HoldRequest) -> Result<usize, Str
             let clients = node.plane.clients().await.map_err(|error| error.to_string());
             let attached = attached(&node, resource, volume);
             tokio::spawn(async move { expire(&node, resource, round, decision, patience).await });
-            Ok((entering + count(&clients?, resource, volume)).max(attached))
+            Ok((entering + count(&clients?, resource, volume)).max(attached?))
         }
         HoldRequest::Release { resource, decision } => {
             node.holds.release(resource, decision);

@@ -24,6 +24,9 @@ pub const ORPHANS_MAX: usize = 64;
 /// How long a client waits for others that are in its way: they may be about to go, as when a container moves (DRBD: auto-promote-timeout).
 const BARRED_PATIENCE: Duration = Duration::from_secs(3);
 
+/// For how long at most a node whose connection has broken keeps others out: whoever waits is let in then, and not told that it is in the way.
+pub(super) const ABSENCE: Duration = Duration::from_secs(2);
+
 /// A client that wants to be let in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanting {
@@ -125,8 +128,8 @@ impl Engine {
         // One whose connection has just broken. When it is back it says itself how its clients share.
         let away = |peer: usize| !self.peers[peer].is_connected() && !self.peers[peer].hopeless;
         let lost = || {
-            let lost = self.reign.as_ref()?.guests.lost(self.now).filter(|(peer, _)| Some(*peer) != at && away(*peer));
-            lost.into_iter().find(|(_, theirs)| !theirs.suits(sharing)).map(|(peer, _)| peer)
+            let mut lost = self.reign.as_ref()?.guests.lost(self.now);
+            lost.find(|(peer, theirs)| Some(*peer) != at && away(*peer) && !theirs.suits(sharing)).map(|(peer, _)| peer)
         };
         let other = || (0..self.peers.len()).find(|&peer| Some(peer) != at && stands(&self.peers[peer]));
         if here { Some(self.id.node) } else { guest().or_else(lost).or_else(other).map(|peer| self.peers[peer].node) }

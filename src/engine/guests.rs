@@ -10,7 +10,7 @@ use crate::units::{Instant, Sharing};
 use crate::wire::{Forwarded, Message, Origin};
 
 use super::core::{Engine, Stopping};
-use super::entry::{Entrant, Visitor, Wish};
+use super::entry::{ABSENCE, Entrant, Visitor, Wish};
 use super::event::{AttachError, BufferId, Command, Failure, Request};
 use super::mutant::{Mutant, mutated};
 use super::reign::{Asker, Pending, Phase, State};
@@ -204,9 +204,9 @@ impl Engine {
     }
 
     /// A node's connection has broken. Its clients are there still, and the next moment it may be back: who waits for them to go, waits
-    /// for as long as a silent node is waited for.
+    /// for as long as a silent node is waited for, but is let in before its own patience ends.
     pub(super) fn guest_lost(&mut self, at: usize) {
-        let until = self.now.after(self.settings.timeouts.peer_silent);
+        let until = self.now.after(self.settings.timeouts.peer_silent.min(ABSENCE));
         let Some(reign) = &mut self.reign else { return };
         if let Some(guest) = reign.guests.by_peer.get(&at).filter(|guest| guest.sharing != Sharing::Shared) {
             reign.guests.lost.insert(at, (guest.sharing, until));

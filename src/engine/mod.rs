@@ -80,6 +80,7 @@
 //! | | `order` | who may touch which blocks now |
 //! | | `flights` | writes between their numbering and their last acknowledgement |
 //! | | `flush` | rounds of flushes, and what they settle |
+//! | | `no_quorum` | failing what waits for a quorum, where that is asked for |
 //! | | `cooling` | making extents cold, at the primary and at a replica |
 //! | | `hold` | a moment without writes, for snapshots |
 //! | | `remote` | reads that a peer does when the own disk has failed |

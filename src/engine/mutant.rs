@@ -256,6 +256,8 @@ pub enum Mutant {
     SentAgainToAnybody,
     /// W7: a client is let in before what was forwarded for others that are gone has arrived.
     EnterUnmet,
+    /// W7: a forwarded write is answered when it is on the primary's disk.
+    ForwardAnsweredEarly,
     /// Q11: a write that fails in flight for want of a quorum gives up its place in the order.
     FailedFlightsLeave,
     /// W8: whoever asks is let in beside a client that is to be alone.
@@ -266,8 +268,6 @@ pub enum Mutant {
     ApartGoesOn,
     /// W8: an answer to what a node asked for before lets its client in.
     AnswerBefore,
-    /// W7: a forwarded write is answered when it is on the primary's disk.
-    ForwardAnsweredEarly,
     /// Q2: clients of a node that forwards take the role from a primary that is out of sight.
     GuestsDecide,
     /// V1: a new range is written before every replica that counts has it.

@@ -9,7 +9,7 @@ use super::core::Engine;
 use super::event::{Command, Failure};
 use super::flights::Cause;
 use super::mutant::{Mutant, mutated};
-use super::reign::{Phase, State};
+use super::reign::State;
 use super::requests::{order_key, release_buffer};
 
 impl Engine {
@@ -46,7 +46,7 @@ impl Engine {
         };
         let unanswered = self.change.as_ref().is_some_and(|change| change.unanswered);
         let away = reign.ack.iter().any(|at| !self.peers[at].data);
-        reign.phase == Phase::TakingOver || away || unanswered && self.own_word_missing()
+        away || unanswered && self.own_word_missing()
     }
 
     /// Fails every request that is not answered. The last goes first: what it waited for would let it begin.

@@ -44,16 +44,16 @@ impl Engine {
 
     /// Gives a request its place among those that touch the same blocks.
     pub(super) fn enter(&mut self, key: u64) {
+        if self.fails_io() {
+            self.fail(key, Failure::Io);
+            return;
+        }
         let Some((range, exclusive)) = self.range_of(key) else {
             let reign = self.reign.as_mut().expect("requests belong to a reign");
             reign.requests.get_mut(key).expect("it was just entered").state = State::Flushing;
             reign.flushes.waiting.push(key);
             return;
         };
-        if self.fails_io() {
-            self.fail(key, Failure::Io);
-            return;
-        }
         let room = self.room_for(range);
         if room == Room::Nowhere {
             self.fail(key, Failure::Io);

@@ -1,14 +1,17 @@
 """Volumes as block devices and mounted file systems, through restarts and deaths of what serves them."""
 
+import errno
 import hashlib
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import time
 from pathlib import Path
 
-from attached import Writer, attachment, drop_caches, helper_of, is_as_another_node_left_it, is_fenced_by_another_node
+import oracle
+from attached import LateWrite, Writer, attachment, drop_caches, helper_of, is_as_another_node_left_it, is_fenced_by_another_node
 from cluster import Cluster
 from processes import end_all
 from suite import check, story, wait_for
@@ -279,6 +282,42 @@ def an_attachment_is_fenced_when_another_node_took_over(scene):
     cluster[1].refuses("attach", "web", naming=["another node"])
     cluster[1].blkrep("detach", "web")
     is_as_another_node_left_it(cluster)
+
+
+@story(minutes=2)
+def an_attachment_is_fenced_when_another_client_of_its_node_was_first(scene):
+    """A node's daemon dies with a volume attached. When it is back, somebody's NBD client on the same node comes before the attachment does,
+    writes, and goes: what the attachment has cached may be old, so its device fails until it is attached anew."""
+    needs_devices(scene)
+    cluster = scene.closes(Cluster(scene, 2)).form()
+    one = cluster[1]
+    cluster.add_volume("web", "64MiB", 2)
+    handle = os.open(one.blkrep("attach", "web", "--exclusive").strip(), os.O_RDWR | os.O_SYNC)
+    os.pwrite(handle, b"1" * 4096, 0)
+    helper = helper_of(one, "web")
+    one.kill()
+    os.kill(helper, signal.SIGSTOP)
+    try:
+        one.start()
+        stranger = wait_for("another client is served", lambda: served(one, "web"), 20)
+        stranger.pwrite(b"3" * 4096, 0)
+        stranger.flush()
+        stranger.shutdown()
+    finally:
+        os.kill(helper, signal.SIGCONT)
+    late = LateWrite(handle, b"2" * 4096, 0)
+    late.thread.join(60)
+    check(late.outcome == errno.EIO, "what the attachment writes fails with EIO", late.outcome)
+    os.close(handle)
+    cluster[1].blkrep("detach", "web")
+    is_as_another_node_left_it(cluster)
+
+
+def served(node, resource):
+    try:
+        return oracle.connected(node.uri(resource))
+    except oracle.nbd.Error:
+        return None
 
 
 @story(minutes=2)

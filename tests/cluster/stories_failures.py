@@ -136,7 +136,7 @@ def the_target_is_killed_during_its_resync(scene):
     settled(cluster, known)
 
 
-@story(minutes=4)
+@story(minutes=4, idle=True)
 def an_old_copy_does_not_serve(scene):
     """One node is stopped, the other writes and is stopped too; the first comes up alone. It must not serve its old data as if
     they were the newest, until the other one is back."""
@@ -194,6 +194,30 @@ def without_a_majority_writes_wait(scene):
     settled(cluster, known)
 
 
+@story(minutes=5, idle=True)
+def without_a_majority_io_fails_where_that_is_asked_for(scene):
+    """Two of three nodes are killed, and the volume is to fail I/O then: after the time of a fail-over the client gets errors, `status` says
+    why, and when one node is back the same client is served again. A fail-over itself gives it none."""
+    cluster, known = trio(scene, 31, "--on-no-quorum", "io-error")
+    one, two, three = cluster.nodes
+    client = busy(known, one)
+    two.kill()
+    wait_for("two of three go on", acknowledged_more(known, 300), 30)
+    check(client.failed == 0, "a replica that is lost is no error", client.last_failure)
+    began = time.monotonic()
+    three.kill()
+    wait_for("the client gets errors", lambda: client.failed > 0, 30)
+    scene.note(f"the first error came after {time.monotonic() - began:.1f} s")
+    check(client.running, "its connection is kept", client.error)
+    wait_for("status tells why", lambda: "I/O fails until there is" in one.blkrep("status", "data"), 10)
+    three.start()
+    wait_for("two of three go on again", acknowledged_more(known, 300), 60)
+    two.start()
+    cluster.wait_up_to_date("data", 3)
+    client.stop()
+    settled(cluster, known)
+
+
 @story(minutes=6)
 def every_node_is_killed_in_turn(scene):
     """Three nodes; every few hundred writes the primary is killed and the client goes to the next node. Killed nodes come back
@@ -216,8 +240,8 @@ def pair(scene, pool, seed, options=()):
     return filled(Cluster(scene, 2, pool=pool), scene, 2, seed, options)
 
 
-def trio(scene, seed):
-    return filled(Cluster(scene, 3), scene, 3, seed, ())
+def trio(scene, seed, *options):
+    return filled(Cluster(scene, 3), scene, 3, seed, options)
 
 
 def filled(cluster, scene, replicas, seed, options):

@@ -79,7 +79,7 @@ def is_without(cluster, name, victim):
     check(first <= zero <= first + 1, "the volumes are of one moment", zero, first)
 
 
-@story(minutes=4)
+@story(minutes=4, idle=True)
 def a_secondary_that_dies_in_a_snapshot_has_no_part_of_it(scene):
     """A secondary is killed, and then stopped so that it says nothing at all, when its part is half made. Writes go on within the bound,
     the others' snapshot is whole, the answer names the node that has none, and when it is back its half part is gone."""

@@ -224,7 +224,7 @@ def a_client_that_has_just_come(scene):
     handle.shutdown()
 
 
-@story(minutes=3)
+@story(minutes=3, idle=True)
 def a_node_that_does_not_say_what_it_serves(scene):
     """A node whose daemon is stopped may have clients: what they use is not removed. When the daemon goes on, so do they."""
     cluster = scene.closes(Cluster(scene, 2)).form()

@@ -12,7 +12,7 @@ from suite import check, story, wait_for
 MIB = 1 << 20
 
 
-@story(minutes=4)
+@story(minutes=4, idle=True)
 def a_lost_disk_is_replaced(scene):
     """A disk is pulled out and does not come back: the replica is made anew in another pool, while a client goes on. What was on the old
     disk is deleted when that appears again. A disk that works is replaced in its own pool. What would take the last copy, or the
@@ -116,7 +116,7 @@ def a_replica_that_is_not_trusted_gets_everything_anew(scene):
     oracle.verify(known, other.uri("web"))
 
 
-@story(minutes=3)
+@story(minutes=3, idle=True)
 def a_resync_is_paused_until_it_is_resumed(scene):
     """A replica comes back that has missed something. As long as its resync is paused it gets nothing, whatever restarts; the status says
     so, and clients of the other one go on. Resumed, both are the same."""

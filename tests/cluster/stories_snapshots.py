@@ -138,7 +138,7 @@ def a_snapshot_is_of_one_moment_on_every_node(scene):
     wait_for("all parts are gone", lambda: not any(list(node.pool.folder.glob("*@*")) for node in cluster.nodes), 60)
 
 
-@story(minutes=5)
+@story(minutes=5, idle=True)
 def a_snapshot_whose_taker_dies_comes_to_nothing(scene):
     """Whoever takes a snapshot is killed in the middle of it. The client's writes go on within the hold's time, and when the node is
     back nothing is left of the snapshot, in the model or in a pool. The name can be used again."""
@@ -176,7 +176,7 @@ def a_snapshot_whose_taker_dies_comes_to_nothing(scene):
     ledger.stop()
 
 
-@story(minutes=5)
+@story(minutes=5, idle=True)
 def a_rollback_leaves_no_two_pasts(scene):
     """A resource is rolled back while one of its nodes is away and another is killed in the middle. It is refused while somebody uses it.
     In the end all three have what the snapshot had and what was written since the rollback, the same on every disk."""
@@ -217,7 +217,7 @@ def reads(known, node):
         return False
 
 
-@story(minutes=3)
+@story(minutes=3, idle=True)
 def a_schedule_takes_one_a_minute(scene):
     """The first is taken when its minute is over, and no more after it was turned off."""
     cluster = scene.closes(Cluster(scene, 1)).form()

@@ -92,7 +92,8 @@ def volume_groups():
     """The volume groups whose names have our prefix."""
     if not shutil.which("vgs"):
         return []
-    command = ["vgs", "--quiet", "--noheadings", "-o", "vg_name"]
+    # A story may have one of them locked.
+    command = ["vgs", "--quiet", "--nolocking", "--noheadings", "-o", "vg_name"]
     listing = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LVM_SUPPRESS_FD_WARNINGS": "1"})
     return [name for name in listing.stdout.split() if name.startswith(PREFIX)]
 

@@ -51,6 +51,47 @@ def a_story_that_fails_is_counted(scene):
 
 
 @story()
+def idle_stories_run_beside_the_others(scene):
+    """Two stories wait for each other, in lanes of their own. A failure in either lane is the suite's, and what it has started ends
+    with the suite."""
+    suite = scene.folder / "lanes.py"
+    suite.write_text(
+        textwrap.dedent("""
+            import subprocess, sys
+            from pathlib import Path
+            from suite import check, run_stories, story, wait_for
+            here = Path(__file__).parent
+            def meets(mine, other):
+                (here / mine).touch()
+                wait_for(other, (here / other).exists, 20)
+            @story(idle=True)
+            def waits(scene): meets("idle", "busy")
+            @story()
+            def works(scene): meets("busy", "idle")
+            @story(idle=True)
+            def fails(scene): check(not (here / "fails").exists(), "it is not asked to fail")
+            @story(idle=True)
+            def hangs(scene):
+                if (here / "hangs").exists():
+                    subprocess.run(["sleep", "45454545"])
+            sys.exit(run_stories())
+        """)
+    )
+    done = python(suite)
+    counts = [line for line in done.stdout.splitlines() if " passed, " in line]
+    check((done.returncode, counts) == (0, ["1 passed, 0 failed", "3 passed, 0 failed"]), "both lanes", done.stdout, done.stderr)
+    (scene.folder / "fails").touch()
+    done = python(suite)
+    check(done.returncode == 1 and "2 passed, 1 failed" in done.stdout, "a failure", done.stdout, done.stderr)
+    check(python(suite, "works", "waits").returncode == 0, "by name they run one after the other, beside what the first has left")
+    (scene.folder / "hangs").touch()
+    running = subprocess.Popen(["/usr/bin/python3", suite], stdout=subprocess.DEVNULL, env=with_lib())
+    wait_for("a story hangs", lambda: processes_with("45454545"), 20)
+    running.terminate()
+    check(running.wait(20) != 0 and not processes_with("45454545"), "what is ended is ended whole", processes_with("45454545"))
+
+
+@story()
 def a_budget_ends_the_whole_group(scene):
     """A suite over its budget is ended with what it started, even what had left its process group."""
     sample = scene.folder / "runner_sample.py"

@@ -1,4 +1,5 @@
-"""A suite: stories that run one after the other, each with a time limit and a clean end.
+"""A suite: stories that run one after the other, each with a time limit and a clean end. Those that mostly wait run in a lane of their own,
+beside the others.
 
     @story(minutes=2)
     def a_volume_survives_its_primary(scene):
@@ -16,7 +17,9 @@ import contextlib
 import inspect
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -30,13 +33,20 @@ KEPT = Path(__file__).resolve().parents[2] / "target" / "test-logs"
 # Whether there is time for all that a story can try; else it tries a part.
 long = False
 _stories = []
+# Those of them that wait for most of their time.
+_idle = set()
+# Seconds that a lane has to tidy up when the suite is ended.
+GRACE = 15
 
 
-def story(minutes=2.0):
-    """Makes a function with a `scene` argument a story of the suite."""
+def story(minutes=2.0, idle=False):
+    """Makes a function with a `scene` argument a story of the suite. An idle one waits for most of its time and disturbs no other: it
+    runs beside them."""
 
     def register(function):
         _stories.append((function, minutes))
+        if idle:
+            _idle.add(function)
         return function
 
     return register
@@ -99,17 +109,45 @@ def run_stories():
     parser = argparse.ArgumentParser()
     parser.add_argument("stories", nargs="*", help="names, or parts of names")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--lane", choices=["idle", "busy"], help="only the stories that run in that lane when all are run")
     arguments = parser.parse_args()
     stories = chosen(arguments.stories)
+    if arguments.lane:
+        stories = [story for story in stories if (story[0] in _idle) == (arguments.lane == "idle")]
     if arguments.list:
         for function, minutes in stories:
             told = " ".join((inspect.getdoc(function) or "").split())
             print(f"{function.__name__:60} {minutes:4g} min  {told}")
         return 0
     prepare()
+    if _idle and not arguments.stories and not arguments.lane:
+        return run_in_lanes()
     failed = sum(not run(function, minutes) for function, minutes in stories)
     print(f"{len(stories) - failed} passed, {failed} failed")
     return 1 if failed or not stories else 0
+
+
+def run_in_lanes():
+    """Two processes share the suite. What the idle one says follows when the other has ended; each counts its own."""
+    with tempfile.TemporaryFile("w+") as said:
+        command = [sys.executable, "-u", sys.argv[0], "--lane"]
+        lanes = [subprocess.Popen([*command, "idle"], stdout=said, stderr=subprocess.STDOUT), subprocess.Popen([*command, "busy"])]
+        try:
+            results = [lane.wait() for lane in reversed(lanes)]
+        finally:
+            end_lanes(lanes)
+            said.seek(0)
+            print(said.read(), end="", flush=True)
+    return max(map(abs, results))
+
+
+def end_lanes(lanes):
+    for lane in lanes:
+        lane.terminate()
+    for lane in lanes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            lane.wait(GRACE)
+    end_all(descendants())
 
 
 def prepare():

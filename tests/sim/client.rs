@@ -119,7 +119,6 @@ pub fn attached(world: &mut World, at: usize, id: ClientId, ok: bool) {
         client.cut = None;
         if ok {
             world.oracle.entered(world.now, client.asked);
-            alone::entered(world, at);
         } else {
             client.id = None;
         }

@@ -3,7 +3,8 @@
 //! An attachment outlives its connection to the daemon: the kernel holds blocks of the volume in its caches, and writes that were not
 //! answered are sent again. That is right only while nobody else has written. So every node counts, durably, how often it has let a
 //! client use a resource; an attachment notes the others' counts when it is let in, and is admitted again only when they are what they
-//! were. Mounts that only read are not counted: their exports take no writes, and nobody may write beside them.
+//! were. Mounts that only read are not counted: their exports take no writes, and nobody may write beside them. Of its own node's clients
+//! an attachment knows all but those that are no attachments: these are counted by themselves, too.
 //!
 //! A node that cannot be asked does not matter: where it may have newer data, the engine does not let this node be primary without it.
 //! What such a node did while this daemon could see it is noted then ([`watch`]).
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::inside::{self, Seen, Verdict};
@@ -28,12 +30,23 @@ use crate::engine::{Connection, ResourceStatus};
 use crate::nbd::Refusal;
 use crate::units::{Name, NodeId, ResourceId, Sharing, VolumeId};
 
+/// Whose uses are counted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum By {
+    /// All clients of this node: what other nodes are told.
+    Anybody,
+    /// Those that are no attachments: what its own attachments compare.
+    Strangers,
+}
+
 /// How often this node has let clients use its resources.
 #[derive(Debug)]
 pub struct Uses {
     directory: PathBuf,
-    known: Mutex<BTreeMap<ResourceId, u64>>,
+    known: Mutex<Counts>,
 }
+
+type Counts = BTreeMap<(ResourceId, By), u64>;
 
 impl Uses {
     /// The counts in `directory`.
@@ -46,17 +59,17 @@ impl Uses {
     /// # Errors
     ///
     /// The count cannot be read. It is not 0 then: attachments of other nodes would take that for a use.
-    pub fn of(&self, resource: ResourceId) -> io::Result<u64> {
+    pub fn of(&self, resource: ResourceId, by: By) -> io::Result<u64> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.known_in(&mut known, resource)
+        self.known_in(&mut known, resource, by)
     }
 
-    fn known_in(&self, known: &mut BTreeMap<ResourceId, u64>, resource: ResourceId) -> io::Result<u64> {
-        if let Some(count) = known.get(&resource) {
+    fn known_in(&self, known: &mut Counts, resource: ResourceId, by: By) -> io::Result<u64> {
+        if let Some(count) = known.get(&(resource, by)) {
             return Ok(*count);
         }
-        let count = self.load(resource)?;
-        known.insert(resource, count);
+        let count = self.load(resource, by)?;
+        known.insert((resource, by), count);
         Ok(count)
     }
 
@@ -64,11 +77,15 @@ impl Uses {
     pub fn all(&self, of: impl Iterator<Item = ResourceId>) -> (BTreeMap<ResourceId, u64>, BTreeSet<ResourceId>) {
         let (mut counts, mut unread) = (BTreeMap::new(), BTreeSet::new());
         for resource in of {
-            match self.of(resource) {
+            match self.of(resource, By::Anybody) {
                 Ok(0) => {}
                 Ok(count) => drop(counts.insert(resource, count)),
                 Err(error) => {
-                    tracing::warn!(%resource, %error, "how often a resource was used here cannot be told; other nodes' attachments wait for that");
+                    tracing::warn!(
+                        %resource, %error,
+                        "how often a resource was used here cannot be told, and attachments wait for that; if the file is damaged, detach the \
+                         resource's volumes on all nodes, and remove it"
+                    );
                     unread.insert(resource);
                 }
             }
@@ -77,17 +94,17 @@ impl Uses {
     }
 
     /// Counts one use more. When this returns, the count is durable.
-    pub fn count(&self, resource: ResourceId) -> io::Result<()> {
+    pub fn count(&self, resource: ResourceId, by: By) -> io::Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = self.known_in(&mut known, resource)? + 1;
+        let next = self.known_in(&mut known, resource, by)? + 1;
         fs::create_dir_all(&self.directory)?;
-        write_private(&self.file(resource), format!("{next}\n").as_bytes())?;
-        known.insert(resource, next);
+        write_private(&self.file(resource, by), format!("{next}\n").as_bytes())?;
+        known.insert((resource, by), next);
         Ok(())
     }
 
-    fn load(&self, resource: ResourceId) -> io::Result<u64> {
-        let file = self.file(resource);
+    fn load(&self, resource: ResourceId, by: By) -> io::Result<u64> {
+        let file = self.file(resource, by);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
         match fs::read_to_string(&file) {
             Ok(text) => text.trim().parse().map_err(|error| named(io::Error::new(io::ErrorKind::InvalidData, error))),
@@ -96,15 +113,23 @@ impl Uses {
         }
     }
 
-    fn file(&self, resource: ResourceId) -> PathBuf {
-        self.directory.join(resource.to_string())
+    fn file(&self, resource: ResourceId, by: By) -> PathBuf {
+        self.directory.join(match by {
+            By::Anybody => resource.to_string(),
+            By::Strangers => format!("{resource}.strangers"),
+        })
     }
 }
 
 /// Counts a client that is no attachment.
 pub async fn note(node: &Arc<Node>, resource: ResourceId) -> Result<(), Refusal> {
+    count(node, resource, &[By::Strangers, By::Anybody]).await
+}
+
+async fn count(node: &Arc<Node>, resource: ResourceId, by: &'static [By]) -> Result<(), Refusal> {
     let node = node.clone();
-    let counted = tokio::task::spawn_blocking(move || node.attachments.uses.count(resource));
+    let count = move || by.iter().try_for_each(|by| node.attachments.uses.count(resource, *by));
+    let counted = tokio::task::spawn_blocking(count);
     let counted = counted.await.map_err(io::Error::other).flatten();
     counted.map_err(|error| Refusal::unknown(format!("the use of the volume cannot be noted: {error}")))
 }
@@ -134,13 +159,15 @@ pub async fn admit(node: &Arc<Node>, resource: ResourceId, volume: VolumeId, tok
     }
     let seen = others(node, resource).await.map_err(|silent| {
         let silent = node.model().node_name(silent);
-        Refusal::unknown(format!("node '{silent}' does not tell whether it has used the volume"))
+        Refusal::unknown(format!(
+            "node '{silent}' does not tell whether it has used the volume, and is asked again; if it stays so, its log says why"
+        ))
     })?;
     match compare(&place, &state, &counts(&seen)) {
         Ok(first) => {
             // Whoever only reads makes nothing old that others hold.
             if first && state.sharing() != Sharing::Readers {
-                note(node, resource).await?;
+                count(node, resource, &[By::Anybody]).await?;
             }
             inside.admitted(token, dropped);
             Ok(())
@@ -157,15 +184,31 @@ pub async fn watch(node: &Arc<Node>, attached: &[(Place, State)]) {
     let known: Vec<String> =
         Place::all(&node.root).unwrap_or_default().iter().filter_map(|at| Some(at.state().ok()?.token)).collect();
     node.attachments.inside.retain(|token| known.iter().any(|one| one == token));
+    let seen = others_of_all(node, attached.iter().map(|(_, state)| state.id)).await;
     for (place, state) in attached {
-        let Ok(seen) = others(node, state.id).await else { continue };
+        let Some(seen) = seen.get(&state.id) else { continue };
         let Some(noted) = place.seen() else { continue };
-        if let Verdict::In(beside) = beside(node, state, &noted, &seen) {
-            note_beside(place, state, noted, &beside, &seen);
-        } else if compare(place, state, &counts(&seen)).is_err() {
+        if let Verdict::In(beside) = beside(node, state, &noted, seen) {
+            note_beside(place, state, noted, &beside, seen);
+        } else if compare(place, state, &counts(seen)).is_err() {
             tracing::debug!(resource = %state.resource, volume = %state.volume, "an attached volume is used elsewhere");
         }
     }
+}
+
+/// The [`others`] of several resources, where they can be told. All are asked at once: a node that is silent would be waited for as often
+/// as there are attachments, and nobody would tend them meanwhile.
+async fn others_of_all(
+    node: &Arc<Node>,
+    resources: impl Iterator<Item = ResourceId>,
+) -> BTreeMap<ResourceId, BTreeMap<NodeId, Seen>> {
+    let mut asked = JoinSet::new();
+    for resource in resources.collect::<BTreeSet<_>>() {
+        let node = node.clone();
+        asked.spawn(async move { (resource, others(&node, resource).await) });
+    }
+    let told = asked.join_all().await;
+    told.into_iter().filter_map(|(resource, seen)| Some((resource, seen.ok()?))).collect()
 }
 
 /// Whoever uses a volume beside an attachment that shares it.
@@ -224,7 +267,8 @@ fn compare(place: &Place, state: &State, seen: &BTreeMap<NodeId, u64>) -> Result
     Ok(false)
 }
 
-/// The counts of all other nodes that answer; or one that does not though this one is connected to it for the resource.
+/// The counts of all other nodes that answer, and this node's of strangers; or a node that cannot say, or does not though this one is
+/// connected to it for the resource.
 async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeId, Seen>, NodeId> {
     let mut peers = status_of(node, resource).into_iter().flat_map(|status| status.peers);
     let reports = status::gather(node, &node.model(), Some(resource)).await;
@@ -239,7 +283,13 @@ async fn others(node: &Arc<Node>, resource: ResourceId) -> Result<BTreeMap<NodeI
         count: report.uses.get(&resource).copied().unwrap_or(0),
         under: report.resources.get(&resource).and_then(inside::under),
     };
-    Ok(theirs.map(|(peer, report)| (*peer, seen(report))).collect())
+    let mut all: BTreeMap<NodeId, Seen> = theirs.map(|(peer, report)| (*peer, seen(report))).collect();
+    let count = node.attachments.uses.of(resource, By::Strangers).map_err(|_| node.me)?;
+    all.insert(
+        node.me,
+        Seen { count, under: reports.get(&node.me).and_then(|mine| mine.resources.get(&resource)).and_then(inside::under) },
+    );
+    Ok(all)
 }
 
 fn counts(seen: &BTreeMap<NodeId, Seen>) -> BTreeMap<NodeId, u64> {
@@ -263,12 +313,14 @@ mod tests {
     fn counts_outlive_the_daemon() {
         let directory = tempfile::tempdir().unwrap();
         let uses = Uses::new(directory.path().join("uses"));
-        assert_eq!(uses.of(WEB).unwrap(), 0);
-        uses.count(WEB).unwrap();
-        uses.count(WEB).unwrap();
-        assert_eq!(uses.of(WEB).unwrap(), 2);
+        assert_eq!(uses.of(WEB, By::Anybody).unwrap(), 0);
+        uses.count(WEB, By::Anybody).unwrap();
+        uses.count(WEB, By::Anybody).unwrap();
+        uses.count(WEB, By::Strangers).unwrap();
+        assert_eq!((uses.of(WEB, By::Anybody).unwrap(), uses.of(WEB, By::Strangers).unwrap()), (2, 1));
         let again = Uses::new(directory.path().join("uses"));
-        again.count(WEB).unwrap();
+        again.count(WEB, By::Anybody).unwrap();
+        assert_eq!(again.of(WEB, By::Strangers).unwrap(), 1);
         assert_eq!(again.all([WEB, ResourceId(9)].into_iter()), ([(WEB, 3)].into(), BTreeSet::new()));
     }
 
@@ -277,18 +329,21 @@ mod tests {
     fn a_count_that_cannot_be_read_is_not_0() {
         let directory = tempfile::tempdir().unwrap();
         let uses = Uses::new(directory.path().to_owned());
-        uses.count(WEB).unwrap();
-        let (file, aside) = (uses.file(WEB), directory.path().join("aside"));
+        uses.count(WEB, By::Anybody).unwrap();
+        let (file, aside) = (uses.file(WEB, By::Anybody), directory.path().join("aside"));
         fs::rename(&file, &aside).unwrap();
         fs::create_dir(&file).unwrap();
         let again = Uses::new(directory.path().to_owned());
-        assert!(again.count(WEB).is_err() && again.of(WEB).is_err());
+        assert!(again.count(WEB, By::Anybody).is_err() && again.of(WEB, By::Anybody).is_err());
         assert_eq!(again.all([WEB].into_iter()), (BTreeMap::new(), [WEB].into()));
         fs::remove_dir(&file).unwrap();
         fs::rename(&aside, &file).unwrap();
-        assert_eq!(again.of(WEB).unwrap(), 1);
+        assert_eq!(again.of(WEB, By::Anybody).unwrap(), 1);
         fs::write(&file, "").unwrap();
-        assert!(Uses::new(directory.path().to_owned()).of(WEB).is_err(), "an empty file is none that was written here");
+        assert!(
+            Uses::new(directory.path().to_owned()).of(WEB, By::Anybody).is_err(),
+            "an empty file is none that was written here"
+        );
     }
 
     #[test]

@@ -249,6 +249,24 @@ fn whose_connection_has_just_broken_keeps_others_out() {
     }
 }
 
+/// However long a silent node is waited for: it would be told that a node is in its way that may never come back.
+#[test]
+fn who_waits_for_one_whose_connection_has_broken_is_let_in_before_its_patience_ends() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    let timeouts = Timeouts { peer_silent: Duration::from_secs(60), ..Timeouts::default() };
+    let settings = Settings { timeouts, ..rig.engine.settings.clone() };
+    rig.tell(Event::Configure(settings));
+    rig.serve(&[B]);
+    rig.tell(Event::Detach(ClientId(1)));
+    rig.hear(B, Message::Serve { session: 7, entry: 1, waits: true, sharing: Sharing::Alone });
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.tell(Event::AttachAs(ClientId(2), Sharing::Alone));
+    let answer = |rig: &Rig| rig.done.iter().find(|done| matches!(done, Command::Attached { client: ClientId(2), .. })).cloned();
+    assert_eq!(answer(&rig), None);
+    rig.pass(Duration::from_millis(2_900));
+    assert_eq!(answer(&rig), Some(Command::Attached { client: ClientId(2), result: Ok(()) }));
+}
+
 /// Else it waits while nothing says so, and what it has asked for is done when those in its way have gone for a moment.
 #[test]
 fn who_is_barred_does_not_stay_in() {

@@ -1,13 +1,14 @@
-//! Alone means alone: of two clients on different nodes that do not share, none is answered what it asked for while the other one was there and
-//! was answered. One may be there and not know yet that it was cut off: it gets no answer to what it asks for then, even when the other one has gone. What it
-//! takes for true may not be so, and only its owner can see to that, when it comes anew.
+//! Alone means alone: of two clients on different nodes that do not share, none is answered what it asked for while the other one was
+//! there and was answered. One may be there and not know yet that it was cut off: it gets no answer to what it asks for then, even when
+//! the other one has gone. What it takes for true may not be so, and only its owner can see to that, when it comes anew.
 
 use blkrep::units::Sharing;
 
 use super::super::world::World;
 
-/// A client was let in: those elsewhere that do not suffer it are cut off, but for those that share with anybody.
-pub fn entered(world: &mut World, at: usize) {
+/// A client was answered: those elsewhere that do not suffer it are cut off, but for those that share with anybody. That it was let in
+/// is not enough: a primary may do so that does not know yet that it was deposed, and is not able to answer it.
+fn cut_others(world: &mut World, at: usize) {
     let sharing = world.clients[at].sharing;
     for (other, theirs) in world.clients.iter_mut().enumerate() {
         if other != at && theirs.attached && theirs.sharing != Sharing::Shared && !theirs.sharing.suits(sharing) {
@@ -37,5 +38,6 @@ pub fn answered(world: &mut World, at: usize, began: u64) -> Result<(), String> 
     }
     let mine = &mut world.clients[at];
     mine.answered = mine.answered.max(began);
+    cut_others(world, at);
     Ok(())
 }
