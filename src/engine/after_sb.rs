@@ -9,7 +9,7 @@ pub(super) fn loser(one: &Side, other: &Side) -> Option<NodeId> {
     if one.node == other.node {
         return None;
     }
-    if let (false, Some(node)) = (one.in_use || other.in_use, unwritten(one, other)) {
+    if let Some(node) = idle_and_unwritten(one, other) {
         // Nothing is discarded: it is no policy's business (rule Q3).
         return Some(node);
     }
@@ -53,6 +53,13 @@ fn as_if_unused(one: &Side, other: &Side) -> Option<NodeId> {
         AfterSb0::DiscardZeroChanges => unwritten(one, other),
         AfterSb0::DiscardYoungerPrimary | AfterSb0::DiscardOlderPrimary | AfterSb0::DiscardLeastChanges => least(),
     }
+}
+
+/// The side that nobody uses and that has nothing which the other one lacks, whether or not that is in use; of two such sides the one
+/// with the higher node.
+fn idle_and_unwritten(one: &Side, other: &Side) -> Option<NodeId> {
+    let gives_way = |side: &&Side| !side.in_use && !side.written;
+    [one, other].into_iter().filter(gives_way).map(|side| side.node).max()
 }
 
 /// The side that has nothing which the other one lacks; of two such sides the one with the higher node.
@@ -122,7 +129,12 @@ mod tests {
     #[test]
     fn by_default_and_with_different_policies_nobody_loses_who_has_something() {
         for (one, other) in pairs() {
-            let idle = if one.in_use || other.in_use { None } else { unwritten(&one, &other) };
+            let idle = match (one.in_use || one.written, other.in_use || other.written) {
+                (false, false) => Some(NodeId(1)),
+                (false, true) => Some(NodeId(0)),
+                (true, false) => Some(NodeId(1)),
+                (true, true) => None,
+            };
             let default = AfterSplitBrain::default();
             let with = |side: &Side, policies| Side { policies, ..side.clone() };
             assert_eq!(loser(&with(&one, default), &with(&other, default)), idle);

@@ -202,6 +202,8 @@ pub enum Mutant {
     NeverLatched,
     /// Q3: writing begins before that is durable.
     LatchUnstored,
+    /// Q3: a record that was asked for before writing began goes on saying that nothing was written.
+    LatchForgotten,
     /// Q4: both sides of a fork discard what they have.
     BothDiscard,
     /// Q4: a side that was discarded is taken for the member that the other side's record names.

@@ -126,6 +126,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::OldReignGoesOn,
     Mutant::NeverLatched,
     Mutant::LatchUnstored,
+    Mutant::LatchForgotten,
     Mutant::GrantEachOther,
     Mutant::NeverWithdrawn,
     Mutant::NeverOutdated,

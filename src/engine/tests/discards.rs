@@ -95,6 +95,58 @@ fn the_side_that_is_discarded_reports_what_it_wrote_and_nothing_else() {
     assert!(!reported.is_empty());
 }
 
+/// It was alone for a while, and an eviction is no write.
+#[test]
+fn who_went_on_alone_and_wrote_nothing_gives_way_by_itself() {
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.meet(B, CLUSTER);
+    rig.tell(Event::LinkDown { peer: B, silent: true });
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.pass(Duration::from_secs(3));
+    let record = rig.engine.status().record.unwrap();
+    assert!(record.unwritten && record.in_sync.len() == 1, "{record:?}");
+    rig.detach();
+    // Its line has two records that the other one never heard of: it is not the last one alone that counts.
+    rig.meet_fork();
+    let told: Vec<_> = rig.diverged();
+    let [Diverged::Side(mine)] = &told[..] else { panic!("{told:?}") };
+    assert!(!mine.written && mine.changed == 0, "{mine:?}");
+    let theirs = crate::wire::Side { node: B, written: true, changed: 3, ..mine.clone() };
+    rig.hear(B, Message::Diverged(Diverged::Side(theirs)));
+    assert!(matches!(rig.diverged().last(), Some(Diverged::Discard { .. })), "{:?}", rig.diverged());
+}
+
+/// The write may be completed under that record, and the other replica lost before it has it: the side that has it must not say that it has
+/// nothing to itself.
+#[test]
+fn a_write_that_begins_while_a_replica_is_admitted_is_noted_in_the_record_that_follows() {
+    let alone = Record::first(RecordId(77), [(ME, Incarnation(100))].into(), Authority::Off);
+    let mut rig = Rig::with_record(alone, &[B]);
+    rig.tell(Event::Attach(ClientId(1)));
+    rig.record = rig.engine.status().record.unwrap();
+    assert!(rig.record.unwritten && rig.record.primary == Some(ME), "{:?}", rig.record);
+    rig.follow_of(B, 101);
+    rig.hear(B, Message::SyncReady);
+    let flush = rig.sent.iter().find_map(|(_, m)| if let Message::Flush { id } = m { Some(*id) } else { None });
+    rig.hear(B, Message::Flushed { id: flush.expect("what it was given is flushed"), durable: 0 });
+    let admit = rig.sent.iter().find_map(|(_, m)| if let Message::Admit { id, .. } = m { Some(*id) } else { None });
+    rig.hear(B, Message::AdmitStored { id: admit.expect("it is given what its promotion would need") });
+    let proposed = |m: &(NodeId, Message)| if let Message::Propose { record, .. } = &m.1 { Some(record.clone()) } else { None };
+    let admitted = rig.sent.iter().find_map(proposed).expect("B is asked to store its admission");
+    rig.request(1, WRITE);
+    assert_eq!(rig.writes_sent(B), 1, "the target gets it");
+    rig.hear(B, Message::Accepted { id: admitted.id });
+    let record = rig.engine.status().record.unwrap();
+    assert_eq!((record.id, record.in_sync.len(), record.unwritten), (admitted.id, 2, false));
+    // B is lost before it has the write, which is completed without it.
+    rig.tell(Event::LinkDown { peer: B, silent: true });
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(rig.answer_to(1), Some(Ok(())), "{:?}", rig.done);
+    let record = rig.engine.status().record.unwrap();
+    assert_eq!((record.in_sync.len(), record.unwritten), (1, false));
+    assert!(rig.engine.store.as_ref().unwrap().superblock.parted.is_some_and(|parted| parted.written));
+}
+
 #[test]
 fn the_side_that_is_kept_sends_both_sides_blocks_and_nothing_else() {
     let mut rig = Rig::forked();
