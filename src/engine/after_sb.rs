@@ -57,7 +57,7 @@ fn as_if_unused(one: &Side, other: &Side) -> Option<NodeId> {
 
 /// The side that nobody uses and that has nothing which the other one lacks, whether or not that is in use; of two such sides the one
 /// with the higher node.
-fn idle_and_unwritten(one: &Side, other: &Side) -> Option<NodeId> {
+pub(super) fn idle_and_unwritten(one: &Side, other: &Side) -> Option<NodeId> {
     let gives_way = |side: &&Side| !side.in_use && !side.written;
     [one, other].into_iter().filter(gives_way).map(|side| side.node).max()
 }

@@ -15,6 +15,7 @@ use super::mutant::{Mutant, mutated};
 use super::operate::{AskId, OperateError};
 use super::peerset::PeerSet;
 use super::status::Connection;
+use super::store::Store;
 
 /// This node is about to discard what it has.
 #[derive(Debug)]
@@ -36,8 +37,13 @@ pub(super) struct Discarding {
 pub(super) struct Sides {
     peer: usize,
     mine: Side,
-    /// What was heard, until it has been decided by.
     theirs: Option<Side>,
+    /// Somebody has used this side since it said what it is.
+    used: bool,
+    /// Nothing has been said since it was decided by these.
+    decided: bool,
+    /// One of them has said something for a second time: its clients have gone.
+    again: bool,
 }
 
 impl Engine {
@@ -47,8 +53,15 @@ impl Engine {
         if self.sides.as_ref().is_some_and(|sides| sides.peer == peer) {
             return;
         }
+        let mine = self.side(store, peer);
+        self.sides = Some(Sides { peer, used: mine.in_use, mine: mine.clone(), theirs: None, decided: false, again: false });
+        self.send(peer, Message::Diverged(Diverged::Side(mine)));
+    }
+
+    /// What this node is to be judged by.
+    fn side(&self, store: &Store, peer: usize) -> Side {
         let (parted, changed) = (store.superblock.parted, self.peers[peer].dirty.count());
-        let mine = Side {
+        Side {
             node: self.id.node,
             in_use: self.is_in_use(),
             was_primary: parted.is_some_and(|parted| parted.primary),
@@ -56,29 +69,48 @@ impl Engine {
             written: changed > 0 && parted.is_none_or(|parted| parted.written),
             changed,
             policies: self.settings.after_split_brain,
-        };
-        self.sides = Some(Sides { peer, mine: mine.clone(), theirs: None });
-        self.send(peer, Message::Diverged(Diverged::Side(mine)));
+        }
     }
 
     fn hear_side(&mut self, at: usize, side: Side) {
         if side.node == self.peers[at].node
             && let Some(sides) = self.sides.as_mut().filter(|sides| sides.peer == at)
         {
-            sides.theirs = Some(side);
+            sides.again |= sides.theirs.is_some();
+            (sides.theirs, sides.decided) = (Some(side), false);
         }
     }
 
-    /// Both have told what they are: the one that loses gives way. It is decided once, by what was told and not by what is so a moment later.
+    /// Tells the other side that nobody uses this one any more.
+    fn tell_side_again(&mut self) {
+        let in_use = self.is_in_use();
+        let Some(sides) = &mut self.sides else { return };
+        sides.used |= in_use;
+        let (peer, gone) = (sides.peer, sides.used && !in_use);
+        let Some(store) = self.store.as_ref().filter(|s| gone && !s.failed) else { return };
+        let mine = self.side(store, peer);
+        let told = |sides| Sides { mine: mine.clone(), used: false, decided: false, again: true, ..sides };
+        self.sides = self.sides.take().map(told);
+        self.send(peer, Message::Diverged(Diverged::Side(mine)));
+    }
+
+    /// Both have told what they are: the one that loses gives way. It is decided by what was told and not by what is so a moment later. When
+    /// clients go after that, it is no policy's turn any more: then only a side gives way that has nothing to itself.
     fn consider_policies(&mut self) {
-        let Some(Sides { peer, mine, theirs }) = &mut self.sides else { return };
-        let (peer, Some(theirs)) = (*peer, theirs.take()) else { return };
-        let loser = if mutated(Mutant::EverybodyLoses) { Some(mine.node) } else { after_sb::loser(mine, &theirs) };
+        self.tell_side_again();
+        let Some(Sides { peer, mine, theirs: Some(theirs), decided: false, again, .. }) = &self.sides else { return };
+        let peer = *peer;
+        let loser = match again {
+            _ if mutated(Mutant::EverybodyLoses) => Some(mine.node),
+            false => after_sb::loser(mine, theirs),
+            true => after_sb::idle_and_unwritten(mine, theirs),
+        };
         let (violently, since) = (mine.in_use, mine.changed);
         let forked = self.peers[peer].connection == Connection::SplitBrain;
         // Whoever has come or written meanwhile was not asked about: this side keeps what it has, and an operator decides.
         let same = violently || !self.is_in_use() && self.peers[peer].dirty.count() == since;
         let free = self.discarding.is_none() && self.kept_for.is_none() && self.stopping == Stopping::No;
+        self.sides.iter_mut().for_each(|sides| sides.decided = true);
         if loser == Some(self.id.node) && forked && same && free {
             self.ask_to_discard(None, violently, peer);
         }

@@ -270,6 +270,36 @@ fn a_side_that_was_not_in_use_when_it_said_so_keeps_what_a_client_brings_it_mean
 }
 
 #[test]
+fn when_clients_go_later_only_a_side_gives_way_that_has_nothing() {
+    for written in [false, true] {
+        let mut rig = Rig::new(Authority::Off, &[B]);
+        rig.engine.settings.after_split_brain.zero = AfterSb0::DiscardLeastChanges;
+        rig.meet(B, CLUSTER);
+        rig.tell(Event::LinkDown { peer: B, silent: true });
+        rig.tell(Event::Attach(ClientId(1)));
+        rig.pass(Duration::from_secs(3));
+        if written {
+            rig.request(1, WRITE);
+        }
+        rig.pass(Duration::from_secs(3));
+        // Its line is longer than by one record: it cannot see by the records alone that it may give way (rule Q3).
+        rig.detach();
+        rig.tell(Event::Attach(ClientId(2)));
+        rig.pass(Duration::from_secs(3));
+        rig.meet_fork();
+        let mine = rig.diverged().into_iter().find_map(|w| if let Diverged::Side(side) = w { Some(side) } else { None }).unwrap();
+        assert!(mine.in_use);
+        rig.hear(B, Message::Diverged(Diverged::Side(crate::wire::Side { node: B, written: true, changed: 500, ..mine })));
+        rig.sent.clear();
+        rig.tell(Event::Detach(ClientId(2)));
+        rig.pass(Duration::from_secs(10));
+        let told = rig.diverged();
+        assert!(matches!(&told[..], [Diverged::Side(side), ..] if !side.in_use && side.written == written), "{told:?}");
+        assert_eq!(told.iter().any(|w| matches!(w, Diverged::Discard { .. })), !written, "{told:?}");
+    }
+}
+
+#[test]
 fn clients_of_a_side_that_loses_by_violence_are_cut_off() {
     let mut rig = Rig::forked();
     rig.engine.settings.after_split_brain =
