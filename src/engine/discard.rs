@@ -47,7 +47,7 @@ pub(super) struct Sides {
 }
 
 impl Engine {
-    /// Tells the other side of a split brain, once in a session, what it is to decide by (rule Q10).
+    /// Tells the other side of a split brain what it is to decide by (rule Q10), when they meet.
     pub(super) fn tell_side(&mut self, peer: usize) {
         let Some(store) = self.store.as_ref().filter(|s| !s.failed && self.peers[peer].settings.diskful) else { return };
         if self.sides.as_ref().is_some_and(|sides| sides.peer == peer) {
@@ -81,9 +81,11 @@ impl Engine {
         }
     }
 
-    /// Tells the other side that nobody uses this one any more.
+    /// Tells the other side that nobody uses this one any more. What was said is over with the split brain.
     fn tell_side_again(&mut self) {
         let in_use = self.is_in_use();
+        let peers = &self.peers;
+        self.sides.take_if(|sides| peers[sides.peer].connection != Connection::SplitBrain);
         let Some(sides) = &mut self.sides else { return };
         sides.used |= in_use;
         let (peer, gone) = (sides.peer, sides.used && !in_use);
@@ -106,12 +108,11 @@ impl Engine {
             true => after_sb::idle_and_unwritten(mine, theirs),
         };
         let (violently, since) = (mine.in_use, mine.changed);
-        let forked = self.peers[peer].connection == Connection::SplitBrain;
         // Whoever has come or written meanwhile was not asked about: this side keeps what it has, and an operator decides.
         let same = violently || !self.is_in_use() && self.peers[peer].dirty.count() == since;
         let free = self.discarding.is_none() && self.kept_for.is_none() && self.stopping == Stopping::No;
         self.sides.iter_mut().for_each(|sides| sides.decided = true);
-        if loser == Some(self.id.node) && forked && same && free {
+        if loser == Some(self.id.node) && same && free {
             self.ask_to_discard(None, violently, peer);
         }
     }

@@ -527,8 +527,11 @@ impl World {
     pub fn newest_record(&mut self) -> Record {
         if !self.majority {
             let of = |node: &Node| node.engine.as_ref().and_then(|e| e.status().record);
+            let before = &self.register.record;
+            // What nobody goes by any more, when everybody is up, was one side's that gave way.
+            let given_up = self.nodes.iter().all(|n| of(n).is_some_and(|r| r.id != before.id));
             let newest = self.nodes.iter().filter_map(of).max_by_key(|r| r.number);
-            if let Some(record) = newest.filter(|r| r.number > self.register.record.number) {
+            if let Some(record) = newest.filter(|r| given_up || r.number > before.number) {
                 self.register.record = record;
             }
         }
