@@ -50,7 +50,9 @@ impl Engine {
     /// Tells the other side of a split brain what it is to decide by (rule Q10), when they meet.
     pub(super) fn tell_side(&mut self, peer: usize) {
         let Some(store) = self.store.as_ref().filter(|s| !s.failed && self.peers[peer].settings.diskful) else { return };
-        if self.sides.as_ref().is_some_and(|sides| sides.peer == peer) {
+        if let Some(sides) = self.sides.as_mut().filter(|sides| sides.peer == peer) {
+            // Where it stands has changed: it may have refused only because this side did not know of that.
+            sides.decided = false;
             return;
         }
         let mine = self.side(store, peer);

@@ -164,8 +164,10 @@ pub struct World {
     pub majority: bool,
     /// Volumes: their first sectors on every disk, and how many they have.
     pub volumes: Vec<(VolumeId, u64, u64)>,
-    /// What each record follows, and the records under which a write was answered: for forks.
+    /// What each record follows, those that said on some node that something had been written under them, and those under which a write was
+    /// answered: for forks.
     pub parents: BTreeMap<RecordId, Option<RecordId>>,
+    pub written: BTreeSet<RecordId>,
     pub answered: BTreeSet<RecordId>,
     /// Forwarded writes on their way, by session and number.
     pub forwarded: BTreeSet<(u64, u64)>,
@@ -203,6 +205,7 @@ impl World {
             resource: ResourceId(1),
             trace,
             parents: BTreeMap::new(),
+            written: BTreeSet::new(),
             answered: BTreeSet::new(),
             forwarded: BTreeSet::new(),
             quiet: false,
