@@ -127,6 +127,7 @@ fn engine(at: usize, record: &Record, now: Instant) -> Engine {
         protocol: Protocol::C,
         authority: Authority::Majority,
         io_fails_after: None,
+        after_split_brain: blkrep::units::AfterSplitBrain::default(),
         resync_max: 0,
         timeouts: Timeouts::default(),
     };

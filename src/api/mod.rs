@@ -28,6 +28,7 @@ mod server;
 pub mod setup;
 pub mod size;
 mod snapshots;
+mod split_brain;
 pub mod state;
 mod status;
 mod views;
@@ -54,6 +55,7 @@ pub use snapshots::{
     AddSnapshot, CloneResource, ListSchedules, ListSnapshots, RemoveSnapshot, RestoreSnapshot, RollbackSnapshot,
     ScheduleSnapshots, Snapshot, SnapshotSchedule, SnapshotState, TakenSnapshot,
 };
+pub use split_brain::DiscardMyData;
 pub use status::{
     AskStatus, ClusterStatus, Connection, Done, PeerView, Pending, Ping, Pong, ReplicaStatus, ResourceStatus, Resync, Shutdown,
     Suspension, VolumeInfo,

@@ -143,6 +143,8 @@ operation_table! {
     POST "/v1/assignments/replace-disk" replace_disk(ReplaceDisk) -> Done;
     /// Has a replica get everything from the others, whatever it has.
     POST "/v1/assignments/invalidate" invalidate(Invalidate) -> Done;
+    /// Ends a split brain: discards what a replica has had to itself.
+    POST "/v1/assignments/discard-my-data" discard_my_data(DiscardMyData) -> Done;
     /// Pauses resyncs of a resource, or lets them go on.
     POST "/v1/resources/resync" steer_resync(SteerResync) -> Done;
     /// Compares the replicas of a resource, or ends that.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Name, Protocol};
+use crate::units::{AfterSb0, AfterSb1, AfterSb2, Name, Protocol};
 
 /// Who decides about a resource's record, as an operator chooses it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +44,15 @@ pub struct OptionValues {
     /// What happens to I/O that no quorum allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_no_quorum: Option<OnNoQuorum>,
+    /// Whose data is discarded after a split brain when neither side is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "after-sb-0pri")]
+    pub after_sb_0pri: Option<AfterSb0>,
+    /// The same when one side is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "after-sb-1pri")]
+    pub after_sb_1pri: Option<AfterSb1>,
+    /// The same when both sides are in use.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "after-sb-2pri")]
+    pub after_sb_2pri: Option<AfterSb2>,
     /// Whether replication is encrypted and authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_tls: Option<bool>,
@@ -63,6 +72,9 @@ impl OptionValues {
             protocol: self.protocol.or(above.protocol),
             quorum: self.quorum.or(above.quorum),
             on_no_quorum: self.on_no_quorum.or(above.on_no_quorum),
+            after_sb_0pri: self.after_sb_0pri.or(above.after_sb_0pri),
+            after_sb_1pri: self.after_sb_1pri.or(above.after_sb_1pri),
+            after_sb_2pri: self.after_sb_2pri.or(above.after_sb_2pri),
             peer_tls: self.peer_tls.or(above.peer_tls),
             resync_max: self.resync_max.or(above.resync_max),
             peer_timeout: self.peer_timeout.or(above.peer_timeout),
@@ -77,6 +89,9 @@ impl OptionValues {
                 OptionName::Protocol => self.protocol = None,
                 OptionName::Quorum => self.quorum = None,
                 OptionName::OnNoQuorum => self.on_no_quorum = None,
+                OptionName::AfterSb0Pri => self.after_sb_0pri = None,
+                OptionName::AfterSb1Pri => self.after_sb_1pri = None,
+                OptionName::AfterSb2Pri => self.after_sb_2pri = None,
                 OptionName::PeerTls => self.peer_tls = None,
                 OptionName::ResyncMax => self.resync_max = None,
                 OptionName::PeerTimeout => self.peer_timeout = None,
@@ -92,6 +107,9 @@ impl OptionValues {
             protocol: self.protocol.unwrap_or(default.protocol),
             quorum: self.quorum.unwrap_or(default.quorum),
             on_no_quorum: self.on_no_quorum.unwrap_or(default.on_no_quorum),
+            after_sb_0pri: self.after_sb_0pri.unwrap_or(default.after_sb_0pri),
+            after_sb_1pri: self.after_sb_1pri.unwrap_or(default.after_sb_1pri),
+            after_sb_2pri: self.after_sb_2pri.unwrap_or(default.after_sb_2pri),
             peer_tls: self.peer_tls.unwrap_or(default.peer_tls),
             resync_max: self.resync_max.unwrap_or(default.resync_max),
             peer_timeout: self.peer_timeout.unwrap_or(default.peer_timeout),
@@ -109,6 +127,15 @@ pub struct EffectiveOptions {
     pub quorum: Quorum,
     /// What happens to I/O that no quorum allows.
     pub on_no_quorum: OnNoQuorum,
+    /// Whose data is discarded after a split brain when neither side is in use.
+    #[serde(rename = "after-sb-0pri")]
+    pub after_sb_0pri: AfterSb0,
+    /// The same when one side is in use.
+    #[serde(rename = "after-sb-1pri")]
+    pub after_sb_1pri: AfterSb1,
+    /// The same when both sides are in use.
+    #[serde(rename = "after-sb-2pri")]
+    pub after_sb_2pri: AfterSb2,
     /// Whether replication is encrypted and authenticated.
     pub peer_tls: bool,
     /// The most that a resync takes, in bytes per second; 0 for no limit.
@@ -123,6 +150,9 @@ impl Default for EffectiveOptions {
             protocol: Protocol::default(),
             quorum: Quorum::default(),
             on_no_quorum: OnNoQuorum::default(),
+            after_sb_0pri: AfterSb0::default(),
+            after_sb_1pri: AfterSb1::default(),
+            after_sb_2pri: AfterSb2::default(),
             peer_tls: true,
             resync_max: 0,
             peer_timeout: 2000,
@@ -140,6 +170,15 @@ pub enum OptionName {
     Quorum,
     /// [`OptionValues::on_no_quorum`].
     OnNoQuorum,
+    /// [`OptionValues::after_sb_0pri`].
+    #[serde(rename = "after-sb-0pri")]
+    AfterSb0Pri,
+    /// [`OptionValues::after_sb_1pri`].
+    #[serde(rename = "after-sb-1pri")]
+    AfterSb1Pri,
+    /// [`OptionValues::after_sb_2pri`].
+    #[serde(rename = "after-sb-2pri")]
+    AfterSb2Pri,
     /// [`OptionValues::peer_tls`].
     PeerTls,
     /// [`OptionValues::resync_max`].
@@ -150,8 +189,17 @@ pub enum OptionName {
 
 impl OptionName {
     /// Every option, in the order in which they are shown.
-    pub const ALL: [Self; 6] =
-        [Self::Protocol, Self::Quorum, Self::OnNoQuorum, Self::PeerTls, Self::ResyncMax, Self::PeerTimeout];
+    pub const ALL: [Self; 9] = [
+        Self::Protocol,
+        Self::Quorum,
+        Self::OnNoQuorum,
+        Self::AfterSb0Pri,
+        Self::AfterSb1Pri,
+        Self::AfterSb2Pri,
+        Self::PeerTls,
+        Self::ResyncMax,
+        Self::PeerTimeout,
+    ];
 
     /// The name as it is written.
     pub const fn as_str(self) -> &'static str {
@@ -159,6 +207,9 @@ impl OptionName {
             Self::Protocol => "protocol",
             Self::Quorum => "quorum",
             Self::OnNoQuorum => "on-no-quorum",
+            Self::AfterSb0Pri => "after-sb-0pri",
+            Self::AfterSb1Pri => "after-sb-1pri",
+            Self::AfterSb2Pri => "after-sb-2pri",
             Self::PeerTls => "peer-tls",
             Self::ResyncMax => "resync-max",
             Self::PeerTimeout => "peer-timeout",

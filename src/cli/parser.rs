@@ -17,7 +17,7 @@ use super::target::{Contact, PoolArgument, Target};
 use super::verbs;
 use crate::api::OptionName;
 use crate::api::setup::Root;
-use crate::units::{Name, VolumeId};
+use crate::units::{AfterSb0, AfterSb1, AfterSb2, Name, VolumeId};
 
 /// The line under the program's name.
 pub(super) const ABOUT: &str = "Replicated block storage without a kernel module";
@@ -227,6 +227,9 @@ fn reader(takes: Takes) -> (&'static str, ValueParser) {
         Takes::PoolName => ("POOL", ValueParser::new(name)),
         Takes::Path => ("PATH", value_parser!(PathBuf)),
         Takes::OneOf(words) => ("WORD", PossibleValuesParser::new(words).into()),
+        Takes::AfterSb0 => ("POLICY", ValueParser::new(|text: &str| text.parse::<AfterSb0>())),
+        Takes::AfterSb1 => ("POLICY", ValueParser::new(|text: &str| text.parse::<AfterSb1>())),
+        Takes::AfterSb2 => ("POLICY", ValueParser::new(|text: &str| text.parse::<AfterSb2>())),
         Takes::OptionName => ("OPTION", ValueParser::new(|text: &str| text.parse::<OptionName>())),
         Takes::Text(word) => (word, value_parser!(String)),
     }

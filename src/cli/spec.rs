@@ -159,6 +159,10 @@ pub(super) enum Takes {
     Path,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// What happens after a split brain, when neither, one or both sides are in use.
+    AfterSb0,
+    AfterSb1,
+    AfterSb2,
     /// The name of an option.
     OptionName,
     /// Anything, called so.

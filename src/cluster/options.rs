@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
-use crate::units::{Authority, OnNoQuorum, Protocol};
+use crate::units::{AfterSb0, AfterSb1, AfterSb2, AfterSplitBrain, Authority, OnNoQuorum, Protocol};
 
 /// The options of a resource, all of them set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Options {
     pub quorum: Authority,
     /// What happens to I/O that no quorum allows.
     pub on_no_quorum: OnNoQuorum,
+    /// What happens by itself after a split brain.
+    pub after_split_brain: AfterSplitBrain,
     /// Whether replication links of this resource are encrypted.
     pub peer_tls: bool,
     /// Resync bandwidth cap in bytes per second, 0 for none.
@@ -37,6 +39,7 @@ impl Default for Options {
             protocol: Protocol::C,
             quorum: Authority::Off,
             on_no_quorum: OnNoQuorum::SuspendIo,
+            after_split_brain: AfterSplitBrain::default(),
             peer_tls: true,
             resync_max: 0,
             heartbeat: Duration::from_millis(100),
@@ -57,6 +60,12 @@ pub struct OptionSet {
     pub quorum: Option<Authority>,
     /// See [`Options::on_no_quorum`].
     pub on_no_quorum: Option<OnNoQuorum>,
+    /// See [`AfterSplitBrain::zero`].
+    pub after_sb_0pri: Option<AfterSb0>,
+    /// See [`AfterSplitBrain::one`].
+    pub after_sb_1pri: Option<AfterSb1>,
+    /// See [`AfterSplitBrain::two`].
+    pub after_sb_2pri: Option<AfterSb2>,
     /// See [`Options::peer_tls`].
     pub peer_tls: Option<bool>,
     /// See [`Options::resync_max`]; bytes per second.
@@ -110,6 +119,30 @@ pub const OPTIONS: &[OptionSpec] = &[
         set: |set, value| assign(&mut set.on_no_quorum, value, on_no_quorum),
         show: |options| options.on_no_quorum.to_string(),
         is_set: |set| set.on_no_quorum.is_some(),
+    },
+    OptionSpec {
+        name: "after-sb-0pri",
+        values: "disconnect|discard-younger-primary|discard-older-primary|discard-zero-changes|discard-least-changes",
+        help: "whose data is discarded after a split brain when neither side is in use",
+        set: |set, value| assign(&mut set.after_sb_0pri, value, str::parse),
+        show: |options| options.after_split_brain.zero.to_string(),
+        is_set: |set| set.after_sb_0pri.is_some(),
+    },
+    OptionSpec {
+        name: "after-sb-1pri",
+        values: "disconnect|consensus|violently-as0p|discard-secondary",
+        help: "the same when one side is in use",
+        set: |set, value| assign(&mut set.after_sb_1pri, value, str::parse),
+        show: |options| options.after_split_brain.one.to_string(),
+        is_set: |set| set.after_sb_1pri.is_some(),
+    },
+    OptionSpec {
+        name: "after-sb-2pri",
+        values: "disconnect|violently-as0p",
+        help: "the same when both sides are in use",
+        set: |set, value| assign(&mut set.after_sb_2pri, value, str::parse),
+        show: |options| options.after_split_brain.two.to_string(),
+        is_set: |set| set.after_sb_2pri.is_some(),
     },
     OptionSpec {
         name: "peer-tls",
@@ -181,6 +214,11 @@ impl OptionSet {
             protocol: self.protocol.unwrap_or(base.protocol),
             quorum: self.quorum.unwrap_or(base.quorum),
             on_no_quorum: self.on_no_quorum.unwrap_or(base.on_no_quorum),
+            after_split_brain: AfterSplitBrain {
+                zero: self.after_sb_0pri.unwrap_or(base.after_split_brain.zero),
+                one: self.after_sb_1pri.unwrap_or(base.after_split_brain.one),
+                two: self.after_sb_2pri.unwrap_or(base.after_split_brain.two),
+            },
             peer_tls: self.peer_tls.unwrap_or(base.peer_tls),
             resync_max: self.resync_max.unwrap_or(base.resync_max),
             heartbeat: time(self.heartbeat_ms, base.heartbeat),
@@ -310,6 +348,9 @@ mod tests {
             ("protocol", "A"),
             ("quorum", "majority"),
             ("on-no-quorum", "io-error"),
+            ("after-sb-0pri", "discard-zero-changes"),
+            ("after-sb-1pri", "discard-secondary"),
+            ("after-sb-2pri", "violently-as0p"),
             ("peer-tls", "off"),
             ("resync-max", "10m"),
             ("heartbeat", "20ms"),
@@ -338,6 +379,9 @@ mod tests {
             ("protokoll", "A"),
             ("protocol", "D"),
             ("on-no-quorum", "eio"),
+            ("after-sb-0pri", "discard-node-alpha"),
+            ("after-sb-1pri", "call-pri-lost-after-sb"),
+            ("after-sb-2pri", "discard-secondary"),
             ("resync-max", "-1"),
             ("resync-max", "99999999999g"),
             ("lease", "1h"),

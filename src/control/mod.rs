@@ -54,6 +54,7 @@ pub mod replica;
 pub mod service;
 pub mod setup;
 pub mod snapshots;
+pub mod split_brain;
 pub mod status;
 #[cfg(test)]
 mod testing;

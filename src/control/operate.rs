@@ -17,20 +17,21 @@ use crate::units::{NodeId, ResourceId, Role};
 /// What a node asks another, or itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Errand {
-    resource: ResourceId,
-    wanted: Wanted,
+    pub(super) resource: ResourceId,
+    pub(super) wanted: Wanted,
 }
 
 /// What it is to do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Wanted {
+pub(super) enum Wanted {
     Verify { repair: bool },
     StopVerify,
+    DiscardMyData,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-enum Outcome {
+pub(super) enum Outcome {
     /// It has begun.
     Begun,
     /// That node is primary.
@@ -54,7 +55,7 @@ pub async fn verify(node: &Arc<Node>, asked: VerifyResource) -> Result<Done, Api
             "node '{name}' compares the other replicas with its own; `blkrep status {}` shows how far it is",
             resource.name
         ),
-        Wanted::StopVerify => format!("node '{name}' compares no more"),
+        Wanted::StopVerify | Wanted::DiscardMyData => format!("node '{name}' compares no more"),
     };
     Ok(Done { notes: vec![note] })
 }
@@ -91,7 +92,7 @@ async fn at_primary(node: &Arc<Node>, resource: &Resource, wanted: Wanted) -> Re
 }
 
 /// Has a node, this one or another, do an errand.
-async fn send(node: &Arc<Node>, to: NodeId, errand: Errand) -> Result<Outcome, ApiError> {
+pub(super) async fn send(node: &Arc<Node>, to: NodeId, errand: Errand) -> Result<Outcome, ApiError> {
     let strange = |error: serde_json::Error| ApiError::new(Code::Internal, error);
     if to == node.me {
         return run(node, errand).await;
@@ -116,6 +117,7 @@ async fn run(node: &Arc<Node>, errand: Errand) -> Result<Outcome, ApiError> {
     let operation = match errand.wanted {
         Wanted::Verify { repair } => Operation::Verify { repair },
         Wanted::StopVerify => Operation::StopVerify,
+        Wanted::DiscardMyData => Operation::DiscardMyData,
     };
     match node.plane.operate(errand.resource, operation).await {
         Ok(()) => Ok(Outcome::Begun),

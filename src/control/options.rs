@@ -17,6 +17,9 @@ pub fn changes(set: &OptionValues, unset: &[OptionName]) -> BTreeMap<String, Opt
     };
     put(OptionName::Protocol, set.protocol.map(|protocol| protocol.to_string()));
     put(OptionName::OnNoQuorum, set.on_no_quorum.map(|what| model_no_quorum(what).to_string()));
+    put(OptionName::AfterSb0Pri, set.after_sb_0pri.map(|policy| policy.to_string()));
+    put(OptionName::AfterSb1Pri, set.after_sb_1pri.map(|policy| policy.to_string()));
+    put(OptionName::AfterSb2Pri, set.after_sb_2pri.map(|policy| policy.to_string()));
     put(OptionName::PeerTls, set.peer_tls.map(on_off));
     put(OptionName::ResyncMax, set.resync_max.map(|bytes| bytes.to_string()));
     put(OptionName::PeerTimeout, set.peer_timeout.map(|milliseconds| milliseconds.to_string()));
@@ -36,6 +39,9 @@ pub fn values(set: &OptionSet) -> OptionValues {
         protocol: set.protocol,
         quorum: set.quorum.map(quorum),
         on_no_quorum: set.on_no_quorum.map(no_quorum),
+        after_sb_0pri: set.after_sb_0pri,
+        after_sb_1pri: set.after_sb_1pri,
+        after_sb_2pri: set.after_sb_2pri,
         peer_tls: set.peer_tls,
         resync_max: set.resync_max,
         peer_timeout: set.peer_timeout_ms,
@@ -48,6 +54,9 @@ pub fn effective(options: &Options) -> EffectiveOptions {
         protocol: options.protocol,
         quorum: quorum(options.quorum),
         on_no_quorum: no_quorum(options.on_no_quorum),
+        after_sb_0pri: options.after_split_brain.zero,
+        after_sb_1pri: options.after_split_brain.one,
+        after_sb_2pri: options.after_split_brain.two,
         peer_tls: options.peer_tls,
         resync_max: options.resync_max,
         peer_timeout: u64::try_from(options.peer_timeout.as_millis()).unwrap_or(u64::MAX),

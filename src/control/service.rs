@@ -9,16 +9,16 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::{Part, Unused};
-use super::{attachments, docker, local, operate, options, removal, replace, snapshots};
+use super::{attachments, docker, local, operate, options, removal, replace, snapshots, split_brain};
 use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, AdoptVolume, ApiError, AskStatus,
     AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, DefaultPool, DeployResource, Detach,
-    DockerVolume, Done, FreeSpace, HowtoJoin, Invalidate, JoinTicket, ListAssignments, ListAttachments, ListDockerVolumes,
-    ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted,
-    NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode, RemovePool, RemoveResource,
-    RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource, ResourceStatus, RestoreSnapshot,
-    RollbackSnapshot, ScheduleSnapshots, Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, SteerResync, TakenSnapshot,
-    UnassignResource, UndeployResource, Unmount, VerifyResource, Volume, state,
+    DiscardMyData, DockerVolume, Done, FreeSpace, HowtoJoin, Invalidate, JoinTicket, ListAssignments, ListAttachments,
+    ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots,
+    ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode,
+    RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource, ResourceStatus,
+    RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, SteerResync,
+    TakenSnapshot, UnassignResource, UndeployResource, Unmount, VerifyResource, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -343,6 +343,10 @@ impl Service for Operations {
         let Invalidate { resource, node } = asked;
         let node = node.unwrap_or_else(|| self.node.config.name.clone());
         Box::pin(replace::replace_disk(&self.node, ReplaceDisk { resource, node, pool: None, force: false }))
+    }
+
+    fn discard_my_data(&self, asked: DiscardMyData) -> Promise<'_, Done> {
+        Box::pin(split_brain::discard_my_data(&self.node, asked))
     }
 
     fn steer_resync(&self, asked: SteerResync) -> Promise<'_, Done> {

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use crate::engine::{Peer, Timeouts};
     use crate::format::Region;
-    use crate::units::{Authority, ClusterId, Incarnation, Protocol, RecordId, ReplicaId, ResourceId};
+    use crate::units::{AfterSplitBrain, Authority, ClusterId, Incarnation, Protocol, RecordId, ReplicaId, ResourceId};
 
     #[test]
     fn a_peer_that_gets_a_used_slot_does_not_inherit_what_its_bitmap_is_good_for() {
@@ -114,6 +114,7 @@ mod tests {
             outdated: false,
             synced: None,
             record: None,
+            parted: None,
             lineage: Vec::new(),
             peers: vec![PeerSlot { node: gone, base: Some((7, RecordId(7))) }],
             regions: vec![Region { volume: VolumeId(0), bytes: 4 << 20, at: 32 << 10, slots: 1 }],
@@ -124,6 +125,7 @@ mod tests {
             protocol: Protocol::C,
             authority: Authority::Majority,
             io_fails_after: None,
+            after_split_brain: AfterSplitBrain::default(),
             resync_max: 0,
             timeouts: Timeouts::default(),
         };

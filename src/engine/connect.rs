@@ -57,6 +57,7 @@ impl Engine {
         self.guest_gone(at);
         self.reign_lost_peer(at);
         self.change_lost_peer(at);
+        self.discard_lost_peer(at);
     }
 
     fn introduce(&mut self, at: usize) {
@@ -123,7 +124,8 @@ impl Engine {
         let relation = relate(self.record.as_ref(), &self.lineage, theirs.record.as_ref(), &theirs.lineage);
         self.peers[at].connection = if relation == Relation::Fork { Connection::SplitBrain } else { Connection::Connected };
         match relation {
-            Relation::Same | Relation::Newer => {}
+            Relation::Same => self.joined(at),
+            Relation::Newer => {}
             Relation::Older => {
                 let record = theirs.record.expect("a peer without a record is never ahead");
                 self.learn(links, record, theirs.lineage);
@@ -161,6 +163,7 @@ impl Engine {
         if !matches!(self.peers[at].session, Session::None) {
             self.close_session(at);
         }
+        self.tell_side(at);
     }
 
     /// Whether nothing was completed under this node's record that another one lacks.
@@ -179,6 +182,9 @@ impl Engine {
         let old = self.record.replace(record);
         self.lineage = lineage;
         self.change = None;
+        if let Some(store) = &mut self.store {
+            store.superblock.parted = None;
+        }
         self.admitted_by_record(old.as_ref());
         self.store_record(super::store::Then::Nothing);
         for at in 0..self.peers.len() {

@@ -10,6 +10,7 @@ use super::activity::Activity;
 use super::applied::Applied;
 use super::change::{Change, Court};
 use super::configure::Bitmaps;
+use super::discard::{Discarding, Sides};
 use super::entry::{Visitor, Wanting};
 use super::event::{AttachError, ClientId, Command, DiskOutcome, Event, OpId};
 use super::follow::Follow;
@@ -91,6 +92,11 @@ pub struct Engine {
     pub(super) own_grant_due: Option<RecordId>,
     /// Somebody else was asked to store the change that is under way.
     pub(super) asked_somebody: bool,
+    /// What this node has is to be discarded for what a peer has; and a peer that discards what it has for this node's.
+    pub(super) discarding: Option<Discarding>,
+    pub(super) kept_for: Option<usize>,
+    /// What the sides of a split brain have told each other.
+    pub(super) sides: Option<Sides>,
     /// An own proposal that is stored here, while the peers are asked.
     pub(super) own_stored: Option<RecordId>,
     /// Until when a clean end is tried for.
@@ -169,6 +175,9 @@ impl Engine {
             read_again: None,
             own_grant_due: None,
             asked_somebody: false,
+            discarding: None,
+            kept_for: None,
+            sides: None,
             own_stored: None,
             stop_by: None,
             left: false,
@@ -349,6 +358,10 @@ impl Engine {
                 superblock.record.clone_from(&self.record);
                 superblock.lineage.clone_from(&self.lineage);
             }
+        }
+        if let (Some(record), Some(parted)) = (&superblock.record, &mut superblock.parted) {
+            // Noted with the first write, in one with the record that says so (rule Q3).
+            parted.written |= record.id != parted.id && !record.unwritten;
         }
         if let Some(record) = &self.record
             && let Some(&recorded) = record.in_sync.get(&superblock.node)

@@ -57,7 +57,9 @@ impl Engine {
 
     /// Stores the record here once every replica that was asked has, or is gone; then it is the record.
     fn consider_own_court(&mut self) {
-        let Some(Change { record, at: Court::Own { asked, storing, own_first, .. }, .. }) = &mut self.change else { return };
+        let Some(Change { record, at: Court::Own { asked, accepted, storing, own_first }, .. }) = &mut self.change else {
+            return;
+        };
         if !asked.is_empty() {
             return;
         }
@@ -68,18 +70,18 @@ impl Engine {
             return;
         }
         *storing = true;
-        let id = record.id;
+        let (id, unwritten, accepted) = (record.id, record.unwritten, *accepted);
+        let parted = self.parted_by(accepted, unwritten);
+        let lineage = if self.private { self.lineage.clone() } else { self.next_lineage() };
         let Some(store) = self.store.as_mut().filter(|s| !s.failed) else {
             self.own_grant_due = Some(id);
             return;
         };
-        let lineage = match self.private {
-            true => self.lineage.clone(),
-            false => lineage_of(self.record.as_ref(), &self.lineage),
-        };
+        let Some(Change { record, .. }) = &self.change else { return };
         store.note_admissions(self.record.as_ref(), record);
         store.superblock.record = Some(record.clone());
         store.superblock.lineage = lineage;
+        store.superblock.parted = parted;
         store.store_superblock(Then::Grant { id }, &mut self.ops, &mut self.out);
     }
 
@@ -239,8 +241,16 @@ impl Engine {
         // a node that is alone, and push out the ancestors that others go by.
         let lineage = match self.private {
             true => self.lineage.clone(),
-            false => lineage_of(self.record.as_ref(), &self.lineage),
+            false => self.next_lineage(),
         };
+        if let Court::Own { accepted, .. } = change.at
+            && !accepted.is_empty()
+        {
+            let parted = self.parted_by(accepted, change.record.unwritten);
+            if let Some(store) = &mut self.store {
+                store.superblock.parted = parted;
+            }
+        }
         self.private = matches!(change.at, Court::Own { .. }) && !self.asked_somebody;
         let old = self.record.replace(change.record);
         self.lineage = lineage;

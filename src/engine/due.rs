@@ -60,6 +60,7 @@ impl Engine {
     /// Looks at the whole once and does what is due.
     fn look(&mut self, links: &Links) {
         self.consider_reshape();
+        self.consider_discard(links);
         self.consider_follow();
         self.consider_outdated();
         self.refuse_impatient();

@@ -25,7 +25,7 @@ pub(super) struct Follow {
     /// A primary that wants to be followed, while this node drains and stores.
     opening: Option<Opening>,
     /// The reign whose writes are remembered by number.
-    reign: u64,
+    pub(super) reign: u64,
     /// Writes of the session: up to where all are on disk.
     pub(super) applied: Prefix,
     /// The newest write of the reign that was seen in this life.
@@ -86,6 +86,7 @@ impl Engine {
             Message::Accepted { id } => self.accepted(at, id),
             Message::Rejected { id, record } => self.rejected(links, at, id, record),
             Message::Withdraw { id } => self.withdrawn(id),
+            Message::Diverged(word) => self.diverged(at, word),
             Message::Record { record } => self.record_changed(links, at, record),
             Message::ReportRanges { .. }
             | Message::Report(_)

@@ -20,9 +20,10 @@ impl Engine {
         reign.latched.push_back(request);
         if !reign.latching {
             reign.latching = true;
-            if let Some(record) = &mut self.record {
-                record.unwritten = false;
-            }
+            // The record that is about to follow it says so too: what is begun under this one is completed under that.
+            let next = self.change.as_mut().map(|change| &mut change.record);
+            let next = next.filter(|_| !mutated(Mutant::LatchForgotten));
+            self.record.iter_mut().chain(next).for_each(|record| record.unwritten = false);
             if !self.has_disk() || mutated(Mutant::LatchUnstored) || !self.store_record(Then::Unlatch) {
                 self.ready.push(Then::Unlatch);
             }

@@ -196,8 +196,6 @@ impl Engine {
             let stays = |node: NodeId| node == self.id.node || self.peer_at(node).is_some_and(|at| !overdue.contains(at));
             next.in_sync.retain(|node, _| stays(*node));
             if !next.in_sync.is_empty() {
-                // Whatever is in flight when this is granted is completed without the other side: this side has written (rule Q3).
-                next.unwritten = false;
                 if mutated(Mutant::BitsAtRequest) {
                     overdue.iter().for_each(|at| self.mark_window(at));
                 }

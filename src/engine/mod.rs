@@ -64,6 +64,8 @@
 //! | | `reshape` | volumes that come, go or grow under an open engine |
 //! | | `status`, `look` | what it shows, and when it wants to be woken |
 //! | meeting | `connect` | introductions; whose record is newer; forks |
+//! | | `discard` | the end of a split brain
+//! | | `after_sb` | whose data is discarded when nobody is asked
 //! | | `standing` | what peers are told of this node |
 //! | | `peer`, `peerset` | a peer and its session; sets of peers |
 //! | | `link` | heartbeats and leases of a connection; shared by all its resources |
@@ -112,6 +114,7 @@
 
 mod activity;
 mod admission;
+mod after_sb;
 mod applied;
 mod arrivals;
 mod change;
@@ -121,6 +124,7 @@ mod cooling;
 mod core;
 mod court;
 mod dirty;
+mod discard;
 mod due;
 mod entry;
 mod event;

@@ -202,6 +202,14 @@ pub enum Mutant {
     NeverLatched,
     /// Q3: writing begins before that is durable.
     LatchUnstored,
+    /// Q3: a record that was asked for before writing began goes on saying that nothing was written.
+    LatchForgotten,
+    /// Q4: both sides of a fork discard what they have.
+    BothDiscard,
+    /// Q4: a side that was discarded is taken for the member that the other side's record names.
+    DiscardedIsMember,
+    /// Q10: each side of a fork decides that it is the one that loses.
+    EverybodyLoses,
     /// Q5: two that propose at the same moment grant each other.
     GrantEachOther,
     /// Q5: a proposal is refused by a peer that has heard of it from another one.
@@ -252,7 +260,7 @@ pub enum Mutant {
     EnterUnmet,
     /// W7: a forwarded write is answered when it is on the primary's disk.
     ForwardAnsweredEarly,
-    /// Q10: a write that fails in flight for want of a quorum gives up its place in the order.
+    /// Q11: a write that fails in flight for want of a quorum gives up its place in the order.
     FailedFlightsLeave,
     /// W8: whoever asks is let in beside a client that is to be alone.
     BarNobody,

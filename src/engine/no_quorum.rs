@@ -1,4 +1,4 @@
-//! Failing I/O that no quorum allows, where that is asked for (`on-no-quorum=io-error`, rule Q10).
+//! Failing I/O that no quorum allows, where that is asked for (`on-no-quorum=io-error`, rule Q11).
 //!
 //! A request that fails so is over for its client, and not undone: what was in flight keeps its place in the order, and what comes later waits
 //! for it. It is on some disks or on none, as with every write that fails.

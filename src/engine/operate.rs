@@ -20,6 +20,8 @@ pub enum Operation {
         /// Make differences equal (rule R8).
         repair: bool,
     },
+    /// Discard what this node has had to itself since a split brain, and have the other side bring it up to date (rule Q4).
+    DiscardMyData,
     /// Compare no more. What was found until then stays in the status.
     StopVerify,
 }
@@ -41,6 +43,7 @@ impl Engine {
     pub(super) fn operate(&mut self, id: AskId, operation: Operation) {
         match operation {
             Operation::Verify { repair } => self.verify(id, repair),
+            Operation::DiscardMyData => self.discard_my_data(id),
             Operation::StopVerify => self.stop_verify(id),
         }
     }

@@ -38,7 +38,7 @@ impl Engine {
         }
         let needed = self.is_role_wanted() || self.has_hold() || self.is_verifying();
         let idle = self.ops.disk_is_idle() || mutated(Mutant::PromoteUndrained);
-        if self.change.is_some() || !(needed || self.has_sync_duty()) || !idle {
+        if self.change.is_some() || self.is_discarding() || !(needed || self.has_sync_duty()) || !idle {
             // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
             return;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::units::{Authority, ClusterId, Name, NodeId, Protocol, ResourceId, VolumeId};
+use crate::units::{AfterSplitBrain, Authority, ClusterId, Name, NodeId, Protocol, ResourceId, VolumeId};
 
 /// What never changes for an engine.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Settings {
     pub authority: Authority,
     /// When I/O fails that no quorum allows: after it has waited for so long. `None`: it waits (DRBD: on-no-quorum).
     pub io_fails_after: Option<Duration>,
+    /// What happens by itself after a split brain.
+    pub after_split_brain: AfterSplitBrain,
     /// Resync bandwidth cap in bytes per second, 0 for none.
     pub resync_max: u64,
     /// Times.

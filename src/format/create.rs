@@ -68,6 +68,7 @@ pub fn create(new: &NewReplica) -> Result<Vec<Step>, TooLarge> {
         outdated: false,
         synced: new.synced,
         record: new.record.clone(),
+        parted: None,
         lineage: Vec::new(),
         peers: new.peers.clone(),
         regions,

@@ -21,6 +21,6 @@ pub use load::{Activity, Damage, LoadError, Loaded, Loader};
 pub use page::{PAGE, PAGE_BITS};
 pub use recognise::{Owner, Recognised, recognise};
 pub use superblock::{
-    LINEAGE_MAX, MEMBERS_MAX, PeerSlot, Present, Region, SUPERBLOCK, SlotsError, Superblock, SuperblockError, TooLarge, choose,
-    superblock_at,
+    LINEAGE_MAX, MEMBERS_MAX, Parted, PeerSlot, Present, Region, SUPERBLOCK, SlotsError, Superblock, SuperblockError, TooLarge,
+    choose, superblock_at,
 };

@@ -41,6 +41,9 @@ pub struct Superblock {
     pub synced: Option<(u64, RecordId)>,
     /// The record.
     pub record: Option<Record>,
+    /// Where this replica's line left that of the other replica: a node that decides alone has changed the record without it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parted: Option<Parted>,
     /// Ancestors of the record, newest first, at most [`LINEAGE_MAX`].
     pub lineage: Vec<RecordId>,
     /// The peers that have a dirty bitmap here; the position is the bitmap's slot.
@@ -70,6 +73,20 @@ pub const MEMBERS_MAX: usize = 32;
 
 /// How many ancestors a superblock remembers. An older ancestor is taken for unknown, which costs a decision, never data.
 pub const LINEAGE_MAX: usize = 64;
+
+/// The last record that two replicas that decide alone are known to have had in common (rule Q4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parted {
+    /// Its number.
+    pub number: u64,
+    /// Its id.
+    pub id: RecordId,
+    /// It had this node as primary.
+    pub primary: bool,
+    /// Something may have been written since.
+    pub written: bool,
+}
 
 /// A peer that has a dirty bitmap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a plain value. The room knows nothing of sockets, files, clocks or threads; every other room may use it.
 
+mod after_sb;
 mod blocks;
 mod ids;
 mod pool;
@@ -13,6 +14,7 @@ mod state;
 pub(crate) mod strategies;
 mod time;
 
+pub use after_sb::{AfterSb0, AfterSb1, AfterSb2, AfterSplitBrain};
 pub use blocks::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, EXTENT, Extent, blocks_of, extents_of};
 pub use ids::{ClusterId, Incarnation, Name, NameError, NodeId, RecordId, ReplicaId, ResourceId, VolumeId};
 pub use pool::PoolKind;

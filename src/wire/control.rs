@@ -8,6 +8,7 @@ use postcard::ser_flavors::Flavor;
 
 use super::PAYLOAD_MAX;
 use super::body::{BLOCKS_MAX, check_range};
+use super::diverged::Diverged;
 use super::error::Fault;
 use super::message::{FORWARDED_MAX, Forwarded, Introduction, Message, RANGES_MAX, Standing};
 use crate::units::{BLOCK, BLOCKS_PER_EXTENT, BlockRange, Extent, NodeId, Record};
@@ -58,7 +59,7 @@ fn check(message: &Message) -> Result<(), Fault> {
             check_dirty(dirty)
         }
         Message::Forward { what, .. } => check_forwarded(what),
-        Message::NotServing { why, .. } => at_most(why.len() as u64, WHY_MAX),
+        Message::NotServing { why, .. } | Message::Diverged(Diverged::NotNow { why }) => at_most(why.len() as u64, WHY_MAX),
         Message::Applied { done, .. } => at_most(done.len() as u64, FORWARDED_MAX),
         Message::Serve { .. }
         | Message::Serving { .. }
@@ -80,7 +81,8 @@ fn check(message: &Message) -> Result<(), Fault> {
         | Message::Rejected { record: None, .. }
         | Message::Withdraw { .. }
         | Message::StepDown
-        | Message::InUse => Ok(()),
+        | Message::InUse
+        | Message::Diverged(_) => Ok(()),
         Message::Write(_)
         | Message::Zero(_)
         | Message::Written { .. }

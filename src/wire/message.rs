@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::diverged::Diverged;
 use crate::units::{
     BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, Role, Sharing,
     VolumeId,
@@ -278,6 +279,8 @@ pub enum Message {
         /// The receiver's disk has all of them. If not, it may yet have to be made equal: what both know counts.
         equal: bool,
     },
+    /// Between the two sides of a split brain (rule Q4).
+    Diverged(Diverged),
 }
 
 /// The most requests between the first of a session that is not answered and the last that was sent.

@@ -2,6 +2,7 @@
 
 mod body;
 mod control;
+mod diverged;
 mod error;
 mod frame;
 mod header;
@@ -13,6 +14,7 @@ mod message;
 #[cfg(test)]
 mod strategies;
 
+pub use diverged::{Diverged, Side};
 pub use error::{Blame, FrameError, Unsendable};
 pub use frame::{Codec, Frame, Incoming, Parsed};
 pub use header::{BODY_MAX, HEADER, Header, PAYLOAD_MAX};

@@ -9,10 +9,11 @@ use super::{
     BlockHash, Failure, Features, Forwarded, Frame, Hello, Introduction, LinkMessage, Message, Origin, Process, Program,
     RecordPoint, ReplicaStanding, Report, Standing, Versions, Write, Zero,
 };
+use super::{Diverged, Side};
 use crate::units::strategies::record;
 use crate::units::{
-    BLOCK, BLOCKS_PER_EXTENT, BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, RecordId, ReplicaId, ResourceId,
-    Role, Sharing, VolumeId,
+    AfterSplitBrain, BLOCK, BLOCKS_PER_EXTENT, BlockRange, ClusterId, DiskState, Extent, Incarnation, NodeId, RecordId,
+    ReplicaId, ResourceId, Role, Sharing, VolumeId,
 };
 
 /// A frame with a payload that fits it.
@@ -169,6 +170,13 @@ fn authority() -> impl Strategy<Value = Message> {
         }),
         Just(Message::StepDown),
         Just(Message::InUse),
+        (id(), id()).prop_map(|(mine, yours)| Message::Diverged(Diverged::Discard { mine, yours })),
+        (any::<u32>(), any::<[bool; 3]>(), any::<u64>()).prop_map(|(node, [in_use, was_primary, written], changed)| {
+            let policies = AfterSplitBrain::default();
+            Message::Diverged(Diverged::Side(Side { node: NodeId(node), in_use, was_primary, written, changed, policies }))
+        }),
+        id().prop_map(|yours| Message::Diverged(Diverged::Kept { yours })),
+        "[a-z ]{0,80}".prop_map(|why| Message::Diverged(Diverged::NotNow { why })),
     ]
 }
 

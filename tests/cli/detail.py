@@ -109,6 +109,7 @@ def what_destroys_asks_first(scene):
         ["unassign-resource", "web", "beta"],
         ["replace-disk", "web", "beta"],
         ["invalidate", "web"],
+        ["discard-my-data", "web"],
         ["shutdown"],
         ["init", "--force"],
     ]

@@ -23,6 +23,7 @@ import stories_failures
 import stories_metadata
 import stories_verify
 import stories_replace
+import stories_split_brain
 from suite import run_stories
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ impl Alone {
         if node.primary && has(record.members, other) && (!follows || record.lives[other] != peer.life) {
             ask(Step::AskEvict(n), Stage::PeerFirst, &|r| {
                 r.members &= !bit(other);
-                r.unwritten = false;
             });
         }
         if node.primary && !has(record.members, other) && follows && s.target {

@@ -22,6 +22,7 @@ mod node;
 mod operator;
 mod oracle;
 mod owner;
+mod resolve;
 mod rng;
 mod row;
 mod scenario;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use blkrep::engine::{Mutant, choose};
 
-use super::row::{self, BRIEF, HELD, SHARED, VERIFIED};
+use super::row::{self, BRIEF, FORKED, HELD, SHARED, VERIFIED};
 
 /// The mutants that have to be found, each with the seed that is tried first.
 const TABLE: &[(Mutant, u64)] = &[
@@ -76,6 +76,7 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::EqualNotInWindow, BRIEF.from + 43),
     (Mutant::EvictOneByOne, BRIEF.from + 1307),
     (Mutant::StoredForAnother, BRIEF.from + 6008),
+    (Mutant::BothDiscard, FORKED.from + 40),
     (Mutant::ForwardedTwice, 42),
     (Mutant::AppliedForgotten, 103),
     (Mutant::OriginIgnored, 103),
@@ -125,6 +126,7 @@ const SOUGHT: &[Mutant] = &[
     Mutant::OldReignGoesOn,
     Mutant::NeverLatched,
     Mutant::LatchUnstored,
+    Mutant::LatchForgotten,
     Mutant::GrantEachOther,
     Mutant::NeverWithdrawn,
     Mutant::NeverOutdated,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blkrep::engine::{Peer, Settings, Timeouts};
 use blkrep::format::{NewReplica, PeerSlot};
 use blkrep::units::{
-    Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
+    AfterSplitBrain, Authority, ClusterId, Incarnation, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId, Role, VolumeId,
 };
 
 use super::ambush::{Ambush, Deed, OCCASIONS};
@@ -73,15 +73,16 @@ pub fn run(seed: u64, trace: bool) -> Result<(), String> {
     super::owner::hurry(&mut world)?;
     super::operator::resume(&mut world)?;
     if world.manners.forks && forks::is_forked(&world) {
-        return shown(&mut world);
+        shown(&mut world)?;
+        return resolved(&mut world, seed);
     }
     if converge(&mut world)? == Outcome::SplitBrain {
-        return Ok(());
+        return resolved(&mut world, seed);
     }
     world.settled = true;
     super::verify::rot(&mut world, seed)?;
     if converge(&mut world)? == Outcome::SplitBrain {
-        return Ok(());
+        return resolved(&mut world, seed);
     }
     identical::check(&world)?;
     read_all(&mut world)
@@ -132,6 +133,7 @@ fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: boo
             protocol: manners.protocol,
             authority,
             io_fails_after: None,
+            after_split_brain: AfterSplitBrain::default(),
             resync_max,
             timeouts: Timeouts::default(),
         };
@@ -195,6 +197,11 @@ fn shown(world: &mut World) -> Result<(), String> {
     Err(format!("two sides have answered writes on their own, and nobody shows a split brain; {}", states(world)))
 }
 
+/// In the seeds of a row of its own an operator resolves it.
+fn resolved(world: &mut World, seed: u64) -> Result<(), String> {
+    if super::row::of(seed).forks { super::resolve::run(world, seed) } else { Ok(()) }
+}
+
 #[derive(PartialEq, Eq)]
 enum Outcome {
     Whole,
@@ -209,8 +216,12 @@ fn converge(world: &mut World) -> Result<Outcome, String> {
         if unsettled(world).is_none() {
             return Ok(Outcome::Whole);
         }
-        if world.manners.forks && (forks::is_forked(world) || forks::is_justified(world)) {
+        if world.manners.forks && forks::is_forked(world) {
             return shown(world).map(|()| Outcome::SplitBrain);
+        }
+        if world.manners.forks && forks::is_justified(world) {
+            // It need not stay: the side that has written nothing gives way when both have told what they have.
+            return Ok(Outcome::SplitBrain);
         }
     }
     Err(format!("did not converge: {}", unsettled(world).unwrap_or_default()))
@@ -238,7 +249,7 @@ fn unsettled(world: &mut World) -> Option<String> {
     None
 }
 
-fn states(world: &World) -> String {
+pub fn states(world: &World) -> String {
     let state = |n: &Node| n.engine.as_ref().map(|e| format!("\n  n{}: {:?}", n.id, e.status()));
     world.nodes.iter().filter_map(state).collect()
 }

@@ -164,8 +164,10 @@ pub struct World {
     pub majority: bool,
     /// Volumes: their first sectors on every disk, and how many they have.
     pub volumes: Vec<(VolumeId, u64, u64)>,
-    /// What each record follows, and the records under which a write was answered: for forks.
+    /// What each record follows, those that said on some node that something had been written under them, and those under which a write was
+    /// answered: for forks.
     pub parents: BTreeMap<RecordId, Option<RecordId>>,
+    pub written: BTreeSet<RecordId>,
     pub answered: BTreeSet<RecordId>,
     /// Forwarded writes on their way, by session and number.
     pub forwarded: BTreeSet<(u64, u64)>,
@@ -203,6 +205,7 @@ impl World {
             resource: ResourceId(1),
             trace,
             parents: BTreeMap::new(),
+            written: BTreeSet::new(),
             answered: BTreeSet::new(),
             forwarded: BTreeSet::new(),
             quiet: false,
@@ -527,8 +530,11 @@ impl World {
     pub fn newest_record(&mut self) -> Record {
         if !self.majority {
             let of = |node: &Node| node.engine.as_ref().and_then(|e| e.status().record);
+            let before = &self.register.record;
+            // What nobody goes by any more, when everybody is up, was one side's that gave way.
+            let given_up = self.nodes.iter().all(|n| of(n).is_some_and(|r| r.id != before.id));
             let newest = self.nodes.iter().filter_map(of).max_by_key(|r| r.number);
-            if let Some(record) = newest.filter(|r| r.number > self.register.record.number) {
+            if let Some(record) = newest.filter(|r| given_up || r.number > before.number) {
                 self.register.record = record;
             }
         }
@@ -549,7 +555,10 @@ impl World {
         let members = || self.nodes.iter().filter(|n| record.in_sync.contains_key(&n.id));
         // A life that began uncleanly does not know whether its disk has everything, even where it has.
         let survives = |node: &Node| !node.lost && invariants::names(&record, node);
-        if !members().any(survives) && members().any(|n| n.lost) {
+        // On its side of a fork a replica may be the only one.
+        let only = |n: &Node| n.load().superblock.record.is_some_and(|r| r.in_sync.keys().eq([&n.id]));
+        let alone = self.manners.forks && self.nodes.iter().any(|n| n.lost && only(n));
+        if alone || !members().any(survives) && members().any(|n| n.lost) {
             self.say(|| "no replica in sync is left that did not lose its power".into());
             self.oracle.unflushed_lost(self.now);
         }

@@ -16,6 +16,7 @@ mod program;
 mod replicas;
 mod resources;
 mod snapshots;
+mod split_brain;
 mod watch;
 
 use super::spec::Verb;
@@ -32,6 +33,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         snapshots::VERBS,
         replicas::VERBS,
         operate::VERBS,
+        split_brain::VERBS,
         metadata::VERBS,
         attachments::VERBS,
         watch::VERBS,

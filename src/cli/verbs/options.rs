@@ -33,6 +33,20 @@ pub(super) const RESOURCE_OPTIONS: &[Arg] = &[
         Takes::OneOf(&["suspend-io", "io-error"]),
         "I/O without a quorum: it waits, or fails when it has waited for the peer-timeout and five seconds",
     ),
+    Arg::option(
+        "after-sb-0pri",
+        None,
+        Takes::AfterSb0,
+        "After a split brain, when neither side is in use: disconnect (an operator decides), discard-younger-primary, discard-older-primary, \
+         discard-zero-changes or discard-least-changes",
+    ),
+    Arg::option(
+        "after-sb-1pri",
+        None,
+        Takes::AfterSb1,
+        "When one side is in use: disconnect, consensus, discard-secondary or violently-as0p",
+    ),
+    Arg::option("after-sb-2pri", None, Takes::AfterSb2, "When both sides are in use: disconnect or violently-as0p"),
     Arg::option("peer-tls", None, Takes::OneOf(&["on", "off"]), "Whether replication is encrypted and authenticated"),
     Arg::option("resync-max", None, Takes::Bytes, "The most that a resync takes per second; 0 for no limit"),
     Arg::option("peer-timeout", None, Takes::Number("MILLISECONDS"), "How long a peer may be silent before it counts as gone"),
@@ -94,6 +108,9 @@ pub(super) fn values(given: Given<'_>) -> OptionValues {
             "io-error" => OnNoQuorum::IoError,
             _ => OnNoQuorum::SuspendIo,
         }),
+        after_sb_0pri: given.maybe("after-sb-0pri"),
+        after_sb_1pri: given.maybe("after-sb-1pri"),
+        after_sb_2pri: given.maybe("after-sb-2pri"),
         peer_tls: word("peer-tls").map(|tls| tls == "on"),
         resync_max: given.maybe::<Bytes>("resync-max").map(|bytes| bytes.0),
         peer_timeout: given.maybe("peer-timeout"),
@@ -167,16 +184,19 @@ mod tests {
         let resource = OptionValues { quorum: Some(Quorum::Majority), resync_max: Some(100 << 20), ..OptionValues::default() };
         let options = Options { common, resource, effective: resource.over(common).effective() };
         let expected = "\
-+------------------------------------------+
-| Option       | Value      | Set for      |
-|------------------------------------------|
-| protocol     | C          | (default)    |
-| quorum       | majority   | the resource |
-| on-no-quorum | suspend-io | (default)    |
-| peer-tls     | off        | the cluster  |
-| resync-max   | 100 MiB/s  | the resource |
-| peer-timeout | 2000 ms    | (default)    |
-+------------------------------------------+
++-------------------------------------------+
+| Option        | Value      | Set for      |
+|-------------------------------------------|
+| protocol      | C          | (default)    |
+| quorum        | majority   | the resource |
+| on-no-quorum  | suspend-io | (default)    |
+| after-sb-0pri | disconnect | (default)    |
+| after-sb-1pri | disconnect | (default)    |
+| after-sb-2pri | disconnect | (default)    |
+| peer-tls      | off        | the cluster  |
+| resync-max    | 100 MiB/s  | the resource |
+| peer-timeout  | 2000 ms    | (default)    |
++-------------------------------------------+
 ";
         assert_eq!(table(&options).render(false), expected);
     }

@@ -261,6 +261,7 @@ impl Step<'_> {
                 OnNoQuorum::SuspendIo => None,
                 OnNoQuorum::IoError => Some(options.peer_timeout + FAIL_OVER),
             },
+            after_split_brain: options.after_split_brain,
             resync_max: options.resync_max,
             timeouts: Timeouts {
                 heartbeat: options.heartbeat,

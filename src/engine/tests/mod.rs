@@ -3,6 +3,7 @@
 //! Whole clusters are the simulator's. Here is what a cluster survives either way and only a list of commands can show: that a peer is not
 //! waited for, that a question is put to another one, that a stranger is refused.
 
+mod discards;
 mod forwards;
 mod holds;
 mod no_quorum;
@@ -17,8 +18,8 @@ use std::time::Duration;
 use super::*;
 use crate::format::{Loaded, Loader, NewReplica, PeerSlot, SUPERBLOCK, Step, area_len, create, superblock_at};
 use crate::units::{
-    Authority, BlockRange, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId, ReplicaId, ResourceId,
-    Role, Sharing, VolumeId,
+    AfterSplitBrain, Authority, BlockRange, ClusterId, DiskState, Incarnation, Instant, NodeId, Protocol, Record, RecordId,
+    ReplicaId, ResourceId, Role, Sharing, VolumeId,
 };
 use crate::wire::{BlockHash, Introduction, Message, RecordPoint, ReplicaStanding, Report, Standing};
 
@@ -85,6 +86,7 @@ impl Rig {
             protocol: Protocol::C,
             authority,
             io_fails_after: None,
+            after_split_brain: AfterSplitBrain::default(),
             resync_max: 0,
             timeouts: Timeouts::default(),
         };

@@ -14,7 +14,7 @@
 //! | 32..48 | cluster |
 //! | 48..56 | resource |
 //! | 56..60 | node |
-//! | 60..64 | flags: 1 clean, 2 inconsistent, 4 outdated, 8 synced, 16 record, 32 record's parent, 64 record's primary, 128 record unwritten, 256 authority off |
+//! | 60..64 | flags: 1 clean, 2 inconsistent, 4 outdated, 8 synced, 16 record, 32 record's parent, 64 record's primary, 128 record unwritten, 256 authority off, 512 parted, 1024 parted as primary, 2048 written since they parted |
 //! | 64..72 | replica |
 //! | 72..80 | incarnation |
 //! | 80..88 | the incarnation it continues |
@@ -28,13 +28,15 @@
 //! | 142..144 | how many ancestors |
 //! | 144..146 | how many peers |
 //! | 146..148 | how many regions |
-//! | 148..192 | zero |
+//! | 148..152 | zero |
+//! | 152..168 | parted: record number, record id |
+//! | 168..192 | zero |
 //! | 192.. | members: node (4), zero (4), incarnation (8) |
 //! | | ancestors: record id (8) |
 //! | | peers: node (4), 1 if there is a base (4), base number (8), base id (8) |
 //! | | regions: volume (2), slots (2), zero (4), bytes (8), at (8) |
 
-use super::{LINEAGE_MAX, MEMBERS_MAX, PeerSlot, Region, SUPERBLOCK, Superblock, SuperblockError, TooLarge};
+use super::{LINEAGE_MAX, MEMBERS_MAX, Parted, PeerSlot, Region, SUPERBLOCK, Superblock, SuperblockError, TooLarge};
 use crate::format::layout::{SLOTS_MAX, VOLUME_BYTES_MAX, VOLUMES_MAX};
 use crate::format::page::PAGE;
 use crate::units::{Authority, ClusterId, Incarnation, Membership, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
@@ -73,6 +75,8 @@ impl Superblock {
         put(&mut out, &record.map_or([0; 4], |r| [r.number, r.id.0, r.parent.map_or(0, |id| id.0), r.reign]));
         out.extend_from_slice(&record.and_then(|r| r.primary).map_or(0, |node| node.0).to_le_bytes());
         counts.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
+        out.resize(PARTED, 0);
+        put(&mut out, &point(self.parted.map(|parted| (parted.number, parted.id))));
         out.resize(LISTS, 0);
         for (node, incarnation) in record.iter().flat_map(|r| &r.in_sync) {
             put(&mut out, &[u64::from(node.0), incarnation.0]);
@@ -164,6 +168,9 @@ impl Superblock {
             record.is_some_and(|r| r.primary.is_some()),
             record.is_some_and(|r| r.unwritten),
             record.is_some_and(|r| r.authority == Authority::Off),
+            self.parted.is_some(),
+            self.parted.is_some_and(|parted| parted.primary),
+            self.parted.is_some_and(|parted| parted.written),
         ];
         flags.iter().zip(0..).fold(0, |all, (&flag, bit)| all | u32::from(flag) << bit)
     }
@@ -182,6 +189,8 @@ fn read(reader: &mut Reader<'_>) -> Result<Superblock, SuperblockError> {
     let [number, id, parent, reign] = [(); 4].map(|()| reader.u64());
     let primary = NodeId(reader.u32());
     let [members, ancestors, peers, regions] = [(); 4].map(|()| usize::from(reader.u16()));
+    reader.at = PARTED;
+    let parted = Parted { number: reader.u64(), id: RecordId(reader.u64()), primary: flag(10), written: flag(11) };
     reader.at = LISTS;
     let bounds = [(members, MEMBERS_MAX), (ancestors, LINEAGE_MAX), (peers, usize::from(SLOTS_MAX)), (regions, VOLUMES_MAX)];
     if let Some((count, _)) = bounds.into_iter().find(|(count, max)| count > max) {
@@ -211,6 +220,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Superblock, SuperblockError> {
         outdated: flag(2),
         synced: flag(3).then_some(synced),
         record: flag(4).then_some(record),
+        parted: flag(9).then_some(parted),
         lineage: (0..ancestors).map(|_| RecordId(reader.u64())).collect(),
         peers: (0..peers).map(|_| read_peer(reader)).collect(),
         regions: (0..regions).map(|_| read_region(reader)).collect(),
@@ -291,6 +301,7 @@ const CHECKSUM: usize = 8;
 const LENGTH: usize = 20;
 /// The end of what the content does not decide: magic, checksum, format, writer.
 const FROZEN: usize = 20;
+const PARTED: usize = 152;
 const LISTS: usize = 192;
 /// Far beyond every area that can be; keeps sums of offsets from overflowing.
 const AREA_MAX: u64 = 1 << 60;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{LINEAGE_MAX, PeerSlot, Superblock};
+use super::{LINEAGE_MAX, Parted, PeerSlot, Superblock};
 use crate::format::layout::{SLOTS_MAX, plan};
 use crate::units::strategies::record;
 use crate::units::{Authority, ClusterId, Incarnation, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
@@ -35,6 +35,7 @@ pub(in crate::format) fn example() -> Superblock {
         outdated: true,
         synced: Some((9, RecordId(0xc9))),
         record: Some(record),
+        parted: None,
         lineage: vec![RecordId(0xc8), RecordId(0xc7)],
         peers: vec![PeerSlot { node: NodeId(2), base: Some((8, RecordId(0xc8))) }, PeerSlot { node: NodeId(5), base: None }],
         regions: plan(&BTreeMap::from([(VolumeId(0), 10 << 30), (VolumeId(1), 4097)]), 7),
@@ -43,10 +44,11 @@ pub(in crate::format) fn example() -> Superblock {
 
 pub(in crate::format) fn superblock() -> impl Strategy<Value = Superblock> {
     let identity = (any::<u64>(), any::<u128>(), any::<u64>(), any::<u32>(), any::<[u64; 3]>(), any::<[bool; 3]>());
-    let lists = (prop::collection::vec(any::<u64>().prop_map(RecordId), 0..=LINEAGE_MAX), peers(), regions());
+    let lists =
+        (prop::option::of(parted()), prop::collection::vec(any::<u64>().prop_map(RecordId), 0..=LINEAGE_MAX), peers(), regions());
     (identity, prop::option::of(point()), prop::option::of(record()), lists).prop_map(|(identity, synced, record, lists)| {
         let (version, cluster, resource, node, [replica, incarnation, continues], [clean, inconsistent, outdated]) = identity;
-        let (lineage, peers, volumes) = lists;
+        let (parted, lineage, peers, volumes) = lists;
         Superblock {
             version,
             cluster: ClusterId(cluster),
@@ -60,6 +62,7 @@ pub(in crate::format) fn superblock() -> impl Strategy<Value = Superblock> {
             outdated,
             synced,
             record,
+            parted,
             lineage,
             peers,
             regions: plan(&volumes, SLOTS_MAX),
@@ -69,6 +72,10 @@ pub(in crate::format) fn superblock() -> impl Strategy<Value = Superblock> {
 
 fn point() -> impl Strategy<Value = (u64, RecordId)> {
     (any::<u64>(), any::<u64>().prop_map(RecordId))
+}
+
+fn parted() -> impl Strategy<Value = Parted> {
+    (point(), any::<[bool; 2]>()).prop_map(|((number, id), [primary, written])| Parted { number, id, primary, written })
 }
 
 fn peers() -> impl Strategy<Value = Vec<PeerSlot>> {

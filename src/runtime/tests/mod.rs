@@ -98,6 +98,7 @@ impl Node {
             protocol: Protocol::C,
             authority: Authority::Off,
             io_fails_after: None,
+            after_split_brain: crate::units::AfterSplitBrain::default(),
             resync_max: 0,
             timeouts: Timeouts::default(),
         };
