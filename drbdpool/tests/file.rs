@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, VolumeName};
+use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, Promises, SnapshotMethod, SnapshotName, VolumeName};
 use real::{CLAIM, Mounted, can_run, identity, is_installed, on, volume};
 use rustix::fs::FallocateFlags;
 
@@ -235,6 +235,7 @@ fn a_thin_pool_gives_space_when_it_is_written() {
     let grown = pool.resize(&volume("web"), device.size + MIB).unwrap();
     assert_eq!((grown.size, fs::metadata(&segment.path).unwrap().blocks()), (device.size + MIB, 0));
     let after = pool.capacity().unwrap();
+    assert_eq!(after.promises, Some(Promises { times: 3, made: grown.size }));
     assert!(after.free.abs_diff(before.total - MIB) < MIB, "{before:?} {after:?}");
     assert!(matches!(pool.create(&volume("db"), before.total + MIB), Err(PoolError::NoSpace { .. })));
 

@@ -5,7 +5,9 @@ mod real;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use drbdpool::{Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, Snapshots, Unclaimed};
+use drbdpool::{
+    Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, Promises, SnapshotMethod, SnapshotName, Snapshots, Unclaimed,
+};
 use real::{CLAIM, Disks, Group, can_run, get, has_device_mapper, identity, on, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;
@@ -47,6 +49,7 @@ fn volumes_take_space_when_they_are_written() {
     let device = pool.create(&volume("web"), 16 * EXTENT).unwrap();
     assert!(device.zeroed);
     assert_eq!(pool.create(&volume("web"), 16 * EXTENT).unwrap(), device);
+    assert_eq!(pool.capacity().unwrap().promises, Some(Promises { times: 3, made: 16 * EXTENT }));
     assert_eq!(pool.capacity().unwrap().free, 8 * EXTENT);
     assert!(matches!(pool.create(&volume("db"), 9 * EXTENT), Err(PoolError::NoSpace { free, .. }) if free == 8 * EXTENT));
     let [segment] = &device.segments[..] else { panic!("{device:?}") };
