@@ -119,6 +119,8 @@ def thin_files_grow_under_load(scene):
         check(done.returncode == 0, "it grows", done.stderr)
         if away:
             check("not every replica has grown yet" in done.stderr, "that one has not is said", done.stderr)
+            check(f"node '{two.name}' does not answer" in done.stderr, "and which", done.stderr)
+            check(clients.size(one.uri("web")) == 64 * MIB, "until it has, the size is the old one")
             two.start()
         wait_for("a new client sees it", lambda: clients.size(one.uri("web")) == size * MIB, 60)
         check(writer.running and not writer.failed, "the writer goes on", writer.error, writer.last_failure)
