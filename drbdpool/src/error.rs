@@ -226,7 +226,7 @@ pub enum PoolError {
         volumes: usize,
     },
     /// The caller broke it off.
-    #[error("zeroing volume '{volume}' was broken off; it goes on when it is asked for again")]
+    #[error("what was done to volume '{volume}' was broken off; ask for it again")]
     Interrupted {
         /// The volume.
         volume: String,

@@ -47,7 +47,7 @@ pub use file::FilePool;
 pub use identity::Identity;
 pub use lvm::{LvmOptions, LvmPool};
 pub use name::{Part, VolumeName};
-pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Segment, Volume};
+pub use pool::{Capacity, Condition, Device, DeviceKind, Fill, OVERSUBSCRIPTION, Pool, Progress, Promises, Segment, Volume};
 pub use size::{human, human_up};
 pub use snapshot::{Snapshot, SnapshotMethod, SnapshotName, Snapshots};
 pub use spec::PoolSpec;

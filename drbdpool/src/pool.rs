@@ -88,8 +88,10 @@ pub struct Capacity {
     pub total: u64,
     /// What can be promised to new volumes.
     pub free: u64,
-    /// How full it is, of a thin pool. What it promised to volumes may be more than it has.
+    /// How full it is, of a thin pool.
     pub fill: Option<Fill>,
+    /// What a thin pool has promised, which may be more than it has.
+    pub promises: Option<Promises>,
     /// What is amiss with it and what to do, though volumes that exist may be in use.
     pub trouble: Option<String>,
 }
@@ -113,9 +115,19 @@ impl Fill {
     }
 }
 
-/// What a thin pool of `size` bytes can still promise when volumes have `promised`, and it is that full.
-pub(crate) fn thin_free(size: u64, promised: u64, oversubscription: u32, fill: Fill) -> u64 {
-    if fill.is_nearly_full() { 0 } else { size.saturating_mul(oversubscription.into()).saturating_sub(promised) / BLOCK * BLOCK }
+/// What a thin pool has promised, and may promise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Promises {
+    /// How many times its size it may promise.
+    pub times: u32,
+    /// What it has promised to volumes and snapshots, in bytes.
+    pub made: u64,
+}
+
+/// What a thin pool of `size` bytes can still promise when it has promised that much and is that full.
+pub(crate) fn thin_free(size: u64, promises: Promises, fill: Fill) -> u64 {
+    let limit = size.saturating_mul(promises.times.into());
+    if fill.is_nearly_full() { 0 } else { limit.saturating_sub(promises.made) / BLOCK * BLOCK }
 }
 
 /// How many times its size a thin pool promises when nobody says: as much as LINSTOR's does.

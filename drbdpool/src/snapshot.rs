@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Condition, Device, PoolError, VolumeName};
+use crate::{Condition, Device, PoolError, Progress, VolumeName};
 
 /// A snapshot of a volume, `<volume>@<name>`. Names follow the grammar of resources' names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -86,12 +86,14 @@ pub trait Snapshots {
     /// Takes a snapshot of a volume as it is at this moment, and makes it ready to be read. One of that name is answered as it is. Whoever
     /// writes to the volume has stopped and flushed it: what is on its way may be in the snapshot or not, in part.
     ///
-    /// With [`SnapshotMethod::SetAside`], `room` bytes are set aside, at most the volume's size; others ignore it.
+    /// With [`SnapshotMethod::SetAside`], `room` bytes are set aside, at most the volume's size; others ignore it. `progress` is told of a
+    /// copy only, every time that a part of it is done.
     ///
     /// # Errors
     ///
-    /// [`PoolError::NoSnapshots`], [`PoolError::NotFound`] without the volume, [`PoolError::NoSpace`].
-    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError>;
+    /// [`PoolError::NoSnapshots`], [`PoolError::NotFound`] without the volume, [`PoolError::NoSpace`]; [`PoolError::Interrupted`] when
+    /// `progress` broke it off, and there is none.
+    fn snapshot(&self, snapshot: &SnapshotName, room: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError>;
 
     /// Every snapshot of the pool in order of names.
     fn snapshots(&self) -> Result<Vec<Snapshot>, PoolError>;

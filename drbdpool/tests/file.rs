@@ -3,11 +3,12 @@
 mod real;
 
 use std::fs::{self, File};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, VolumeName};
-use real::{CLAIM, Mounted, can_run, identity, is_installed, volume};
+use drbdpool::{Condition, DeviceKind, FilePool, Pool, PoolError, PoolSpec, Promises, SnapshotMethod, SnapshotName, VolumeName};
+use real::{CLAIM, Mounted, can_run, identity, is_installed, on, volume};
 use rustix::fs::FallocateFlags;
 
 const MIB: u64 = 1 << 20;
@@ -234,6 +235,7 @@ fn a_thin_pool_gives_space_when_it_is_written() {
     let grown = pool.resize(&volume("web"), device.size + MIB).unwrap();
     assert_eq!((grown.size, fs::metadata(&segment.path).unwrap().blocks()), (device.size + MIB, 0));
     let after = pool.capacity().unwrap();
+    assert_eq!(after.promises, Some(Promises { times: 3, made: grown.size }));
     assert!(after.free.abs_diff(before.total - MIB) < MIB, "{before:?} {after:?}");
     assert!(matches!(pool.create(&volume("db"), before.total + MIB), Err(PoolError::NoSpace { .. })));
 
@@ -285,8 +287,14 @@ fn a_snapshot_keeps_what_its_volume_had(kind: &str, size: u64, thin: bool, metho
     put(&web.segments[0].path, 0x11);
     let before = pool.capacity().unwrap().free;
     let one: SnapshotName = "web_00@one".parse().unwrap();
-    let taken = pool.snapshot(&one, 0).unwrap();
-    assert_eq!((taken.size, pool.snapshot(&one, 0).unwrap()), (8 * MIB, taken.clone()));
+    if method == SnapshotMethod::Copy {
+        let broken_off = pool.snapshot(&one, 0, &mut |_, _| ControlFlow::Break(()));
+        assert!(matches!(broken_off, Err(PoolError::Interrupted { .. })), "{broken_off:?}");
+        assert!(pool.snapshots().unwrap().is_empty());
+        assert_eq!(pool.capacity().unwrap().free, before, "nothing is left of it");
+    }
+    let taken = pool.snapshot(&one, 0, &mut on).unwrap();
+    assert_eq!((taken.size, pool.snapshot(&one, 0, &mut on).unwrap()), (8 * MIB, taken.clone()));
     // What the volume may have to write elsewhere from now on is promised, or the copy has it.
     let after = pool.capacity().unwrap().free;
     assert!(before.saturating_sub(after) >= 7 * MIB, "{before} {after}");
@@ -321,7 +329,7 @@ fn a_snapshot_keeps_what_its_volume_had(kind: &str, size: u64, thin: bool, metho
     }
     assert!(pool.snapshots().unwrap().is_empty() && !snapshot.exists());
     assert!(matches!(pool.restore(&one, &volume("late")), Err(PoolError::NotFound { .. })));
-    assert!(matches!(pool.snapshot(&one, 0), Err(PoolError::NotFound { .. })), "its volume is gone");
+    assert!(matches!(pool.snapshot(&one, 0, &mut on), Err(PoolError::NotFound { .. })), "its volume is gone");
     assert_eq!(get(&restored.segments[0].path), 0x33);
     assert!(fs::read_dir(&directory).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with(".new-")));
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 use drbdpool::{Condition, Device, DeviceKind, LvmOptions, LvmPool, Pool, PoolError, PoolSpec, Snapshots, Unclaimed, VolumeName};
-use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, run, volume};
+use real::{CLAIM, Disks, Group, can_run, has_device_mapper, identity, on, run, volume};
 
 const EXTENT: u64 = 4 << 20;
 
@@ -495,7 +495,7 @@ fn without_device_mapper_there_are_no_snapshots() {
     let group = Group::new(&[2]);
     let pool = group.open(&identity("0")).unwrap();
     pool.create(&volume("web"), EXTENT).unwrap();
-    let refused = pool.snapshot(&"web_00@one".parse().unwrap(), 0).unwrap_err().to_string();
+    let refused = pool.snapshot(&"web_00@one".parse().unwrap(), 0, &mut on).unwrap_err().to_string();
     assert!(refused.contains("makes no snapshots") && refused.contains("device-mapper"), "{refused}");
     assert!(pool.snapshot_method().is_err() && pool.snapshots().unwrap().is_empty());
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use drbdpool::{Condition, Pool, PoolError, SnapshotMethod, SnapshotName, Snapshots};
-use real::{Group, get, identity, put, run, skip_without_mapper, volume};
+use real::{Group, get, identity, on, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;
 
@@ -133,7 +133,7 @@ fn a_classic_snapshot_has_space_set_aside() {
     put(&web, 0x11);
     let one: SnapshotName = "web_00@one".parse().unwrap();
     let before = pool.capacity().unwrap().free;
-    let taken = pool.snapshot(&one, 2 * EXTENT).unwrap();
+    let taken = pool.snapshot(&one, 2 * EXTENT, &mut on).unwrap();
     assert_eq!(before - pool.capacity().unwrap().free, 3 * EXTENT, "what was asked for, and LVM's notes");
     assert_eq!(taken.size, 4 * EXTENT);
     put(&web, 0x22);
@@ -151,7 +151,7 @@ fn a_classic_snapshot_has_space_set_aside() {
     assert_eq!(get(&pool.restore(&one, &volume("copy")).unwrap()), 0x11);
 
     let two: SnapshotName = "web_00@two".parse().unwrap();
-    let small = pool.snapshot(&two, 1).unwrap();
+    let small = pool.snapshot(&two, 1, &mut on).unwrap();
     let file = OpenOptions::new().write(true).open(&web.segments[0].path).unwrap();
     file.write_all_at(&vec![0x44; 16 << 20], 0).unwrap();
     file.sync_all().unwrap();

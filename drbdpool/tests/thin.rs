@@ -5,8 +5,10 @@ mod real;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use drbdpool::{Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, SnapshotMethod, SnapshotName, Snapshots, Unclaimed};
-use real::{CLAIM, Disks, Group, can_run, get, has_device_mapper, identity, put, run, skip_without_mapper, volume};
+use drbdpool::{
+    Condition, Fill, LvmPool, Pool, PoolError, PoolSpec, Promises, SnapshotMethod, SnapshotName, Snapshots, Unclaimed,
+};
+use real::{CLAIM, Disks, Group, can_run, get, has_device_mapper, identity, on, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;
 
@@ -47,6 +49,7 @@ fn volumes_take_space_when_they_are_written() {
     let device = pool.create(&volume("web"), 16 * EXTENT).unwrap();
     assert!(device.zeroed);
     assert_eq!(pool.create(&volume("web"), 16 * EXTENT).unwrap(), device);
+    assert_eq!(pool.capacity().unwrap().promises, Some(Promises { times: 3, made: 16 * EXTENT }));
     assert_eq!(pool.capacity().unwrap().free, 8 * EXTENT);
     assert!(matches!(pool.create(&volume("db"), 9 * EXTENT), Err(PoolError::NoSpace { free, .. }) if free == 8 * EXTENT));
     let [segment] = &device.segments[..] else { panic!("{device:?}") };
@@ -168,8 +171,8 @@ fn a_thin_snapshot_shares_what_neither_has_changed() {
     let web = pool.create(&volume("web"), 4 * EXTENT).unwrap();
     put(&web, 0x11);
     let one: SnapshotName = "web_00@one".parse().unwrap();
-    let taken = pool.snapshot(&one, 0).unwrap();
-    assert_eq!(pool.snapshot(&one, 0).unwrap(), taken);
+    let taken = pool.snapshot(&one, 0, &mut on).unwrap();
+    assert_eq!(pool.snapshot(&one, 0, &mut on).unwrap(), taken);
     put(&web, 0x22);
     assert_eq!((get(&taken), get(&web)), (0x11, 0x22));
     let file = OpenOptions::new().read(true).write(true).open(&taken.segments[0].path);
@@ -185,7 +188,7 @@ fn a_thin_snapshot_shares_what_neither_has_changed() {
     put(&restored, 0x33);
     assert_eq!(pool.list().unwrap().iter().map(|volume| volume.name.to_string()).collect::<Vec<_>>(), ["copy_00", "web_00"]);
     pool.remove(&volume("web")).unwrap();
-    let taken = pool.snapshot(&one, 0).unwrap();
+    let taken = pool.snapshot(&one, 0, &mut on).unwrap();
     assert_eq!((get(&taken), get(&restored)), (0x11, 0x33), "each is on its own");
     for _ in 0..2 {
         pool.remove_snapshot(&one).unwrap();

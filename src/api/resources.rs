@@ -156,10 +156,13 @@ pub struct ResizeVolume {
 }
 
 /// What [`ResizeVolume`] has asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResizedVolume {
     /// The size in bytes that the volume will have when every replica has grown.
     pub bytes: u64,
+    /// What keeps it from growing now, and the way out: nodes that do not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Removes one volume from every replica of its resource.

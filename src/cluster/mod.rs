@@ -33,13 +33,13 @@ mod tests;
 pub use command::{Applied, Command, DeployCount, Placement};
 pub use leftovers::{Leftover, LeftoverId};
 pub use model::{
-    Assignment, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, Paused, PoolFill, PoolReport, Ports,
-    Resource, Successor, TokenHash, Volume,
+    Assignment, Certificate, Cluster, Invitation, Limits, Node, NodeKind, NodeState, Paused, PoolFill, PoolPromises, PoolReport,
+    Ports, Resource, Successor, TokenHash, Volume,
 };
 pub use options::{OPTIONS, OptionSet, OptionSpec, Options};
 pub use placement::{largest_volume, metadata_reserve, promised, room};
 pub use pools::{FIRST_POOL, NodePool, Places};
-pub use refusal::{Refusal, RefusalKind};
+pub use refusal::{Refusal, RefusalKind, ThinLimit};
 pub use seed::Seed;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use snapshots::{Purpose, Schedule, Snapshot, SnapshotId, SnapshotState, Source, StoredSnapshot};

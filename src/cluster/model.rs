@@ -201,6 +201,18 @@ pub struct PoolFill {
     pub data: u16,
     /// Of its space for metadata, where that is limited.
     pub metadata: Option<u16>,
+    /// What it has promised; `None` when its node is of a version that does not say.
+    #[serde(default)]
+    pub promises: Option<PoolPromises>,
+}
+
+/// What a thin pool has promised, and may promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolPromises {
+    /// How many times its size it may promise.
+    pub times: u32,
+    /// What it has promised, in bytes.
+    pub made: u64,
 }
 
 /// A resource: volumes that are replicated together.

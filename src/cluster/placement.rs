@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Cluster, FIRST_POOL, Node, Places, Refusal, Resource};
+use super::{Cluster, FIRST_POOL, Node, Places, PoolPromises, Refusal, Resource, ThinLimit};
 use crate::units::{Name, NodeId, VolumeId};
 
 /// The room that metadata of a replica with `bytes` of volumes is reckoned to take: a bit per 4 KiB and peer for seven peers,
@@ -52,9 +52,17 @@ pub(super) fn place(node: &Node, pool: &Name) -> String {
 }
 
 /// Why so much does not fit into a pool of a node, which has `room`; both in bytes.
-pub(super) fn no_space(node: &Node, pool: &Name, needed: u64, room: u64) -> Refusal {
+pub(super) fn no_space(cluster: &Cluster, node: &Node, pool: &Name, needed: u64, room: u64) -> Refusal {
     let thin = node.pool_report(pool).filter(|report| report.fill.is_some()).map(|report| report.total);
-    Refusal::NoSpaceOn { node: place(node, pool), needed, room, thin }
+    Refusal::NoSpaceOn { node: place(node, pool), needed, room, thin, limit: limit(cluster, node, pool) }
+}
+
+/// What limits the room in a pool of a node, where that is not what is there.
+fn limit(cluster: &Cluster, node: &Node, pool: &Name) -> Option<ThinLimit> {
+    let report = node.pool_report(pool)?;
+    let PoolPromises { times, made } = report.fill?.promises?;
+    let promised = made.saturating_add(promised(cluster, node.id, pool));
+    Some(ThinLimit { size: report.total, times, promised })
 }
 
 /// The largest volume that could be created with `replicas` replicas, in bytes; `None` when there are not so many pools.
@@ -95,10 +103,13 @@ pub(super) fn choose(
         |(node, needs): &&(&Node, BTreeMap<Name, u64>)| needs.iter().all(|(pool, need)| *need <= room(cluster, node, pool));
     let fitting: Vec<&(&Node, BTreeMap<Name, u64>)> = candidates.iter().filter(fits).collect();
     if fitting.len() < count {
-        let best = candidates.iter().map(|(node, needs)| (rooms(node, needs), node)).max_by_key(|(room, _)| *room);
-        let (most, best) = best.map_or((0, String::new()), |(room, node)| (room, node.name.to_string()));
+        let best = candidates.iter().map(|(node, needs)| (rooms(node, needs), node, needs)).max_by_key(|(room, ..)| *room);
+        let (most, best, limit) = best.map_or((0, String::new(), None), |(room, node, needs)| {
+            let tightest = needs.keys().min_by_key(|pool| self::room(cluster, node, pool));
+            (room, node.name.to_string(), tightest.and_then(|pool| limit(cluster, node, pool)))
+        });
         let needed = resource.bytes().saturating_add(metadata_reserve(resource.bytes()));
-        return Err(Refusal::NoSpace { needed, wanted: count, fitting: fitting.len(), most, best });
+        return Err(Refusal::NoSpace { needed, wanted: count, fitting: fitting.len(), most, best, limit });
     }
     let mut ranked: Vec<(u64, usize, NodeId)> =
         fitting.into_iter().map(|(node, needs)| (rooms(node, needs), replicas_on(cluster, node.id), node.id)).collect();

@@ -80,10 +80,22 @@ pub enum Refusal {
     #[error("the replicas of resource '{0}' decide alone (quorum=off): it can have two")]
     TooManyAlone(String),
     #[error(
-        "{} do not fit on {wanted} node(s): {fitting} have so much room, and the most is {} on '{best}'", human_up(*needed), human(*most)
+        "{} do not fit on {wanted} node(s): {fitting} have so much room, and the most is {} on '{best}'{}", human_up(*needed), human(*most),
+        promises(*most, limit.as_ref(), None)
     )]
-    NoSpace { needed: u64, wanted: usize, fitting: usize, most: u64, best: String },
-    #[error("{} do not fit on node '{node}', which has room for {}{}", human_up(*needed), human(*room), promises(*thin))]
+    NoSpace {
+        needed: u64,
+        wanted: usize,
+        fitting: usize,
+        most: u64,
+        best: String,
+        /// What limits the room of the best one, if its pool is thin.
+        #[serde(default)]
+        limit: Option<ThinLimit>,
+    },
+    #[error(
+        "{} do not fit on node '{node}', which has room for {}{}", human_up(*needed), human(*room), promises(*room, limit.as_ref(), *thin)
+    )]
     NoSpaceOn {
         node: String,
         needed: u64,
@@ -91,6 +103,9 @@ pub enum Refusal {
         /// The pool's size, if it is thin.
         #[serde(default)]
         thin: Option<u64>,
+        /// What limits the room then, if its node says.
+        #[serde(default)]
+        limit: Option<ThinLimit>,
     },
     #[error("resource '{0}' is assigned to node '{1}' already")]
     Assigned(String, String),
@@ -148,6 +163,24 @@ pub enum Refusal {
     BadRecord(String),
     #[error("the confirmation is of something that the model does not know")]
     Stale,
+}
+
+/// What limits the room in a thin pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThinLimit {
+    /// Its size in bytes.
+    pub size: u64,
+    /// How many times that it may promise.
+    pub times: u32,
+    /// What it has promised already, in bytes: to volumes, to snapshots, and to what is still being made.
+    pub promised: u64,
+}
+
+impl ThinLimit {
+    /// What it may promise in all, in bytes.
+    fn bytes(&self) -> u64 {
+        self.size.saturating_mul(self.times.into())
+    }
 }
 
 /// What kind of refusal, for exit codes and HTTP.
@@ -281,9 +314,9 @@ impl Refusal {
             Self::TooManyAlone(_) => {
                 "take one away first (`blkrep unassign-resource`); a resource that is made where there are three nodes decides by majority and can have more".into()
             }
-            Self::NoSpaceOn { thin: Some(_), .. } => {
-                "add storage to the pool, use another one (`blkrep list-pools`), or ask for a smaller size; a pool that is empty can be removed and added with \
-                 another limit (`blkrep add-pool --oversubscription`)"
+            Self::NoSpaceOn { thin: Some(_), .. } | Self::NoSpace { limit: Some(_), .. } => {
+                "add storage to the pool, use another one (`blkrep list-pools`), or ask for a smaller size; how many times its size a pool may \
+                 promise is set as it is added (`blkrep add-pool --oversubscription TIMES`): an empty one can be removed and added with another limit"
                     .into()
             }
             Self::NoSpace { .. } | Self::NoSpaceOn { .. } => {
@@ -339,13 +372,67 @@ impl Refusal {
     }
 }
 
-/// What a thin pool of that size has room for.
-fn promises(thin: Option<u64>) -> String {
-    let told = |size| {
-        format!(
+/// Why a thin pool has room for so many bytes and no more; `thin` is the size of one whose node does not say.
+fn promises(room: u64, limit: Option<&ThinLimit>, thin: Option<u64>) -> String {
+    match (limit, thin) {
+        (Some(limit), _) => {
+            let ThinLimit { size, times, promised } = limit;
+            let most = limit.bytes();
+            let why = if room == 0 && *promised < most {
+                "; it promises nothing more while it is nearly full or lacks a disk"
+            } else {
+                ""
+            };
+            format!(
+                ": its thin pool has {}, may promise {times} times that, which is {}, and has promised {}{why}",
+                human(*size),
+                human(most),
+                human_up(*promised)
+            )
+        }
+        (None, Some(size)) => format!(
             ": a thin pool promises as many times its size of {} as it was added with, and nothing more when it is nearly full",
             human(size)
-        )
-    };
-    thin.map(told).unwrap_or_default()
+        ),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_thin_pools_limit_is_told_in_numbers() {
+        let refused = |room, promised| {
+            let limit = Some(ThinLimit { size: 10 * GIB, times: 3, promised });
+            Refusal::NoSpaceOn { node: "n1, pool thin".into(), needed: 8 * GIB, room, thin: Some(10 * GIB), limit }
+        };
+        let told = refused(5 * GIB, 25 * GIB);
+        assert_eq!(
+            told.to_string(),
+            "8 GiB do not fit on node 'n1, pool thin', which has room for 5 GiB: its thin pool has 10 GiB, may promise 3 times that, \
+             which is 30 GiB, and has promised 25 GiB"
+        );
+        assert!(told.hint().contains("add-pool --oversubscription TIMES"), "{}", told.hint());
+        assert!(
+            refused(0, 25 * GIB)
+                .to_string()
+                .ends_with("25 GiB; it promises nothing more while it is nearly full or lacks a disk")
+        );
+        assert!(refused(0, 30 * GIB).to_string().ends_with("has promised 30 GiB"));
+    }
+
+    /// What a node of an earlier version says, or has written down.
+    #[test]
+    fn a_refusal_without_the_limit_can_be_read() {
+        let told = r#"{"NoSpaceOn":{"node":"n1","needed":8192,"room":4096,"thin":1048576}}"#;
+        let refusal: Refusal = serde_json::from_str(told).unwrap();
+        assert!(refusal.to_string().contains("as many times its size of 1 MiB as it was added with"), "{refusal}");
+        let told = r#"{"NoSpace":{"needed":8192,"wanted":2,"fitting":1,"most":4096,"best":"n1"}}"#;
+        let refusal: Refusal = serde_json::from_str(told).unwrap();
+        assert!(refusal.to_string().ends_with("the most is 4 KiB on 'n1'"), "{refusal}");
+    }
 }

@@ -205,7 +205,8 @@ pub fn look(pool: &dyn Pool) -> Result<(PoolReport, Option<String>), PoolError> 
         PoolSpec::File { directory } => (directory.display().to_string(), PoolKind::File, true),
         PoolSpec::FileThin { directory } => (directory.display().to_string(), PoolKind::FileThin, true),
     };
-    let fill = capacity.fill.map(|fill| cluster::PoolFill { data: fill.data, metadata: fill.metadata });
+    let promises = capacity.promises.map(|promises| cluster::PoolPromises { times: promises.times, made: promises.made });
+    let fill = capacity.fill.map(|fill| cluster::PoolFill { data: fill.data, metadata: fill.metadata, promises });
     Ok((PoolReport { name, kind, total: capacity.total, free: capacity.free, zeroed, fill }, capacity.trouble))
 }
 

@@ -23,7 +23,7 @@ use crate::api::{
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
 };
-use crate::units::{Authority, BLOCK, Name, human_up};
+use crate::units::{Authority, BLOCK, Name, NodeId, human_up};
 
 /// Answers the API's operations.
 pub struct Operations {
@@ -107,8 +107,17 @@ impl Operations {
         let bytes = before.checked_add(bytes).and_then(|bytes| bytes.checked_next_multiple_of(BLOCK)).ok_or_else(|| {
             ApiError::new(Code::BadRequest, format_args!("{} more are more than a volume can have", human_up(bytes)))
         })?;
-        self.propose(Command::ResizeVolume { resource, volume, bytes }).await?;
-        Ok(ResizedVolume { bytes })
+        self.propose(Command::ResizeVolume { resource: resource.clone(), volume, bytes }).await?;
+        let (model, silent) = (self.agreed().await?, status::silent(&self.node, &model).await);
+        let away = |id: &NodeId| {
+            let name = &model.nodes.get(id).filter(|_| silent.contains(id))?.name;
+            Some(format!(
+                "node '{name}' does not answer: the volume has its old size until it is back and its replica has grown, or is given up \
+                 (`blkrep unassign-resource {resource} {name}`)"
+            ))
+        };
+        let notes = model.resource_named(&resource)?.replicas().filter_map(|id| away(&id)).collect();
+        Ok(ResizedVolume { bytes, notes })
     }
 
     async fn deploy(&self, asked: DeployResource) -> Result<Placement, ApiError> {

@@ -1,9 +1,11 @@
 """Snapshots: of one moment on every node, restored, cloned, rolled back to, read; and what becomes of them when somebody dies."""
 
 import hashlib
+import json
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbd
 
@@ -233,6 +235,45 @@ def a_schedule_takes_one_a_minute(scene):
     one.blkrep("schedule-snapshots", "web", "--off")
     check(one.blkrep("list-schedules").strip() == "No schedules defined", "none any more")
     check(only(one, scheduled=True)[0]["name"].startswith("auto-"), "its name tells when")
+
+
+@story(minutes=3)
+def a_disk_that_hangs_holds_writes_for_seconds(scene):
+    """The second node's disk does not answer while parts of two snapshots are copied, and its daemon does; one is taken by that node, one
+    by the other. Both go on without its part and say so, before a client would give up. When the disk answers nothing is left there,
+    and the next snapshot has a part everywhere."""
+    cluster = scene.closes(Cluster(scene, 2, pool="faulty")).form()
+    one, two = cluster.nodes
+    takers = {"web": one, "data": two}
+    known = {name: oracle.Oracle(32 * MIB // 4096, seed=number) for number, name in enumerate(takers)}
+    for name in takers:
+        cluster.add_volume(name, "32MiB", 2)
+        oracle.fill(known[name], one.uri(name), share=0.5)
+    writers = {name: oracle.Client(known[name], one.uri(name)).start() for name in takers}
+
+    two.pool.disk.hang("@hung")
+    with ThreadPoolExecutor() as threads:
+        taking = {name: threads.submit(taker.blkrep, "add-snapshot", "hung", name, "--output", "json") for name, taker in takers.items()}
+        told = {name: json.loads(future.result()) for name, future in taking.items()}
+    for name, answer in told.items():
+        check(answer["nodes"] == [one.name], "the snapshot is the other node's alone", answer)
+        check(15_000 < answer["held"] < 29_000, "writes were held for less than half a minute", answer["held"])
+        check(any(two.name in note and "20 s" in note for note in answer["notes"]), "the answer tells whose part is missing", answer)
+    for name, writer in writers.items():
+        answered = known[name].acknowledged
+        wait_for("writes go on", lambda: known[name].acknowledged > answered + 50, 20)
+        check(writer.running and writer.failed == 0 and writer.stall < 30, "the client saw a pause", writer.error, writer.stall)
+    two.pool.disk.well()
+    left = lambda: [path.name for path in two.pool.folder.iterdir() if "@" in path.name]
+    wait_for("nothing of it is left", lambda: not left(), 30)
+
+    for name, writer in writers.items():
+        answer = json.loads(two.blkrep("add-snapshot", "well", name, "--output", "json"))
+        check(answer["nodes"] == [one.name, two.name], "both have a part again", answer)
+        sums = [[digest(path) for path in stored(node, name, "well")] for node in cluster.nodes]
+        check(sums[0] == sums[1] and len(sums[0]) == 1, "they are the same", sums)
+        writer.stop()
+        oracle.verify(known[name], two.uri(name))
 
 
 def three_with_data(scene):

@@ -66,12 +66,12 @@ def a_thin_pool_promises_no_more_than_it_was_told(scene):
     check(1.9 * size < free <= 2 * size, "twice its size is free", size, free)
     cluster.add_volume("web", "160MiB", 1, "--pool", "thin")
     before = cluster.model()
-    way_out = ["room for", "thin pool", "--oversubscription", "list-pools"]
+    way_out = ["room for", "may promise 2 times that", "has promised 16", "add-pool --oversubscription TIMES", "list-pools"]
     one.blkrep("add-resource", "more")
     one.blkrep("add-volume", "more", "120MiB", "--pool", "thin")
     told = one.refuses("assign-resource", "more", one.name, naming=[*way_out, one.name])
     check(re.search(r"room for [0-9.]+ MiB", told), "how much is left", told)
-    one.refuses("deploy-resource", "more", "1", "--pool", "thin", naming=["do not fit", "the most is", "list-pools"])
+    one.refuses("deploy-resource", "more", "1", "--pool", "thin", naming=["do not fit", "the most is", *way_out[1:]])
     one.refuses("resize-volume", "web", "280MiB", naming=way_out)
     one.blkrep("remove-resource", "more", "-q")
     wait_for("nothing was changed", lambda: cluster.model() == before, 10)
@@ -119,6 +119,8 @@ def thin_files_grow_under_load(scene):
         check(done.returncode == 0, "it grows", done.stderr)
         if away:
             check("not every replica has grown yet" in done.stderr, "that one has not is said", done.stderr)
+            check(f"node '{two.name}' does not answer" in done.stderr, "and which", done.stderr)
+            check(clients.size(one.uri("web")) == 64 * MIB, "until it has, the size is the old one")
             two.start()
         wait_for("a new client sees it", lambda: clients.size(one.uri("web")) == size * MIB, 60)
         check(writer.running and not writer.failed, "the writer goes on", writer.error, writer.last_failure)

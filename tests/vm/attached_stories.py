@@ -216,30 +216,34 @@ def mounted_volumes_outlive_their_daemon(scene):
 
 @story(minutes=3)
 def mounted_volumes_grow(scene):
-    """Volumes grow while their file systems are mounted and written, by both ways of attaching: device and file system follow."""
+    """Volumes grow at one time while their file systems are mounted and written, by both ways of attaching: device and file system
+    follow."""
     kinds = ("ext4", "xfs", "btrfs")
     nodes = cluster(scene, kinds, "320MiB")
     one = nodes[1]
+    mounts, devices, writers, before = {}, {}, {}, {}
     for kind in kinds:
-        mount = scene.folder / kind
+        mount = mounts[kind] = scene.folder / kind
         mount.mkdir()
         if kind == "ext4":
             # Mounted where it was attached before, through FUSE.
             one.blkrep("attach", kind, "--via", "fuse", "--exclusive")
         mkfs(one, kind, mount)
-        device = attachment(one, kind)["device"]
+        device = devices[kind] = attachment(one, kind)["device"]
         check(("loop" if kind == "ext4" else "nbd") in device, "it is attached as it was asked for", kind, device)
-        before = free_bytes(mount)
-        writer = scene.closes(Writer(mount / "log"))
-        wait_for("it writes", lambda: writer.written > 2, 30)
+        before[kind] = free_bytes(mount)
+        writers[kind] = scene.closes(Writer(mount / "log"))
+    for kind in kinds:
+        wait_for("it writes", lambda: writers[kind].written > 2, 30)
         one.blkrep("resize-volume", kind, "640MiB")
-        wait_for(f"the device of {kind} has grown", lambda: bytes_of(device) == 640 << 20, 30)
-        wait_for(f"the file system {kind} has grown", lambda: free_bytes(mount) > before + (250 << 20), 30)
-        (mount / "big").write_bytes(bytes(1 << 20))
-        writer.close()
-        check(writer.trouble is None, "no error reached the program", writer.trouble)
-        writer.check(mount / "log")
-        one.blkrep("umount", mount)
+    for kind in kinds:
+        wait_for(f"the device of {kind} has grown", lambda: bytes_of(devices[kind]) == 640 << 20, 30)
+        wait_for(f"the file system {kind} has grown", lambda: free_bytes(mounts[kind]) > before[kind] + (250 << 20), 30)
+        (mounts[kind] / "big").write_bytes(bytes(1 << 20))
+        writers[kind].close()
+        check(writers[kind].trouble is None, "no error reached the program", writers[kind].trouble)
+        writers[kind].check(mounts[kind] / "log")
+        one.blkrep("umount", mounts[kind])
     one.blkrep("detach", "ext4")
     nodes.check_identical("xfs")
 

@@ -1,5 +1,6 @@
 """Pools on logical volumes as device-mapper has them. These stories run inside the machine: `run.py` takes them there."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -13,13 +14,14 @@ from pools import LvmPool, lvm
 from suite import check, run_stories, story, wait_for
 
 MIB = 1 << 20
-SIZE = 8 * MIB
+SIZE = 4 * MIB
 
 
 @story(minutes=6)
-def snapshots_are_taken_of_logical_volumes(scene):
+def snapshots_are_taken_of_logical_volumes_and_they_grow(scene):
     """A volume group on each node is a pool, and a thin pool in it another. Snapshots of volumes in both are read over NBD, restored as
-    resources that are the same on both nodes, and rolled back to where the pool can; where it cannot that is said, and how to go on."""
+    resources that are the same on both nodes, and rolled back to where the pool can; where it cannot that is said, and how to go on.
+    Then the volumes grow while a client writes."""
     cluster = scene.closes(Cluster(scene, 2, enter=lambda: None)).form()
     one, two = cluster.nodes
     groups = {node: scene.closes(LvmPool(node.folder, f"n{node.number}", 320 * MIB)) for node in cluster.nodes}
@@ -32,6 +34,7 @@ def snapshots_are_taken_of_logical_volumes(scene):
         with open(f"/dev/{groups[node].group}/{volume}", "rb") as device:
             return device.read(SIZE)
 
+    holds = {}
     for pool in ("thick", "thin"):
         cluster.add_volume(pool, "16MiB", 2, "--pool", pool, "--peer-tls", "off")
         then, later = (oracle.Oracle(SIZE // 4096, seed=seed) for seed in (1, 2))
@@ -50,12 +53,51 @@ def snapshots_are_taken_of_logical_volumes(scene):
             two.blkrep("rollback-snapshot", pool, "then", "-q")
             wait_for("it is rolled back", lambda: is_there(then, one.uri(pool)), 60)
             cluster.wait_up_to_date(pool, 2)
+            holds[pool] = then
         else:
             two.refuses("rollback-snapshot", pool, "then", "-q", naming=["restore-snapshot", "thick"])
             oracle.verify(later, one.uri(pool))
+            holds[pool] = later
         one.blkrep("remove-snapshot", pool, "then", "-q")
         left = lambda: [name for group in groups.values() for name in group.volumes() if "then" in name]
         wait_for("nothing is left of the snapshot", lambda: not left(), 30)
+    for pool, known in holds.items():
+        grows_under_load(cluster, groups, pool, known)
+
+
+def grows_under_load(cluster, groups, name, known):
+    """A volume of 16 MiB grows to 40 MiB while a client writes: none of its writes fails, what is new reads as zeros and can be written
+    to its end, and the logical volumes are the same."""
+    one, two = cluster.nodes
+    writer = oracle.Client(known, one.uri(name), reads=0.1).start()
+    begun = known.acknowledged
+    wait_for("it writes", lambda: known.acknowledged > begun + 50, 30)
+    one.blkrep("resize-volume", name, "40MiB")
+    wait_for("a new client sees it", lambda: clients.size(one.uri(name)) == 40 * MIB, 30)
+    grown = known.acknowledged
+    wait_for("the client goes on", lambda: known.acknowledged > grown + 50, 30)
+    writer.stop()
+    check(not writer.failed, "no write failed", writer.last_failure)
+    handle = clients.connect(two.uri(name))
+    new = [(16 * MIB, 4 * MIB), (38 * MIB, 2 * MIB)]
+    check(not any(any(handle.pread(length, at)) for at, length in new), "what is new reads as zeros")
+    written = os.urandom(2 * MIB)
+    for at, length in new:
+        handle.pwrite(written * (length // len(written)), at)
+    handle.flush()
+    handle.shutdown()
+    oracle.verify(known, two.uri(name))
+    handle = clients.connect(one.uri(name))
+    check(all(handle.pread(2 * MIB, at) == written for at, _ in new), "it holds what was written")
+    handle.shutdown()
+    wait_for("nobody uses it", lambda: cluster.resource(name)["primary"] is None, 20)
+    sums = set()
+    for group in groups.values():
+        with open(f"/dev/{group.group}/{name}_00", "rb") as device:
+            content = device.read(40 * MIB)
+            check(content[38 * MIB :] == written, "the logical volume has grown and holds it", len(content))
+            sums.add(hashlib.sha256(content).hexdigest())
+    check(len(sums) == 1, "both nodes have the same", sums)
 
 
 @story(minutes=4)

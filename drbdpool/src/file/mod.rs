@@ -24,8 +24,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::patience::patiently;
 use crate::pool::{BLOCK, round_up, thin_free};
 use crate::{
-    Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Segment, Snapshots, Unclaimed,
-    Volume, VolumeName,
+    Capacity, Condition, Device, DeviceKind, Fill, Identity, Pool, PoolError, PoolSpec, Progress, Promises, Segment, Snapshots,
+    Unclaimed, Volume, VolumeName,
 };
 
 /// A pool of files; see [`Pool`].
@@ -216,7 +216,7 @@ impl Pool for FilePool {
             let owed = self.owed_to_snapshots()?;
             let open: u64 = files.iter().map(|(_, file)| file.len().saturating_sub(file.blocks() * 512)).sum();
             let free = available.saturating_sub(open).saturating_sub(owed) / BLOCK * BLOCK;
-            return Ok(Capacity { total, free, fill: None, trouble: None });
+            return Ok(Capacity { total, free, fill: None, promises: None, trouble: None });
         };
         let (promised, used) = self.snapshots()?.iter().fold((promised, used), |(promised, used), snapshot| {
             let own = fs::metadata(self.directory.join(snapshot.name.to_string())).map_or(0, |file| file.blocks() * 512);
@@ -226,8 +226,9 @@ impl Pool for FilePool {
         let size = available.saturating_add(used).min(total);
         let thousandths = (size - available.min(size)).saturating_mul(1000).checked_div(size).unwrap_or(1000);
         let fill = Fill { data: u16::try_from(thousandths).unwrap_or(1000), metadata: None };
-        let free = thin_free(size, promised, oversubscription, fill);
-        Ok(Capacity { total: size, free, fill: Some(fill), trouble: None })
+        let promises = Promises { times: oversubscription, made: promised };
+        let free = thin_free(size, promises, fill);
+        Ok(Capacity { total: size, free, fill: Some(fill), promises: Some(promises), trouble: None })
     }
 
     fn create(&self, volume: &VolumeName, bytes: u64) -> Result<Device, PoolError> {

@@ -5,6 +5,7 @@
 //! restored there is a copy with space of its own.
 
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -13,7 +14,9 @@ use rustix::io::Errno;
 use super::{FilePool, UNFINISHED, allocate, lock};
 use crate::copy::copy;
 use crate::pool::BLOCK;
-use crate::{Condition, Device, DeviceKind, PoolError, Segment, Snapshot, SnapshotMethod, SnapshotName, Snapshots, VolumeName};
+use crate::{
+    Condition, Device, DeviceKind, PoolError, Progress, Segment, Snapshot, SnapshotMethod, SnapshotName, Snapshots, VolumeName,
+};
 
 /// Whether the file system of a directory shares blocks between files: tried out.
 pub(super) fn shares_blocks(directory: &Path) -> bool {
@@ -36,13 +39,13 @@ impl Snapshots for FilePool {
         Ok(if self.shares_blocks { SnapshotMethod::Shared } else { SnapshotMethod::Copy })
     }
 
-    fn snapshot(&self, snapshot: &SnapshotName, _room: u64) -> Result<Device, PoolError> {
+    fn snapshot(&self, snapshot: &SnapshotName, _room: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let size = self.existing_size(snapshot.volume())?;
         let path = self.directory.join(snapshot.to_string());
         if !self.is_taken(&path)? {
             self.check_free(size)?;
-            self.duplicate(&self.path(snapshot.volume()), &path, size, self.shares_blocks)?;
+            self.duplicate(&self.path(snapshot.volume()), &path, size, self.shares_blocks, progress)?;
         }
         self.sync()?;
         self.snapshot_device(&path)
@@ -87,7 +90,8 @@ impl Snapshots for FilePool {
             Some(size) => return Err(PoolError::Exists { volume: volume.to_string(), size, wanted }),
             None => {
                 self.check_free(wanted)?;
-                self.duplicate(&from, &self.path(volume), wanted, self.shares_blocks && self.spec.is_thin())?;
+                let clone = self.shares_blocks && self.spec.is_thin();
+                self.duplicate(&from, &self.path(volume), wanted, clone, &mut |_, _| ControlFlow::Continue(()))?;
             }
         }
         self.sync()?;
@@ -108,15 +112,15 @@ impl FilePool {
     }
 
     /// Makes a file that has what another has; it has its name only when it is whole.
-    fn duplicate(&self, from: &Path, to: &Path, size: u64, clone: bool) -> Result<(), PoolError> {
+    fn duplicate(&self, from: &Path, to: &Path, size: u64, clone: bool, progress: &mut Progress<'_>) -> Result<(), PoolError> {
         let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let unfinished = self.directory.join(format!("{UNFINISHED}{name}"));
-        let made = self.fill(from, &unfinished, size, clone);
+        let made = self.fill(from, &unfinished, size, clone, progress);
         let made = made.and_then(|()| fs::rename(&unfinished, to).map_err(PoolError::io("create", to)));
         made.inspect_err(|_| drop(fs::remove_file(&unfinished)))
     }
 
-    fn fill(&self, from: &Path, to: &Path, size: u64, clone: bool) -> Result<(), PoolError> {
+    fn fill(&self, from: &Path, to: &Path, size: u64, clone: bool, progress: &mut Progress<'_>) -> Result<(), PoolError> {
         let source = File::open(from).map_err(PoolError::io("open", from))?;
         if clone {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(to);
@@ -134,7 +138,12 @@ impl FilePool {
         }
         self.create_unfinished(to, size)?;
         let file = OpenOptions::new().read(true).write(true).open(to).map_err(PoolError::io("open", to))?;
-        copy(&source, &file, size).map_err(PoolError::io("copy into", to))
+        match copy(&source, &file, size, progress).map_err(PoolError::io("copy into", to))? {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                Err(PoolError::Interrupted { volume: from.file_name().unwrap_or_default().to_string_lossy().into_owned() })
+            }
+        }
     }
 
     fn free(&self) -> Result<u64, PoolError> {

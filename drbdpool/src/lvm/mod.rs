@@ -190,7 +190,7 @@ impl LvmPool {
     fn capacity_of(&self, group: &VolumeGroup) -> Result<Capacity, PoolError> {
         Ok(match self.thin_pool(group)? {
             Some(thin) => self.thin_capacity(group, thin),
-            None => Capacity { total: group.total(), free: group.free(), fill: None, trouble: group.trouble() },
+            None => Capacity { total: group.total(), free: group.free(), fill: None, promises: None, trouble: group.trouble() },
         })
     }
 

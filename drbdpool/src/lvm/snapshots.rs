@@ -4,6 +4,7 @@
 //! that it is not usable.
 
 use std::fs::OpenOptions;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::names::snapshot_lv_name;
@@ -11,7 +12,7 @@ use super::report::{LogicalVolume, VolumeGroup};
 use super::{LvmPool, Mode, in_use, lv_name, tags};
 use crate::copy::copy;
 use crate::pool::round_up;
-use crate::{Condition, Device, PoolError, Snapshot, SnapshotMethod, SnapshotName, Snapshots, VolumeName};
+use crate::{Condition, Device, PoolError, Progress, Snapshot, SnapshotMethod, SnapshotName, Snapshots, VolumeName};
 
 impl Snapshots for LvmPool {
     fn snapshot_method(&self) -> Result<SnapshotMethod, PoolError> {
@@ -26,7 +27,7 @@ impl Snapshots for LvmPool {
         }
     }
 
-    fn snapshot(&self, snapshot: &SnapshotName, room: u64) -> Result<Device, PoolError> {
+    fn snapshot(&self, snapshot: &SnapshotName, room: u64, _progress: &mut Progress<'_>) -> Result<Device, PoolError> {
         let method = self.snapshot_method()?;
         let _changing = self.changing();
         let group = self.report()?;
@@ -127,8 +128,9 @@ impl LvmPool {
         let (from, to) = (open(&source.segments[0].path, false)?, open(&path, true)?);
         let whole =
             crate::zero::Stretch { file: to.try_clone().map_err(PoolError::io("open", &path))?, start: 0, length: lv.size };
-        let zeroed = crate::zero::zero(&[whole], &mut |_, _| std::ops::ControlFlow::Continue(()));
-        zeroed.map(drop).and_then(|()| copy(&from, &to, source.size)).map_err(PoolError::io("copy into", &path))?;
+        let zeroed = crate::zero::zero(&[whole], &mut |_, _| ControlFlow::Continue(()));
+        let copied = zeroed.and_then(|_| copy(&from, &to, source.size, &mut |_, _| ControlFlow::Continue(()))).map(drop);
+        copied.map_err(PoolError::io("copy into", &path))?;
         let name = self.full_name(lv);
         let (done, before) = (tags::zeroed_to(lv.size), tags::zeroed_to(0));
         self.change("lvchange", &["--addtag", &done, "--deltag", &before, "--deltag", tags::RESTORING, "--", &name])

@@ -7,7 +7,7 @@
 use super::report::{LogicalVolume, VolumeGroup};
 use super::{LvmPool, tags};
 use crate::pool::thin_free;
-use crate::{Capacity, Fill, OVERSUBSCRIPTION, PoolError, Unclaimed};
+use crate::{Capacity, Fill, OVERSUBSCRIPTION, PoolError, Promises, Unclaimed};
 
 impl LvmPool {
     /// The thin pool itself, if this is one.
@@ -66,9 +66,9 @@ impl LvmPool {
         let promised = promised.fold(0, u64::saturating_add);
         // Where LVM does not say, it is not active yet: nothing is known to be amiss.
         let fill = Fill { data: lv.data_fill.unwrap_or(0), metadata: lv.metadata_fill };
-        let oversubscription = tags::oversubscription(&lv.tags).unwrap_or(OVERSUBSCRIPTION);
-        let free = if group.is_partial() { 0 } else { thin_free(lv.size, promised, oversubscription, fill) };
-        Capacity { total: lv.size, free, fill: Some(fill), trouble: group.trouble() }
+        let promises = Promises { times: tags::oversubscription(&lv.tags).unwrap_or(OVERSUBSCRIPTION), made: promised };
+        let free = if group.is_partial() { 0 } else { thin_free(lv.size, promises, fill) };
+        Capacity { total: lv.size, free, fill: Some(fill), promises: Some(promises), trouble: group.trouble() }
     }
 
     fn bad(&self, why: String) -> PoolError {

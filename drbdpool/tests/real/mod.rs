@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,11 @@ const PREFIX: &str = "blkrep-pool-test-";
 
 /// Makes a pool this node's.
 pub(crate) const CLAIM: Unclaimed = Unclaimed::Claim { oversubscription: OVERSUBSCRIPTION };
+
+/// Has a long operation go on.
+pub(crate) fn on(_done: u64, _all: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
 
 /// Whether tests on real devices can run. With `BLKREP_TEST_ROOT=1` they must.
 pub(crate) fn can_run(program: &str) -> bool {

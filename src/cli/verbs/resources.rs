@@ -72,7 +72,8 @@ pub(super) const VERBS: &[Verb] = &[
         category: Category::Volumes,
         short: "Grow a volume, while it is in use",
         long: "First the storage of every replica grows, then their metadata; when all of them have the new part, which reads as \
-               zeroes, it can be used. Nothing stops meanwhile. Whoever connects from then on sees the new size; a client that is \
+               zeroes, it can be used. Nothing stops meanwhile. While a node with a replica is away the volume has its old size, and grows \
+               when that is back, or has no replica any more: the answer names it. Whoever connects from then on sees the new size; a client that is \
                connected knows the old one until it connects again (a kernel device or a container, when it is \
                attached anew), and then the file system is grown by its own tools. A volume cannot be made smaller.",
         args: &[&[
@@ -244,11 +245,12 @@ async fn resize_volume(session: &Session<'_>, given: Given<'_>) -> Result<(), Fa
         let volumes = session.client.list_volumes(request).await.ok()?;
         volumes.iter().map(|v| &v.volume).find(|v| v.volume == volume && v.bytes >= resized.bytes).map(drop)
     });
-    let note = match grown.await {
-        Some(()) => None,
-        None => Some(format!("not every replica has grown yet; `blkrep status {resource}` tells how far it is")),
-    };
-    session.output.done(&resized, note.as_slice())
+    let mut notes = Vec::new();
+    if grown.await.is_none() {
+        notes.push(format!("not every replica has grown yet; `blkrep status {resource}` tells what is amiss with one"));
+        notes.extend(resized.notes.iter().cloned());
+    }
+    session.output.done(&resized, &notes)
 }
 
 async fn list_volumes(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {

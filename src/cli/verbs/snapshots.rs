@@ -40,7 +40,8 @@ pub(super) const VERBS: &[Verb] = &[
         long: "It is of all volumes at one moment, the same on every node that has a part of it: writes wait while it is taken, and \
                what was answered before is in it. Every node with an up-to-date replica gets a part unless nodes are named; one where \
                that fails has none. Thin pools, and directories on file systems that share blocks (xfs, btrfs), take it at once; \
-               elsewhere files are copied, and writes wait for that. Classic LVM volumes are given room for a copy of all their blocks.",
+               elsewhere files are copied, and writes wait for that for as long as the copy goes on: a node that does not answer for 5 seconds, \
+               or does nothing of its part for 20, is not waited for. Classic LVM volumes are given room for a copy of all their blocks.",
         args: &[&[
             Arg::place("name", SNAPSHOT, "What it shall be called"),
             Arg::place("resource", Takes::Resource, "The resource"),

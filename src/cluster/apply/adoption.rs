@@ -44,7 +44,7 @@ impl Cluster {
         // The data is there: only the metadata takes space.
         let (needed, room) = (metadata_reserve(bytes), room(self, on, metadata));
         if needed > room {
-            return Err(no_space(on, metadata, needed, room));
+            return Err(no_space(self, on, metadata, needed, room));
         }
         let volume = VolumeId(0);
         self.add_volume(name, Some(volume), bytes, None)?;

@@ -227,7 +227,7 @@ impl Cluster {
             }
             let room = room(self, node, pool);
             if node.pool_report(pool).is_some() && needed > room {
-                return Err(no_space(node, pool, needed, room));
+                return Err(no_space(self, node, pool, needed, room));
             }
         }
         Ok(())

@@ -104,7 +104,7 @@ impl Cluster {
             }
             let room = room(self, node, &pool);
             if needed > room {
-                return Err(no_space(node, &pool, needed, room));
+                return Err(no_space(self, node, &pool, needed, room));
             }
         }
         Ok(())

@@ -63,6 +63,33 @@ fn a_volume_has_its_new_size_once_every_replica_has_grown() {
     assert!(matches!(cluster.apply(resize(Limits::VOLUME_BYTES + 4096)), Err(Refusal::TooLarge { .. })));
 }
 
+/// A node that is away keeps the volume at the size that all replicas have; it grows when the node has, or has no replica any more.
+#[test]
+fn a_node_that_is_away_keeps_a_volume_from_growing() {
+    let mut cluster = cluster_with(&[10 * GIB, 10 * GIB, 10 * GIB], true);
+    cluster.apply(create("web", GIB, 3)).unwrap();
+    confirm_all(&mut cluster, "web");
+    let web = cluster.resource_named(&name("web")).unwrap().clone();
+    let volume = |cluster: &Cluster| cluster.resource_named(&name("web")).unwrap().volumes[&VolumeId(0)];
+    let grow = |cluster: &mut Cluster, node: u32, bytes| {
+        let (node, volumes) = (NodeId(node), BTreeMap::from([(VolumeId(0), bytes)]));
+        let replica = web.assignments[&node].replica.unwrap();
+        cluster.apply(Command::ConfirmReplica { node, resource: web.id, replica, volumes }).unwrap();
+    };
+    cluster.apply(Command::ResizeVolume { resource: name("web"), volume: VolumeId(0), bytes: 2 * GIB }).unwrap();
+    for node in 0..2 {
+        grow(&mut cluster, node, 2 * GIB);
+        assert_eq!(volume(&cluster), Volume { bytes: GIB, target: 2 * GIB });
+    }
+    let mut back = cluster.clone();
+    grow(&mut back, 2, 2 * GIB);
+    assert_eq!(volume(&back), Volume { bytes: 2 * GIB, target: 2 * GIB });
+
+    let (resource, node) = (name("web"), name("n2"));
+    cluster.apply(Command::Unassign { resource, node, force: true, seed: Seed(3) }).unwrap();
+    assert_eq!(volume(&cluster), Volume { bytes: 2 * GIB, target: 2 * GIB });
+}
+
 #[test]
 fn a_record_that_does_not_follow_is_refused() {
     let mut cluster = cluster_with(&[10 * GIB; 3], true);

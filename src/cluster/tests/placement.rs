@@ -92,6 +92,38 @@ fn a_later_replica_waits_for_a_full_sync() {
     assert!(!resource.assignments[&NodeId(2)].initially_in_sync);
 }
 
+/// How a thin pool's limit comes about: what it has promised, and what of it is still being made, is told in numbers that add up.
+#[test]
+fn a_refusal_tells_how_a_thin_pool_is_limited() {
+    let mut cluster = cluster_with(&[100 * GIB; 2], true);
+    let announce = |cluster: &mut Cluster, node, total, made| {
+        let promises = Some(PoolPromises { times: 3, made });
+        let fill = Some(PoolFill { data: 100, metadata: None, promises });
+        let pool = pool(3 * total - made, true).map(|report| PoolReport { kind: PoolKind::LvmThin, total, fill, ..report });
+        cluster.apply(Command::Announce { node: NodeId(node), version: "1".into(), pool, pools: BTreeMap::new() }).unwrap();
+    };
+    for node in 0..2 {
+        announce(&mut cluster, node, 10 * GIB, 4 * GIB);
+    }
+    cluster.apply(create("web", 6 * GIB, 2)).unwrap();
+    let promised = 10 * GIB + metadata_reserve(6 * GIB);
+    let limited = ThinLimit { size: 10 * GIB, times: 3, promised };
+    let grown = cluster.apply(Command::ResizeVolume { resource: name("web"), volume: VolumeId(0), bytes: 60 * GIB }).unwrap_err();
+    assert!(
+        matches!(grown, Refusal::NoSpaceOn { room, limit: Some(limit), .. } if limit == limited && room == 30 * GIB - promised),
+        "{grown}"
+    );
+    // Of several nodes it is told of the one that has most room.
+    announce(&mut cluster, 1, 20 * GIB, 5 * GIB);
+    let refused = cluster.apply(create("b", 90 * GIB, 2)).unwrap_err();
+    let limited = ThinLimit { size: 20 * GIB, promised: promised + GIB, ..limited };
+    assert!(matches!(refused, Refusal::NoSpace { fitting: 0, limit: Some(limit), .. } if limit == limited), "{refused}");
+    assert!(refused.to_string().contains("may promise 3 times that, which is 60 GiB"), "{refused}");
+
+    let before: PoolFill = serde_json::from_str(r#"{"data":100,"metadata":7}"#).unwrap();
+    assert_eq!(before, PoolFill { data: 100, metadata: Some(7), promises: None }, "as earlier versions wrote it");
+}
+
 /// Volumes go to the pool that was named, else to each node's usual one; each pool's room is its own.
 #[test]
 fn volumes_and_metadata_lie_in_pools_of_their_own() {

@@ -116,7 +116,9 @@ fn is_news(before: Option<&PoolReport>, now: Option<&PoolReport>, own_doing: boo
             let same = PoolReport { free: now.free, fill: now.fill, ..before.clone() } == *now;
             let (filled, was) = (now.fill.map(levels), before.fill.map(levels));
             let moved = filled.zip(was).is_some_and(|(now, was)| now.0.abs_diff(was.0) >= 10 || now.1.abs_diff(was.1) >= 10);
-            !same || moved || filled.is_some() != was.is_some() || before.free.abs_diff(now.free) >= threshold
+            let times = |report: &PoolReport| Some(report.fill?.promises?.times);
+            let other = filled.is_some() != was.is_some() || times(now) != times(before);
+            !same || moved || other || before.free.abs_diff(now.free) >= threshold
         }
         (None, None) => false,
         _ => true,

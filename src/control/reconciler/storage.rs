@@ -150,19 +150,24 @@ pub(super) fn remove(node: &Node, leftover: &Leftover) -> Result<(), String> {
     })
 }
 
-/// Takes snapshots of a replica's volumes, while nobody writes to them; how many bytes had to be copied for it.
+/// Takes snapshots of a replica's volumes, while nobody writes to them; how many bytes had to be copied for it. `moved` is told whenever
+/// something is done, and ends it by `Break`.
 pub(in crate::control) fn snapshot(
     node: &Node,
     name: &Name,
     stored: &str,
     volumes: &BTreeMap<VolumeId, u64>,
     places: &Places,
+    moved: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<u64, String> {
     let mut copied = 0;
     for (&volume, &bytes) in volumes {
         let pool = pool(node, places.of(volume))?;
         // Where the volume's old blocks are put aside there is room for all of them: the snapshot is never lost.
-        pool.snapshot(&snapshot_name(name, volume, stored)?, bytes).map_err(told)?;
+        pool.snapshot(&snapshot_name(name, volume, stored)?, bytes, &mut |_, _| moved()).map_err(told)?;
+        if moved().is_break() {
+            return Err("it was broken off".to_owned());
+        }
         if pool.snapshot_method().map_err(told)? == SnapshotMethod::Copy {
             copied += bytes;
         }
@@ -183,7 +188,9 @@ pub(in crate::control) fn snapshot_device(
     match all.into_iter().find(|one| one.name == wanted).map(|one| one.condition) {
         Some(Condition::Ready(device)) => Ok(device),
         // One that is there is answered as it is, and activated.
-        Some(Condition::Inactive) => pool(node, places.of(volume))?.snapshot(&wanted, 0).map_err(told),
+        Some(Condition::Inactive) => {
+            pool(node, places.of(volume))?.snapshot(&wanted, 0, &mut |_, _| ControlFlow::Continue(())).map_err(told)
+        }
         Some(Condition::Unusable(why)) => Err(why),
         None => Err(format!("'{wanted}' is not there")),
     }

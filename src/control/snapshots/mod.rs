@@ -5,12 +5,14 @@
 //! | [`take`] | one who takes a snapshot, and has the others take their parts |
 //! | [`part`] | a node's part |
 //! | [`keep`] | schedules, and what was broken off |
+//! | [`watch`] | how long a node's part is waited for |
 //! | [`reader`] | a snapshot read over NBD |
 
 pub mod keep;
 pub mod part;
 pub mod reader;
 mod take;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

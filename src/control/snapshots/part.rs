@@ -1,6 +1,8 @@
 //! A node's part in a snapshot: holding writes where it is primary, and copying its replica.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ApiError, Code};
-use crate::cluster::{Places, SnapshotId, SnapshotState};
+use crate::cluster::{Cluster, Places, SnapshotId, SnapshotState};
 use crate::control::net::Service;
 use crate::control::node::Node;
 use crate::control::reconciler::storage;
@@ -27,6 +29,8 @@ pub enum Errand {
     Release { resource: ResourceId, hold: u64 },
     /// Take a part of a snapshot; answered by [`Taken`].
     Take(Part),
+    /// Tell of that; answered by how often anything of it was done, or nothing when it is not under way.
+    Watch { name: Name, stored: String },
 }
 
 /// How a hold is answered.
@@ -68,7 +72,8 @@ pub struct Taken {
 /// The parts that this node is taking: nothing of them is deleted meanwhile.
 #[derive(Debug, Default)]
 pub struct Taking {
-    parts: Mutex<BTreeSet<(Name, String)>>,
+    /// With how often anything of them was done.
+    parts: Mutex<BTreeMap<(Name, String), Arc<AtomicU64>>>,
     /// How many snapshots this node has others take.
     leads: Mutex<usize>,
 }
@@ -76,8 +81,13 @@ pub struct Taking {
 impl Taking {
     /// Whether a part is being taken.
     pub fn is_busy(&self, resource: &Name, stored: &str) -> bool {
+        self.moves(resource, stored).is_some()
+    }
+
+    /// How often anything of a part was done that is being taken.
+    fn moves(&self, resource: &Name, stored: &str) -> Option<u64> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().any(|(name, part)| name == resource && part == stored)
+        parts.get(&(resource.clone(), stored.to_owned())).map(|moves| moves.load(Ordering::Relaxed))
     }
 
     /// Whether this node has others take snapshots.
@@ -90,12 +100,6 @@ impl Taking {
         *self.leads.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         Lead(self)
     }
-
-    fn begin(&self, part: &Part) -> Busy<'_> {
-        let key = (part.name.clone(), part.stored.clone());
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-        Busy { taking: self, key }
-    }
 }
 
 /// A snapshot that this node has others take.
@@ -107,14 +111,28 @@ impl Drop for Lead<'_> {
     }
 }
 
-struct Busy<'a> {
-    taking: &'a Taking,
+/// A part that is being taken, until this is dropped: by whoever does the copying, who goes on when nobody waits for it any more.
+struct Busy {
+    node: Arc<Node>,
     key: (Name, String),
+    moves: Arc<AtomicU64>,
 }
 
-impl Drop for Busy<'_> {
+impl Busy {
+    fn begin(node: &Arc<Node>, part: &Part) -> Self {
+        let (key, moves) = ((part.name.clone(), part.stored.clone()), Arc::<AtomicU64>::default());
+        node.taking.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), moves.clone());
+        Self { node: node.clone(), key, moves }
+    }
+
+    fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Busy {
     fn drop(&mut self) {
-        self.taking.parts.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.node.taking.parts.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -155,6 +173,7 @@ async fn run(node: &Arc<Node>, errand: Errand) -> Result<serde_json::Value, ApiE
         }
         Errand::Release { resource, hold } => serde_json::to_value(node.plane.release_hold(resource, HoldId(hold)).await?),
         Errand::Take(part) => serde_json::to_value(take_here(node, part).await?),
+        Errand::Watch { name, stored } => serde_json::to_value(node.taking.moves(&name, &stored)),
     };
     answer.map_err(|error| ApiError::new(Code::Internal, error))
 }
@@ -170,20 +189,32 @@ async fn hold_here(node: &Arc<Node>, resource: ResourceId, hold: u64, lease: Dur
 /// Copies this node's replica. Whoever asked has writes held; whether this replica has what the others have is looked at here, before and
 /// after (rule H1).
 async fn take_here(node: &Arc<Node>, part: Part) -> Result<Taken, ApiError> {
-    let _busy = node.taking.begin(&part);
+    let busy = Busy::begin(node, &part);
     // A question that comes late must not leave anything that nobody knows of.
     let model = node.consensus.read(ASK).await?;
-    let resource = model.resource(part.resource)?;
-    let wanted = resource.snapshots.values().find(|one| one.id == part.snapshot && one.state == SnapshotState::Taking);
-    if wanted.is_none_or(|one| !one.parts.contains_key(&node.me)) {
+    if !is_wanted(node.me, &model, &part) {
         return Err(ApiError::new(Code::NotFound, "the snapshot is not wanted any more"));
     }
     check(node, &part).await?;
-    let (storing, asked) = (node.clone(), part.clone());
-    let copying = move || storage::snapshot(&storing, &asked.name, &asked.stored, &asked.volumes, &asked.places);
+    let asked = part.clone();
+    let copying = move || {
+        let Part { name, stored, volumes, places, .. } = &asked;
+        // Whoever waited for it may have gone on without: what is left of a long copy is for nothing then.
+        storage::snapshot(&busy.node, name, stored, volumes, places, &mut || {
+            busy.moved();
+            if is_wanted(busy.node.me, &busy.node.model(), &asked) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+    };
     let copied = storage::blocking(copying).await.map_err(|why| ApiError::new(Code::Storage, why))?;
     check(node, &part).await?;
     Ok(Taken { copied })
+}
+
+/// Whether the cluster still wants a node's part of a snapshot.
+fn is_wanted(me: NodeId, model: &Cluster, part: &Part) -> bool {
+    let Ok(resource) = model.resource(part.resource) else { return false };
+    let wanted = resource.snapshots.values().find(|one| one.id == part.snapshot && one.state == SnapshotState::Taking);
+    wanted.is_some_and(|one| one.parts.contains_key(&me))
 }
 
 async fn check(node: &Arc<Node>, part: &Part) -> Result<(), ApiError> {

@@ -1,6 +1,6 @@
 //! Taking a snapshot: noted in the model, writes held, every replica in sync copied, writes released, and noted again.
 //!
-//! A node that falls silent while it copies is not waited for: the snapshot goes on without its part.
+//! A node that falls silent while it copies, or whose copy does not go on, is not waited for: the snapshot goes on without its part.
 //!
 //! What happens when whoever does this dies on the way: writes begin again when the hold's time is over, and the snapshot, which the model
 //! knows as unfinished, comes to nothing ([`keep`](super::keep)).
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::part::{Errand, Holding, Part, Taken, send};
+use super::watch;
 use crate::api::{ApiError, Code};
 use crate::cluster::{Applied, Cluster, Command, Purpose, Resource, Snapshot, SnapshotId};
 use crate::control::local;
@@ -109,8 +110,8 @@ async fn copy(
             places: places.clone(),
             reign: hold.reign,
         };
-        let (node, hold) = (node.clone(), hold.hold);
-        copying.spawn(async move { (at, take_at(&node, at, part, hold).await) });
+        let node = node.clone();
+        copying.spawn(async move { (at, take_at(&node, at, part).await) });
     }
     let mut parts = BTreeMap::new();
     let mut failure = None;
@@ -144,30 +145,16 @@ async fn copy(
     Ok(Copied { parts, held, notes })
 }
 
-/// Has a node take its part. It may take long, but only while the node answers: writes wait for it, and one that is switched off never
-/// says that it is gone.
-async fn take_at(node: &Arc<Node>, at: NodeId, part: Part, hold: u64) -> Result<Taken, ApiError> {
-    let resource = part.resource;
+/// Has a node take its part. It may take long, but only while it goes on: writes wait for it.
+async fn take_at(node: &Arc<Node>, at: NodeId, part: Part) -> Result<Taken, ApiError> {
+    let watch = Errand::Watch { name: part.name.clone(), stored: part.stored.clone() };
+    let look = || {
+        let (node, watch) = (node.clone(), watch.clone());
+        async move { send(&node, at, watch, watch::LOOK * 2).await }
+    };
     tokio::select! {
         taken = send::<Taken>(node, at, Errand::Take(part), COPY) => taken,
-        error = silence(node, at, resource, hold) => Err(error),
-    }
-}
-
-/// Ends when another node has not answered for [`SILENCE`], with why.
-async fn silence(node: &Arc<Node>, at: NodeId, resource: ResourceId, hold: u64) -> ApiError {
-    if at == node.me {
-        return std::future::pending().await;
-    }
-    let mut heard = Instant::now();
-    loop {
-        tokio::time::sleep(LOOK).await;
-        // Where nothing is held this does nothing, and is answered.
-        match send::<()>(node, at, Errand::Renew { resource, hold, lease: LEASE }, LOOK * 2).await {
-            Ok(()) => heard = Instant::now(),
-            Err(error) if heard.elapsed() >= SILENCE => return error,
-            Err(_) => {}
-        }
+        error = watch::standstill(look) => Err(error),
     }
 }
 
@@ -246,9 +233,5 @@ fn renew(node: &Arc<Node>, at: NodeId, resource: ResourceId, hold: u64) -> JoinS
 const LEASE: Duration = Duration::from_secs(10);
 /// What an answer may take besides.
 const MARGIN: Duration = Duration::from_secs(2);
-/// How long the copy of a replica may take.
+/// How long the copy of a replica may take that goes on.
 const COPY: Duration = Duration::from_secs(15 * 60);
-/// How often a node that copies is asked whether it is there.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long it may answer nothing before the snapshot goes on without it.
-const SILENCE: Duration = Duration::from_secs(5);
