@@ -175,6 +175,7 @@ impl Engine {
     pub(super) fn learn(&mut self, links: &Links, record: Record, lineage: Vec<RecordId>) {
         let ended = self.record.as_ref().is_none_or(|mine| mine.reign != record.reign || mine.primary != record.primary);
         self.before = None;
+        self.note_next_reign(&record);
         if ended {
             self.depose();
             self.fence(links, &record);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::units::{DiskState, Instant, NodeId, Sharing};
+use crate::units::{DiskState, Instant, NodeId, Record, Sharing};
 use crate::wire::Message;
 
 use super::core::{Engine, Stopping};
@@ -203,6 +203,13 @@ impl Engine {
         }
         self.forward.barred = None;
         self.forward.again = None;
+    }
+
+    /// Another reign has begun while a node took requests that does not know of it, or did not when this node heard of it: somebody may have
+    /// been let in under it who could not see the clients here, and be gone when that node gives them up.
+    pub(super) fn note_next_reign(&mut self, record: &Record) {
+        let later = self.record.as_ref().is_some_and(|mine| mine.reign < record.reign);
+        self.forward.apart |= later && self.forward.server.is_some();
     }
 
     /// A node has come of which this one did not know what it was doing.

@@ -198,7 +198,7 @@ fn what_a_guest_has_sent_is_not_overtaken_while_it_waits_for_other_blocks() {
 
 /// A node that forwards, whose client shares so and is let in by B.
 fn let_in_by_b(sharing: Sharing) -> (Rig, Message) {
-    let mut rig = Rig::bare(&[B]);
+    let mut rig = Rig::bare(&[B, C]);
     let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(B) };
     rig.meet_as(B, CLUSTER, standing);
     rig.tell(Event::AttachAs(ClientId(1), sharing));
@@ -220,6 +220,25 @@ fn a_client_that_is_to_be_alone_comes_anew_when_its_node_was_out_of_touch() {
         rig.meet_as(B, CLUSTER, standing);
         rig.hear(B, serving);
         let forwarded = rig.sent.iter().any(|(_, m)| matches!(m, Message::Forward { .. }));
+        assert_eq!((rig.done.contains(&Command::DropClients), forwarded), (ends, !ends), "{sharing:?}");
+    }
+}
+
+/// The node that takes its requests is cut off from all others and does not know it. Somebody was let in by the next primary, which this node
+/// could not reach, and is gone when it can.
+#[test]
+fn a_client_that_is_to_be_alone_comes_anew_when_its_server_was_deposed_behind_its_back() {
+    for (sharing, ends) in [(Sharing::Alone, true), (Sharing::Readers, true), (Sharing::Shared, false)] {
+        let (mut rig, serving) = let_in_by_b(sharing);
+        let Message::Serving { session, memory, .. } = serving else { panic!("{serving:?}") };
+        rig.record = Record { primary: Some(C), reign: rig.record.reign + 5, ..rig.record.next(RecordId(500)) };
+        let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(C) };
+        rig.meet_as(C, CLUSTER, standing);
+        rig.hear(B, Message::NotServing { session, why: String::new() });
+        rig.request(1, WRITE);
+        rig.sent.clear();
+        rig.hear(C, Message::Serving { session, memory, entry: 0, sharing });
+        let forwarded = rig.sent.iter().any(|(to, m)| *to == C && matches!(m, Message::Forward { .. }));
         assert_eq!((rig.done.contains(&Command::DropClients), forwarded), (ends, !ends), "{sharing:?}");
     }
 }
