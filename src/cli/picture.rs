@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use super::table::paint;
-use crate::api::state::{AssignmentState, Level, NodeState};
+use crate::api::state::{AssignmentState, Level, NodeState, ResourceState};
 use crate::api::{ClusterStatus, Fill, Node, Pool, Quorum, ReplicaStatus, ResourceStatus, Resync, Verify, VerifyState};
 use crate::units::{DiskState, Name, human};
 
@@ -81,6 +81,12 @@ fn one(resource: &ResourceStatus, pace: &Pace, colours: bool) -> String {
         let line = format!("  {node:nodes$}  {role:roles$}  {disk}  {}", remarks(resource, replica, pace, colours));
         out.push_str(line.trim_end());
         out.push('\n');
+    }
+    if state == ResourceState::SplitBrain {
+        out += &format!(
+            "  each side has written something that the other lacks: `blkrep discard-my-data {} NODE` ends it, and what only that node has is lost\n",
+            resource.name
+        );
     }
     out
 }

@@ -197,3 +197,22 @@ fn a_pool_that_fails_is_told_though_nothing_is_in_it() {
     let shown = super::status(&status, &Pace::default(), false);
     assert!(shown.contains("  beta: pool 'ssd' is failing: the program 'lvm' was not found; install lvm2\n"), "{shown}");
 }
+
+/// Who sees a split brain is told how it ends.
+#[test]
+fn a_split_brain_is_told_with_its_way_out() {
+    let mut cluster = cluster();
+    let peer = |connection| PeerView {
+        node: "beta".parse().unwrap(),
+        connection,
+        disk: None,
+        out_of_sync: 0,
+        resync: None,
+        verify: None,
+    };
+    cluster.resources[0].replicas[0].peers = vec![peer(Connection::SplitBrain)];
+    let text = status(&cluster, &Pace::default(), false);
+    assert!(text.contains("`blkrep discard-my-data web NODE`"), "{text}");
+    cluster.resources[0].replicas[0].peers = vec![peer(Connection::Connected)];
+    assert!(!status(&cluster, &Pace::default(), false).contains("discard-my-data"));
+}
