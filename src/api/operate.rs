@@ -18,6 +18,32 @@ pub struct VerifyResource {
     pub stop: bool,
 }
 
+/// Sets when the replicas of a resource are compared by themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleVerify {
+    /// The resource.
+    pub resource: Name,
+    /// Seconds between the beginnings of two; absent: no more of them. The first one begins that long after this.
+    #[serde(default)]
+    pub every: Option<u64>,
+    /// Whether differences are made equal, where it is decided whose copy is right.
+    #[serde(default)]
+    pub repair: bool,
+}
+
+/// When the replicas of a resource are compared by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifySchedule {
+    /// Seconds between the beginnings of two.
+    pub every: u64,
+    /// Whether differences are made equal.
+    pub repair: bool,
+    /// When the last one began, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+}
+
 /// Puts a new, empty replica in the place of one whose disk is lost. It is brought up to date by a resync.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -149,6 +149,8 @@ operation_table! {
     POST "/v1/resources/resync" steer_resync(SteerResync) -> Done;
     /// Compares the replicas of a resource, or ends that.
     POST "/v1/resources/verify" verify_resource(VerifyResource) -> Done;
+    /// Has the replicas of a resource compared by themselves, or no more.
+    POST "/v1/resources/verify/schedule" schedule_verify(ScheduleVerify) -> Done;
 
     /// The Docker volumes.
     GET "/v1/docker/volumes" list_docker_volumes(ListDockerVolumes) -> Vec<DockerVolume>;

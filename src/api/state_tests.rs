@@ -35,6 +35,7 @@ fn resource(nodes: &[&str]) -> ResourceStatus {
         majority: false,
         primary: Some(nodes[0].parse().unwrap()),
         removing: false,
+        verifies: None,
         volumes: Vec::new(),
         replicas: (0..).zip(nodes).map(replica).collect(),
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::Node;
-use super::operate::Verify;
+use super::operate::{Verify, VerifySchedule};
 use super::options::EffectiveOptions;
 use crate::units::{DiskState, Name, NodeId, ResourceId, Role, VolumeId};
 
@@ -50,6 +50,9 @@ pub struct ResourceStatus {
     pub primary: Option<Name>,
     /// Whether it is being removed.
     pub removing: bool,
+    /// When its replicas are compared by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifies: Option<VerifySchedule>,
     /// Its volumes.
     pub volumes: Vec<VolumeInfo>,
     /// Every node that has, gets or loses a replica, or uses it without one.

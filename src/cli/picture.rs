@@ -12,9 +12,12 @@
 use std::time::Duration;
 
 use super::pace::Pace;
+use super::span::{moment, written};
 use super::table::paint;
 use crate::api::state::{AssignmentState, Level, NodeState, ResourceState};
-use crate::api::{ClusterStatus, Fill, Node, Pool, Quorum, ReplicaStatus, ResourceStatus, Resync, Verify, VerifyState};
+use crate::api::{
+    ClusterStatus, Fill, Node, Pool, Quorum, ReplicaStatus, ResourceStatus, Resync, Verify, VerifySchedule, VerifyState,
+};
 use crate::units::{DiskState, Name, human};
 
 /// How many characters the bar of a resync has.
@@ -110,7 +113,15 @@ fn facts(resource: &ResourceStatus) -> String {
     let mut replicas = resource.replicas.iter().filter(|replica| !replica.diskless).peekable();
     let paused = replicas.peek().is_some() && replicas.all(|replica| replica.resync_paused);
     let paused = if paused { ", all resyncs paused" } else { "" };
-    format!("{volumes}, protocol {}, quorum {quorum}{plain}{paused}", resource.options.protocol)
+    let verifies = resource.verifies.as_ref().map(scheduled).unwrap_or_default();
+    format!("{volumes}, protocol {}, quorum {quorum}{plain}{verifies}{paused}", resource.options.protocol)
+}
+
+/// `, verified and repaired every 7d (last 2026-03-01 02:00:00Z)`
+fn scheduled(schedule: &VerifySchedule) -> String {
+    let repaired = if schedule.repair { " and repaired" } else { "" };
+    let last = schedule.last.map(|last| format!(" (last {})", moment(last))).unwrap_or_default();
+    format!(", verified{repaired} every {}{last}", written(schedule.every))
 }
 
 fn left_columns(replica: &ReplicaStatus) -> [String; 3] {

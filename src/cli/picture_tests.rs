@@ -51,6 +51,7 @@ fn cluster() -> ClusterStatus {
             majority: true,
             primary: Some("alpha".parse().unwrap()),
             removing: false,
+            verifies: None,
             volumes: vec![VolumeInfo { volume: VolumeId(0), bytes: 10 << 30, making: false, minor: None }],
             replicas: vec![
                 primary,
@@ -196,6 +197,17 @@ fn a_pool_that_fails_is_told_though_nothing_is_in_it() {
     status.nodes[1].pool_failures.insert("ssd".parse().unwrap(), "the program 'lvm' was not found; install lvm2".to_owned());
     let shown = super::status(&status, &Pace::default(), false);
     assert!(shown.contains("  beta: pool 'ssd' is failing: the program 'lvm' was not found; install lvm2\n"), "{shown}");
+}
+
+#[test]
+fn verifies_by_themselves_are_told_of() {
+    let mut cluster = cluster();
+    let mut told = |repair, last| {
+        cluster.resources[0].verifies = Some(VerifySchedule { every: 7 * 86400, repair, last });
+        facts(&cluster.resources[0])
+    };
+    assert!(told(false, None).ends_with(", verified every 7d"));
+    assert!(told(true, Some(86400)).ends_with(", verified and repaired every 7d (last 1970-01-02 00:00:00Z)"));
 }
 
 /// Who sees a split brain is told how it ends.

@@ -1,7 +1,7 @@
 //! The lists of snapshots and schedules, as [`lists`](super::lists) are.
 
 use super::lists::List;
-use super::span::written;
+use super::span::{moment, written};
 use super::table::{Cell, Table, left, right};
 use crate::api::state::Level;
 use crate::api::{Snapshot, SnapshotSchedule, SnapshotState};
@@ -78,10 +78,4 @@ pub(super) const SCHEDULES: List<SnapshotSchedule> = List {
 
 fn snapshot_state(one: &Snapshot) -> Cell {
     Cell::state(one.state, if one.state == SnapshotState::Ok { Level::Normal } else { Level::Warning })
-}
-
-/// A moment as people read it, in universal time.
-fn moment(seconds: u64) -> String {
-    let moment = i64::try_from(seconds).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
-    moment.map_or_else(|| seconds.to_string(), |moment| moment.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }

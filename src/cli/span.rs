@@ -1,4 +1,4 @@
-//! Lengths of time as people write them.
+//! Lengths of time as people write them, and moments as they read them.
 
 use std::str::FromStr;
 
@@ -33,6 +33,12 @@ pub(super) fn written(seconds: u64) -> String {
     let units = [(86400, 'd'), (3600, 'h'), (60, 'm')];
     let unit = units.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
     unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
+/// A moment as people read it, in universal time.
+pub(super) fn moment(seconds: u64) -> String {
+    let moment = i64::try_from(seconds).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
+    moment.map_or_else(|| seconds.to_string(), |moment| moment.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Certificate, LeftoverId, NodeKind, PoolReport, Ports, Purpose, Schedule, Seed, SnapshotId, TokenHash};
+use super::{
+    Certificate, LeftoverId, NodeKind, PoolReport, Ports, Purpose, Schedule, Seed, SnapshotId, TokenHash, VerifySchedule,
+};
 use crate::units::{ClusterId, Name, NodeId, Record, RecordId, ReplicaId, ResourceId, VolumeId};
 
 /// A change of the model. Users' commands name things by their names, machines' by ids.
@@ -121,6 +123,10 @@ pub enum Command {
     RollBack { resource: Name, snapshot: Name, seed: Seed },
     /// Has snapshots of a resource taken by themselves, or, with `None`, no more.
     ScheduleSnapshots { resource: Name, schedule: Option<Schedule> },
+    /// Has the replicas of a resource compared by themselves, or, with `None`, no more.
+    ScheduleVerify { resource: Name, schedule: Option<VerifySchedule> },
+    /// A scheduled verify has begun. `now` in seconds since 1970.
+    NoteVerify { resource: ResourceId, now: u64 },
 
     /// A node has what the model assigned it: its replica exists with volumes of these sizes in bytes.
     ConfirmReplica { node: NodeId, resource: ResourceId, replica: ReplicaId, volumes: BTreeMap<VolumeId, u64> },

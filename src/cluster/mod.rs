@@ -29,6 +29,7 @@ mod snapshot;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod verifies;
 
 pub use command::{Applied, Command, DeployCount, Placement};
 pub use leftovers::{Leftover, LeftoverId};
@@ -43,3 +44,4 @@ pub use refusal::{Refusal, RefusalKind, ThinLimit};
 pub use seed::Seed;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use snapshots::{Purpose, Schedule, Snapshot, SnapshotId, SnapshotState, Source, StoredSnapshot};
+pub use verifies::VerifySchedule;

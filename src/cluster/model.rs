@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Leftover, LeftoverId, NodePool, OptionSet, Options, Places, Refusal, Schedule, Snapshot, Source};
+use super::{Leftover, LeftoverId, NodePool, OptionSet, Options, Places, Refusal, Schedule, Snapshot, Source, VerifySchedule};
 use crate::units::{Authority, ClusterId, Incarnation, Name, NodeId, PoolKind, Record, ReplicaId, ResourceId, VolumeId};
 
 /// The whole model. Readers hold it behind an `Arc`; resources are behind one of their own, so that a change copies pointers
@@ -251,6 +251,9 @@ pub struct Resource {
     /// When snapshots of it are taken by themselves.
     #[serde(default)]
     pub schedule: Option<Schedule>,
+    /// When its replicas are compared by themselves.
+    #[serde(default)]
+    pub verifies: Option<VerifySchedule>,
     /// Whose resyncs an operator has paused.
     #[serde(default)]
     pub paused: Paused,

@@ -156,6 +156,8 @@ pub enum Refusal {
     NeedsItsVolume(String, String),
     #[error("snapshots cannot be taken more often than every {shortest} seconds, and 1 to {most} of them can be kept")]
     BadSchedule { shortest: u64, most: u32 },
+    #[error("verifies cannot begin more often than every {shortest} seconds")]
+    VerifyTooOften { shortest: u64 },
 
     #[error("the record is another one")]
     RecordIs(Box<Record>),
@@ -231,6 +233,7 @@ impl Refusal {
             | Self::TooManyReplicas(_)
             | Self::TooManySnapshots(..)
             | Self::BadSchedule { .. }
+            | Self::VerifyTooOften { .. }
             | Self::NoneWouldRemain(..) => RefusalKind::Invalid,
             Self::TooFewNodes { .. } | Self::NoSpace { .. } | Self::NoSpaceOn { .. } | Self::NoPool(_) => RefusalKind::NoSpace,
             Self::TokenUsed(_) | Self::WrongToken(_) | Self::TokenExpired(_) | Self::WrongAddress { .. } => RefusalKind::Denied,
@@ -366,7 +369,7 @@ impl Refusal {
                 format!("remove the volume, or restore elsewhere: `blkrep restore-snapshot NEW {resource} {snapshot}`")
             }
             Self::NeedsItsVolume(..) => "restore it as another resource: `blkrep restore-snapshot NEW RESOURCE SNAPSHOT`".into(),
-            Self::BadSchedule { .. } => String::new(),
+            Self::BadSchedule { .. } | Self::VerifyTooOften { .. } => String::new(),
             Self::RecordIs(_) | Self::BadRecord(_) | Self::Stale => String::new(),
         }
     }

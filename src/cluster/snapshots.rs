@@ -71,8 +71,13 @@ impl Schedule {
 
     /// The moment of the last one that was due by `now`, if any was; those before it are not made up for.
     pub fn last_due(&self, now: u64) -> Option<u64> {
-        let times = now.checked_sub(self.since)? / self.every.max(1);
-        (times > 0).then(|| self.since + times * self.every)
+        Self::last_moment(self.since, self.every, now)
+    }
+
+    /// The last of the moments, `every` seconds apart after `since`, that is not after `now`.
+    pub(super) fn last_moment(since: u64, every: u64, now: u64) -> Option<u64> {
+        let times = now.checked_sub(since)? / every.max(1);
+        (times > 0).then(|| since + times * every)
     }
 }
 

@@ -28,7 +28,7 @@ use super::setup::no_member;
 use super::snapshots::part::{self, Taking};
 use super::status::{Question, Report};
 use super::tls::{Credentials, Tls};
-use super::{attachments, authority, docker, local, nbd, operate, reconciler, snapshots};
+use super::{attachments, authority, docker, local, nbd, operate, reconciler, snapshots, verifies};
 use crate::api::setup::{Listener, Root};
 use crate::api::{ApiError, Code, routes, serve_connection};
 use crate::cluster::Cluster;
@@ -192,6 +192,7 @@ impl Daemon {
         self.doors.spawn(attachments::keep(node.clone()));
         self.doors.spawn(attachments::visits::keep(node.clone()));
         self.doors.spawn(snapshots::keep::keep(node.clone()));
+        self.doors.spawn(verifies::keep(node.clone()));
         Ok(())
     }
 }

@@ -16,6 +16,7 @@
 //! | [`status`], [`service`], `adopt` | the API's operations |
 //! | [`replica`], `area`, `metadata` | metadata made, and looked at while a node is stopped |
 //! | [`snapshots`] | snapshots: taken on all nodes at one moment, restored, read, scheduled |
+//! | [`operate`], [`verifies`] | what is the primary's to do; verifies that begin by themselves |
 //! | [`removal`], [`unused`], [`holds`] | nothing is taken from under a client |
 //!
 //! Stopping all of this on every node stops no I/O.
@@ -61,3 +62,4 @@ mod testing;
 pub mod tls;
 pub mod token;
 pub mod unused;
+pub mod verifies;

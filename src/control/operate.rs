@@ -60,6 +60,11 @@ pub async fn verify(node: &Arc<Node>, asked: VerifyResource) -> Result<Done, Api
     Ok(Done { notes: vec![note] })
 }
 
+/// Begins to compare the replicas of a resource. Answers which node does.
+pub(super) async fn begin_verify(node: &Arc<Node>, resource: &Resource, repair: bool) -> Result<NodeId, ApiError> {
+    at_primary(node, resource, Wanted::Verify { repair }).await
+}
+
 /// Has the primary do it; without one, the first node that can be primary. Answers which it was.
 async fn at_primary(node: &Arc<Node>, resource: &Resource, wanted: Wanted) -> Result<NodeId, ApiError> {
     let model = node.model();

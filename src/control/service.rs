@@ -9,7 +9,7 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::{Part, Unused};
-use super::{attachments, docker, local, operate, options, removal, replace, snapshots, split_brain};
+use super::{attachments, docker, local, operate, options, removal, replace, snapshots, split_brain, verifies};
 use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, AdoptVolume, ApiError, AskStatus,
     AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, DefaultPool, DeployResource, Detach,
@@ -17,8 +17,8 @@ use crate::api::{
     ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots,
     ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode,
     RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource, ResourceStatus,
-    RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, Service, SetOptions, Shutdown, Snapshot, SnapshotSchedule, SteerResync,
-    TakenSnapshot, UnassignResource, UndeployResource, Unmount, VerifyResource, Volume, state,
+    RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, ScheduleVerify, Service, SetOptions, Shutdown, Snapshot,
+    SnapshotSchedule, SteerResync, TakenSnapshot, UnassignResource, UndeployResource, Unmount, VerifyResource, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -364,6 +364,10 @@ impl Service for Operations {
             self.propose(Command::PauseResync { resource, node, pause }).await?;
             Ok(Done::default())
         })
+    }
+
+    fn schedule_verify(&self, asked: ScheduleVerify) -> Promise<'_, Done> {
+        Box::pin(verifies::schedule(&self.node, asked))
     }
 
     fn verify_resource(&self, asked: VerifyResource) -> Promise<'_, Done> {

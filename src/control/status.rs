@@ -160,6 +160,11 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
         majority: chosen.quorum == Authority::Majority,
         primary: primary(resource, reports).and_then(|id| model.nodes.get(&id)).map(|node| node.name.clone()),
         removing: false,
+        verifies: resource.verifies.map(|cluster::VerifySchedule { every, repair, last, .. }| api::VerifySchedule {
+            every,
+            repair,
+            last,
+        }),
         volumes: volumes(resource),
         replicas: replicas.collect(),
     }

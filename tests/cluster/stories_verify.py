@@ -38,6 +38,36 @@ def what_a_disk_has_changed_by_itself_is_found_and_repaired(scene):
     cluster.check_identical("web")
 
 
+@story(minutes=4, idle=True)
+def verifies_begin_by_themselves(scene):
+    """A schedule has the replicas compared and repaired without anybody; the status tells of it, and another leader keeps to it."""
+    cluster = scene.closes(Cluster(scene, 3)).form()
+    one, two = cluster[1], cluster[2]
+    cluster.add_volume("web", "32MiB", 3)
+    one.refuses("verify", "web", "--every", "30s", naming=["60 seconds"])
+    one.refuses("verify", "web", "--every", "1d", "--off", naming=["--off"])
+    one.refuses("verify", "web", "--every", "often", naming=["24h"])
+    one.refuses("verify", "db", "--every", "1d", naming=["db"])
+    one.blkrep("verify", "web", "--every", "1m", "--repair")
+    check("verified and repaired every 1m" in two.blkrep("status", "web"), "the status tells of it", two.blkrep("status", "web"))
+    handle = clients.connect(one.uri("web"))
+    data = os.urandom(MIB)
+    handle.pwrite(data, 8 * MIB)
+    handle.flush()
+    rot(two, "web_00", 2049)
+
+    def repaired():
+        views = [peer["verify"] for r in cluster.replicas("web").values() for peer in r["peers"] if peer.get("verify")]
+        check(sum(view["repaired"] for view in views) == 1, "the block is repaired", views)
+
+    wait_for("the scheduled verify finds it", repaired, 120)
+    check("every 1m (last 2" in one.blkrep("status", "web"), "the status tells when it began", one.blkrep("status", "web"))
+    handle.shutdown()
+    cluster.check_identical("web")
+    one.blkrep("verify", "web", "--off")
+    check("every" not in one.blkrep("status", "web"), "it is over", one.blkrep("status", "web"))
+
+
 def verified(cluster, resource, *options):
     """What a verify has found, when it is over."""
     cluster[1].blkrep("verify", resource, *options)

@@ -1,9 +1,10 @@
 //! What replicas are told to do.
 
-use crate::api::{Invalidate, ReplaceDisk, Service, SteerResync, VerifyResource};
+use crate::api::{Invalidate, ReplaceDisk, ScheduleVerify, Service, SteerResync, VerifyResource};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
+use crate::cli::span::Span;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
 use crate::units::Name;
 
@@ -97,15 +98,20 @@ const VERIFY: Verb = Verb {
            the next verify or the end of the daemon there. It ends when the primary changes, and for a replica that is lost when that is. \
            With --repair what differs gets the primary's copy: with three or more copies where most have what the primary has, \
            where there are just two always, since clients have been reading the primary's. Without such a majority, also while one of three is \
-           away, nothing is changed: verify again when all are in sync, or use the resource on another node, and verify it there.",
+           away, nothing is changed: verify again when all are in sync, or use the resource on another node, and verify it there. \
+           With --every nothing is compared now, but from then on by itself, first when that time has gone by; what was missed is made up \
+           for once. `blkrep status` tells when the last one began.",
     args: &[&[
         Arg::place("resource", Takes::Resource, "The resource"),
         Arg::flag("repair", None, "Give what differs the primary's copy, where most have the same"),
         Arg::flag("stop", None, "End the one that is under way"),
+        Arg::option("every", None, Takes::Span, "Begin one by itself each time this has gone by, as in 24h or 7d"),
+        Arg::flag("off", None, "Begin none by itself any more"),
     ]],
     examples: &[
         Example { line: "verify web", does: "Compare the replicas of web" },
         Example { line: "verify web --repair", does: "Make them equal, too" },
+        Example { line: "verify web --every 7d --repair", does: "Do so once a week" },
     ],
     runtime: Runtime::Small,
     run: |session, given| Box::pin(verify(session, given)),
@@ -136,7 +142,24 @@ async fn steer(session: &Session<'_>, given: Given<'_>, pause: bool) -> Result<(
 }
 
 async fn verify(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let every = given.maybe::<Span>("every").map(|Span(seconds)| seconds);
+    match (every, given.flag("off")) {
+        (None, false) => {}
+        (every, off) => return schedule_verify(session, given, every, off).await,
+    }
     let request = VerifyResource { resource: given.one("resource"), repair: given.flag("repair"), stop: given.flag("stop") };
     let done = session.client.verify_resource(request).await?;
+    session.output.done(&done, &done.notes)
+}
+
+async fn schedule_verify(session: &Session<'_>, given: Given<'_>, every: Option<u64>, off: bool) -> Result<(), Failure> {
+    let repair = given.flag("repair");
+    if given.flag("stop") || (off && (every.is_some() || repair)) {
+        return Err(Failure::usage(
+            "verifies by themselves, or none?",
+            "write --every, with --repair or without, or --off by itself",
+        ));
+    }
+    let done = session.client.schedule_verify(ScheduleVerify { resource: given.one("resource"), every, repair }).await?;
     session.output.done(&done, &done.notes)
 }

@@ -9,6 +9,7 @@ mod replace;
 mod replicas;
 mod resources;
 mod snapshots;
+mod verifies;
 
 use adoption::Found;
 use replicas::Choice;
@@ -89,6 +90,8 @@ impl Cluster {
             }
             Command::RollBack { resource, snapshot, seed } => self.roll_back(&resource, &snapshot, seed),
             Command::ScheduleSnapshots { resource, schedule } => self.schedule_snapshots(&resource, schedule),
+            Command::ScheduleVerify { resource, schedule } => self.schedule_verify(&resource, schedule),
+            Command::NoteVerify { resource, now } => self.note_verify(resource, now),
             Command::ConfirmReplica { node, resource, replica, volumes } => {
                 self.confirm_replica(node, resource, replica, volumes)
             }

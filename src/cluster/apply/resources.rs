@@ -44,6 +44,7 @@ impl Cluster {
             metadata_pool: None,
             snapshots: BTreeMap::new(),
             schedule: None,
+            verifies: None,
             paused: Paused::default(),
         };
         self.resources.insert(id, Arc::new(resource));

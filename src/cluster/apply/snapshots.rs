@@ -263,6 +263,7 @@ impl Cluster {
             created: now,
             snapshots: BTreeMap::new(),
             schedule: None,
+            verifies: None,
             paused: Paused::default(),
             ..Resource::clone(&of)
         };

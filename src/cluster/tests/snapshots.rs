@@ -192,3 +192,27 @@ fn a_schedule_is_neither_hasty_nor_greedy() {
         (None, Some(NOW + 3600), Some(NOW + 7200))
     );
 }
+
+/// A verify that was missed is made up for once, by whoever leads; what was noted for a schedule that is gone is nothing.
+#[test]
+fn verifies_that_begin_by_themselves() {
+    let mut cluster = three();
+    let set = |every| {
+        let schedule = VerifySchedule { every, repair: true, since: NOW, last: None };
+        Command::ScheduleVerify { resource: name("web"), schedule: Some(schedule) }
+    };
+    let due = |cluster: &Cluster, now| cluster.resource_named(&name("web")).unwrap().verifies.unwrap().is_due(now);
+    let id = cluster.resource_named(&name("web")).unwrap().id;
+    assert_eq!(cluster.apply(set(59)), Err(Refusal::VerifyTooOften { shortest: 60 }));
+    cluster.apply(set(3600)).unwrap();
+    assert!(!due(&cluster, NOW + 3599) && due(&cluster, NOW + 3600));
+    cluster.apply(Command::NoteVerify { resource: id, now: NOW + 3601 }).unwrap();
+    assert!(!due(&cluster, NOW + 7199) && due(&cluster, NOW + 7200));
+    let away = NOW + 50 * 3600 + 10;
+    cluster.apply(Command::NoteVerify { resource: id, now: away }).unwrap();
+    assert!(!due(&cluster, away + 5), "one, not forty-nine");
+    assert_eq!(Cluster::decode(&cluster.encode()).unwrap(), cluster);
+    cluster.apply(Command::ScheduleVerify { resource: name("web"), schedule: None }).unwrap();
+    cluster.apply(Command::NoteVerify { resource: id, now: away }).unwrap();
+    assert_eq!(cluster.resource_named(&name("web")).unwrap().verifies, None);
+}

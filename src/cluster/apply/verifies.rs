@@ -1,0 +1,24 @@
+//! Verifies that begin by themselves.
+
+use crate::cluster::{Applied, Cluster, Refusal, Schedule, VerifySchedule};
+use crate::units::{Name, ResourceId};
+
+impl Cluster {
+    pub(super) fn schedule_verify(&mut self, name: &Name, schedule: Option<VerifySchedule>) -> Result<Applied, Refusal> {
+        let id = self.resource_named(name)?.id;
+        if schedule.is_some_and(|schedule| schedule.every < Schedule::SHORTEST) {
+            return Err(Refusal::VerifyTooOften { shortest: Schedule::SHORTEST });
+        }
+        self.resource_mut(id).verifies = schedule;
+        Ok(Applied::Done)
+    }
+
+    /// A schedule that was taken away while one began stays away.
+    pub(super) fn note_verify(&mut self, id: ResourceId, now: u64) -> Result<Applied, Refusal> {
+        self.resource(id)?;
+        if let Some(schedule) = &mut self.resource_mut(id).verifies {
+            schedule.last = Some(now);
+        }
+        Ok(Applied::Done)
+    }
+}
