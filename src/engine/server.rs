@@ -205,11 +205,12 @@ impl Engine {
         self.forward.again = None;
     }
 
-    /// Another reign has begun while a node took requests that does not know of it, or did not when this node heard of it: somebody may have
-    /// been let in under it who could not see the clients here, and be gone when that node gives them up.
+    /// Another reign has begun while a node took requests that does not know of it, or did not when this node heard of it, or while nobody
+    /// did, as when this node was about to have the role: somebody may have been let in under it who could not see the clients here, and be
+    /// gone when they are served again.
     pub(super) fn note_next_reign(&mut self, record: &Record) {
         let later = self.record.as_ref().is_some_and(|mine| mine.reign < record.reign);
-        self.forward.apart |= later && self.forward.server.is_some();
+        self.forward.apart |= later && (self.forward.server.is_some() || !self.clients.is_empty());
     }
 
     /// A node has come of which this one did not know what it was doing.

@@ -294,3 +294,50 @@ fn who_is_barred_does_not_stay_in() {
     rig.hear(B, Message::Barred { session, by: C });
     assert!(rig.done.contains(&Command::DropClients), "{:?}", rig.done);
 }
+
+#[test]
+fn a_reign_in_between_ends_the_sessions_of_those_that_are_alone() {
+    let mut rig = Rig::new(Authority::Majority, &[B, C]);
+    let next = rig.record.next(RecordId(900));
+    rig.record = Record { primary: Some(B), reign: next.number, ..next };
+    let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    rig.tell(Event::AttachAs(ClientId(1), Sharing::Alone));
+    let session = |rig: &Rig| {
+        rig.sent.iter().rev().find_map(|(_, m)| if let Message::Serve { session, .. } = m { Some(*session) } else { None })
+    };
+    let first = session(&rig).unwrap();
+    rig.hear(B, Message::Serving { session: first, memory: 9, entry: 1, sharing: Sharing::Alone });
+    assert!(rig.done.contains(&Command::Attached { client: ClientId(1), result: Ok(()) }));
+    // B gives the role to this node, the only user; but C, which this node does not see, is quicker to take it.
+    rig.holds_answers = true;
+    rig.hear(B, Message::NotServing { session: first, why: String::new() });
+    let over = Record { primary: None, ..rig.record.next(RecordId(901)) };
+    rig.record = over.clone();
+    let standing = Standing { ..rig.standing(B) };
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    rig.pass(Duration::from_millis(300));
+    rig.request(1, WRITE);
+    let next = rig.record.next(RecordId(902));
+    rig.record = Record { primary: Some(C), reign: next.number, ..next };
+    if let Some(ticket) = rig.unanswered.last().copied() {
+        let answer = Answer::Is(rig.record.clone());
+        rig.tell(Event::Answer { ticket, answer });
+    }
+    // It evicts this node, serves a client that is alone, and gives the role up; B has it next.
+    let mut next = rig.record.next(RecordId(903));
+    next.in_sync.remove(&ME);
+    rig.record = Record { primary: None, ..next };
+    let standing = rig.standing(B);
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    let next = rig.record.next(RecordId(904));
+    rig.record = Record { primary: Some(B), reign: next.number, ..next };
+    let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(B) };
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    rig.sent.clear();
+    rig.pass(Duration::from_secs(1));
+    let again = session(&rig).expect("it asks");
+    rig.hear(B, Message::Serving { session: again, memory: 9, entry: 1, sharing: Sharing::Alone });
+    let late = rig.sent.iter().any(|(_, m)| matches!(m, Message::Forward { .. }));
+    assert!(rig.done.contains(&Command::DropClients) && !late, "late={late} same={} {:?}", again == first, rig.answer_to(1));
+}
