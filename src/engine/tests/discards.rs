@@ -331,3 +331,47 @@ fn where_the_lines_part_is_kept_though_the_other_one_is_met_while_the_next_recor
     rig.meet(B, CLUSTER);
     assert_eq!(parted(&rig), Some(RecordId(77)), "B has not stored it");
 }
+
+#[test]
+fn what_clients_that_are_cut_off_had_forwarded_is_dropped() {
+    let mut rig = Rig::new(Authority::Off, &[B]);
+    rig.engine.settings.after_split_brain =
+        AfterSplitBrain { zero: AfterSb0::DiscardLeastChanges, one: AfterSb1::ViolentlyAs0p, ..AfterSplitBrain::default() };
+    let first = rig.record.clone();
+    rig.record = Record { primary: Some(B), reign: 2, unwritten: false, ..first.next(RecordId(900)) };
+    let standing = Standing { role: Role::Primary, in_use: true, lineage: vec![RecordId(77)], ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    rig.tell(Event::Attach(ClientId(1)));
+    let session = rig.sent.iter().find_map(|(_, m)| if let Message::Serve { session, .. } = m { Some(*session) } else { None });
+    rig.hear(B, Message::Serving { session: session.unwrap(), memory: 9, entry: 1, sharing: Sharing::Shared });
+    rig.tell(Event::LinkDown { peer: B, silent: true });
+    rig.request(1, WRITE);
+    assert_eq!(rig.answer_to(1), None);
+    // B has crashed without having stored that record, and went on under another one.
+    let other = Record { primary: Some(B), reign: 2, unwritten: false, ..first.next(RecordId(950)) };
+    let standing = Standing { record: Some(other.clone()), role: Role::Primary, lineage: vec![RecordId(77)], ..rig.standing(B) };
+    rig.meet_as(B, CLUSTER, standing);
+    assert_eq!(rig.engine.status().peers[0].connection, Connection::SplitBrain);
+    let mine = rig.diverged().into_iter().find_map(|w| if let Diverged::Side(side) = w { Some(side) } else { None }).unwrap();
+    assert!(mine.in_use && rig.engine.reign.is_none());
+    rig.hear(
+        B,
+        Message::Diverged(Diverged::Side(crate::wire::Side { node: B, in_use: false, changed: 500, written: true, ..mine })),
+    );
+    let record = rig.engine.status().record.unwrap().id;
+    rig.hear(B, Message::Diverged(Diverged::Kept { yours: record }));
+    assert!(rig.done.contains(&Command::DropClients), "{:?}", rig.done);
+    // B serves clients that come anew.
+    rig.record = other.clone();
+    rig.sent.clear();
+    let standing =
+        Standing { record: Some(other), role: Role::Primary, in_use: true, lineage: vec![RecordId(77)], ..rig.standing(B) };
+    rig.hear(B, Message::Standing(Box::new(standing)));
+    rig.pass(Duration::from_secs(3));
+    let session = rig.sent.iter().find_map(|(_, m)| if let Message::Serve { session, .. } = m { Some(*session) } else { None });
+    if let Some(session) = session {
+        rig.hear(B, Message::Serving { session, memory: 9, entry: 1, sharing: Sharing::Shared });
+    }
+    let late = rig.sent.iter().any(|(_, m)| matches!(m, Message::Forward { .. }));
+    assert!(!late && rig.answer_to(1).is_some(), "late={late} {:?}", rig.answer_to(1));
+}
