@@ -59,6 +59,7 @@ def verifies_begin_by_themselves(scene):
     def repaired():
         views = [peer["verify"] for r in cluster.replicas("web").values() for peer in r["peers"] if peer.get("verify")]
         check(sum(view["repaired"] for view in views) == 1, "the block is repaired", views)
+        return True
 
     wait_for("the scheduled verify finds it", repaired, 120)
     check("every 1m (last 2" in one.blkrep("status", "web"), "the status tells when it began", one.blkrep("status", "web"))
