@@ -24,7 +24,20 @@ pub(super) struct Applied {
     sessions: Sessions,
     /// What this node remembered when it heard of that reign.
     before: Sessions,
+    /// What has come of a list that is not whole yet.
+    coming: Vec<Told>,
 }
+
+/// A part of a primary's list: what of a node's session is on its disk.
+#[derive(Debug)]
+struct Told {
+    node: NodeId,
+    session: u64,
+    done: Vec<u64>,
+}
+
+/// Closes a list, as a session of no node: that there is a memory counts, though nothing be in it.
+const CLOSES: u64 = 0;
 
 /// How many sessions of a node are remembered. One that forwards anew has given up what it forwarded before, but that may still be under
 /// way to a disk: what comes late must not take the place of what may be sent again.
@@ -100,34 +113,51 @@ impl Engine {
             }
         }
         let memory = self.applied.memory;
-        // That there is a memory counts, though nothing be in it.
-        let mut told = vec![Message::Applied { memory, node: self.id.node, session: 0, done: Vec::new(), equal }];
+        let mut told = Vec::new();
         for (node, session, done) in self.applied.sessions.iter() {
             let there = done.iter().copied().filter(|seq| !flying.contains(&(node, session, *seq)));
             told.push(Message::Applied { memory, node, session, done: there.collect(), equal });
         }
+        told.push(Message::Applied { memory, node: self.id.node, session: CLOSES, done: Vec::new(), equal });
         told.into_iter().for_each(|message| self.send(at, message));
+    }
+
+    /// Replica: a part of the list of the primary that it follows. Nothing of it counts before it is whole: it begins to replace what this
+    /// node remembers, and should the connection break in the midst of it, this node must still know what it has when it is the next
+    /// primary. Nothing that the primary sends overtakes its list, so that until then this node's disk is as it remembers it.
+    pub(super) fn learn_applied(&mut self, memory: u64, node: NodeId, (session, done): (u64, Vec<u64>), equal: bool) {
+        self.applied.coming.push(Told { node, session, done });
+        if session == CLOSES || mutated(Mutant::PartOfListCounts) {
+            self.learn_list(memory, equal);
+        }
+    }
+
+    /// The session is over, and what has come of a list in it.
+    pub(super) fn forget_list(&mut self) {
+        self.applied.coming.clear();
     }
 
     /// Replica: what the primary that it follows says. Of another reign than the last one said, it replaces what this node remembers:
     /// where the two differ, the primary's copy is about to. Until they are equal, what only the primary remembers is not here yet, and
     /// what only this node remembers may be gone at any moment: it was never answered, and is done again.
-    pub(super) fn learn_applied(&mut self, memory: u64, node: NodeId, (name, mut done): (u64, Vec<u64>), equal: bool) {
+    fn learn_list(&mut self, memory: u64, equal: bool) {
+        let list = std::mem::take(&mut self.applied.coming);
         let reign = self.record.as_ref().map_or(0, |r| r.reign);
         if self.applied.reign != reign || self.applied.memory != memory {
             let known = self.applied.memory == memory;
             let before = std::mem::take(&mut self.applied.sessions);
             let before = if known { before } else { Sessions::default() };
-            self.applied = Applied { memory, reign, sessions: Sessions::default(), before };
+            self.applied = Applied { memory, reign, before, ..Applied::default() };
         }
-        if equal {
-            self.applied.before.0.remove(&node);
-        } else {
-            let before = self.applied.before.done(node, name);
-            done.retain(|seq| before.is_some_and(|before| before.contains(seq)));
-        }
-        if name != 0 {
-            self.applied.sessions.done_mut(node, name).extend(done);
+        let Applied { sessions, before, .. } = &mut self.applied;
+        for Told { node, session, mut done } in list.into_iter().filter(|told| told.session != CLOSES) {
+            if equal {
+                before.0.remove(&node);
+            } else {
+                let before = before.done(node, session);
+                done.retain(|seq| before.is_some_and(|before| before.contains(seq)));
+            }
+            sessions.done_mut(node, session).extend(done);
         }
     }
 }

@@ -256,8 +256,6 @@ impl Engine {
     fn discard(&mut self, links: &Links, peer: usize) {
         let Some(Discarding { asked, .. }) = self.discarding.take() else { return };
         if !self.clients.is_empty() && self.reign.is_none() {
-            // What they wrote and nobody has taken must not land over what they write when they come again (rule W7).
-            self.drop_forwarded();
             self.drop_clients();
         }
         let theirs = self.peers[peer].standing.as_ref().and_then(|s| s.record.clone().map(|record| (record, s.lineage.clone())));

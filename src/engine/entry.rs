@@ -168,8 +168,10 @@ impl Engine {
         due.filter(|due| *due > self.now).min()
     }
 
-    /// Ends the sessions of all clients: what they have not been answered is unknown to them.
+    /// Ends the sessions of all clients: what they have not been answered is unknown to them. What of that was forwarded, or was to be, is
+    /// given up first: it must not land over what they write when they come again (rule W7).
     pub(super) fn drop_clients(&mut self) {
+        self.drop_forwarded();
         self.out.push(Command::DropClients);
         self.dropped += 1;
         self.clients.clear();

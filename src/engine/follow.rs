@@ -243,6 +243,7 @@ impl Engine {
         self.follow.opening = None;
         self.follow.cooling.clear();
         self.follow.origins.clear();
+        self.forget_list();
         self.drop_arrivals();
     }
 

@@ -209,7 +209,6 @@ impl Engine {
         if known == memory || known == 0 || !unknown {
             return true;
         }
-        self.drop_forwarded();
         self.drop_clients();
         false
     }
@@ -252,7 +251,6 @@ impl Engine {
             self.forward.apart && self.shares().is_some_and(|ours| ours != Sharing::Shared) && !mutated(Mutant::ApartGoesOn);
         self.forward.apart = false;
         if ends {
-            self.drop_forwarded();
             self.drop_clients();
         }
         ends

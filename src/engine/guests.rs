@@ -31,6 +31,9 @@ pub(super) struct Guests {
     alone_since: Option<Instant>,
     /// The role is being given up for this one.
     pub(super) heir: Option<usize>,
+    /// Guests that were told to look for the next primary, and how their clients share. Until the reign is over they are in the way of
+    /// others as before: should it go on, they come back.
+    dismissed: BTreeMap<usize, Sharing>,
     /// The last round in which guests were asked to answer, and who is let in after which.
     pub(super) round: u64,
     pub(super) entrants: BTreeMap<Entrant, u64>,
@@ -52,9 +55,11 @@ impl Guests {
         self.by_peer.keys().copied()
     }
 
-    /// A guest besides `but` with whom nobody may be there who shares so.
+    /// A guest besides `but` with whom nobody may be there who shares so, or one that was and will be.
     pub(super) fn another(&self, but: Option<usize>, sharing: Sharing) -> Option<usize> {
-        self.by_peer.iter().find(|(at, guest)| Some(**at) != but && !guest.sharing.suits(sharing)).map(|(at, _)| *at)
+        let dismissed = self.dismissed.iter().map(|(at, theirs)| (*at, *theirs)).filter(|_| !mutated(Mutant::DismissedIsGone));
+        let mut all = self.by_peer.iter().map(|(at, guest)| (*at, guest.sharing)).chain(dismissed);
+        all.find(|(at, theirs)| Some(*at) != but && !theirs.suits(sharing)).map(|(at, _)| at)
     }
 
     /// Those of whom nothing is heard, and how their clients share.
@@ -144,6 +149,7 @@ impl Engine {
             reign.guests.by_peer.insert(at, Guest { session, open, met, sharing: wish.sharing });
         }
         reign.guests.lost.remove(&at);
+        reign.guests.dismissed.remove(&at);
         let Wish { entry, sharing, .. } = wish;
         if let Some(guest) = reign.guests.by_peer.get_mut(&at) {
             guest.sharing = sharing;
@@ -199,6 +205,7 @@ impl Engine {
         self.visitors.remove(&at);
         if let Some(reign) = &mut self.reign {
             reign.guests.by_peer.remove(&at);
+            reign.guests.dismissed.remove(&at);
             self.drop_waiting(|pending| matches!(pending.asker, Asker::Guest { peer } if peer == at));
         }
     }
@@ -208,15 +215,19 @@ impl Engine {
     pub(super) fn guest_lost(&mut self, at: usize) {
         let until = self.now.after(self.settings.timeouts.peer_silent.min(ABSENCE));
         let Some(reign) = &mut self.reign else { return };
-        if let Some(guest) = reign.guests.by_peer.get(&at).filter(|guest| guest.sharing != Sharing::Shared) {
-            reign.guests.lost.insert(at, (guest.sharing, until));
+        let guests = &mut reign.guests;
+        let sharing = guests.by_peer.get(&at).map(|guest| guest.sharing).or_else(|| guests.dismissed.get(&at).copied());
+        if let Some(sharing) = sharing.filter(|sharing| *sharing != Sharing::Shared) {
+            guests.lost.insert(at, (sharing, until));
         }
     }
 
     pub(super) fn unserved(&mut self, at: usize, session: u64) {
-        let guest = self.reign.as_ref().and_then(|r| r.guests.by_peer.get(&at));
-        if guest.is_some_and(|guest| guest.session == session) {
-            self.guest_gone(at);
+        if let Some(reign) = &mut self.reign {
+            reign.guests.dismissed.remove(&at);
+            if reign.guests.by_peer.get(&at).is_some_and(|guest| guest.session == session) {
+                self.guest_gone(at);
+            }
         }
         if self.visitors.get(&at).is_some_and(|visitor| visitor.session == session) {
             self.visitors.remove(&at);
@@ -226,7 +237,10 @@ impl Engine {
     /// The role is given up: guests have to look for the next primary.
     pub(super) fn dismiss_guests(&mut self) {
         let guests = self.reign.as_mut().map(|r| std::mem::take(&mut r.guests.by_peer)).unwrap_or_default();
-        for (at, Guest { session, .. }) in guests {
+        for (at, Guest { session, sharing, .. }) in guests {
+            if let Some(reign) = &mut self.reign {
+                reign.guests.dismissed.insert(at, sharing);
+            }
             // What was begun is answered before this is said, or asked again.
             self.drop_waiting(|pending| matches!(pending.asker, Asker::Guest { peer } if peer == at));
             self.send(at, Message::NotServing { session, why: String::new() });

@@ -252,6 +252,8 @@ pub enum Mutant {
     AppliedForgotten,
     /// W7: what the primary has done is taken for done by a replica that lacks it still.
     AppliedUnequal,
+    /// W7: a part of the primary's list of forwarded writes begins to replace a replica's.
+    PartOfListCounts,
     /// W7: a replica does not note which of the primary's writes were forwarded.
     OriginIgnored,
     /// W7: a request is sent again to a primary that does not know what was done.
@@ -268,6 +270,8 @@ pub enum Mutant {
     BystandersShare,
     /// W8: clients that are to be alone go on when their node was out of touch, whoever has come meanwhile.
     ApartGoesOn,
+    /// W8: a guest that was told to look for the next primary is in nobody's way any more, though the reign goes on.
+    DismissedIsGone,
     /// W8: an answer to what a node asked for before lets its client in.
     AnswerBefore,
     /// Q2: clients of a node that forwards take the role from a primary that is out of sight.

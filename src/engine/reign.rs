@@ -40,6 +40,8 @@ pub(super) struct Reign {
     pub(super) latching: bool,
     /// Reads that a peer does for this node, by the question's number.
     pub(super) remote: std::collections::BTreeMap<u64, super::remote::RemoteRead>,
+    /// ... and those that no peer is there for.
+    pub(super) unread: Vec<super::remote::RemoteRead>,
     /// Reads that are done but for a lease.
     pub(super) unleased: Vec<u64>,
     /// What older reigns left is equal and durable on all members.
@@ -146,6 +148,7 @@ impl Reign {
             latched: VecDeque::new(),
             latching: false,
             remote: std::collections::BTreeMap::new(),
+            unread: Vec::new(),
             unleased: Vec::new(),
             equal: false,
             settled: 0,

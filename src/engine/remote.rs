@@ -27,19 +27,36 @@ pub(super) struct RemoteRead {
 }
 
 impl Engine {
-    /// Asks a member of the in-sync set; fails the request when there is none.
+    /// Asks a member of the in-sync set. While one of them is away the read waits, as writes do: it comes back, or it is evicted. When all have
+    /// said that they cannot, the request fails.
     pub(super) fn read_remotely(&mut self, mut read: RemoteRead) {
         let Some(record) = &self.record else { return };
         let able = |p: &super::peer::Peer| p.data && record.in_sync.contains_key(&p.node);
-        let Some(peer) = self.peers_that(able).iter().find(|&at| !read.tried.contains(at)) else {
-            self.fail(read.key, Failure::Io);
-            return;
-        };
+        let member = self.peers_that(able).iter().find(|&at| !read.tried.contains(at));
+        let others = record.in_sync.keys().filter_map(|node| self.peer_at(*node));
+        let away = others.into_iter().any(|at| !read.tried.contains(at));
+        let fails = !away || self.fails_io();
         let Some(reign) = &mut self.reign else { return };
-        read.peer = Some(peer);
-        let id = reign.name();
-        reign.remote.insert(id, read);
-        self.send(peer, Message::Read { id, range: read.range });
+        read.peer = member;
+        if let Some(peer) = member {
+            let id = reign.name();
+            reign.remote.insert(id, read);
+            self.send(peer, Message::Read { id, range: read.range });
+        } else if fails {
+            self.fail(read.key, Failure::Io);
+        } else {
+            reign.unread.push(read);
+        }
+    }
+
+    /// Asks again for what nobody was there to be asked for.
+    pub(super) fn consider_unread(&mut self) {
+        let Some(reign) = &mut self.reign else { return };
+        for read in std::mem::take(&mut reign.unread) {
+            if self.reign.as_ref().is_some_and(|r| r.requests.get(read.key).is_some()) {
+                self.read_remotely(read);
+            }
+        }
     }
 
     pub(super) fn remote_read_done(&mut self, peer: usize, id: u64, ok: bool, payload: Option<BufferId>) {

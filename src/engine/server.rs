@@ -159,7 +159,6 @@ impl Engine {
         }
         self.forward.barred = Some(by);
         if self.shares().is_some() {
-            self.drop_forwarded();
             self.drop_clients();
         }
     }

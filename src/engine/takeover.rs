@@ -73,6 +73,7 @@ impl Engine {
         self.consider_syncs();
         self.consider_admission();
         self.retry_held();
+        self.consider_unread();
         self.consider_idleness();
         self.consider_cooling();
         self.consider_flush();
@@ -377,6 +378,7 @@ impl Engine {
         reign.heating.clear();
         reign.latched.clear();
         reign.remote.clear();
+        reign.unread.clear();
         reign.unleased.clear();
         for key in keys {
             let Some(reign) = &mut self.reign else { return };

@@ -266,13 +266,14 @@ pub enum Message {
         /// The request.
         origin: Origin,
     },
-    /// Primary to replica: the forwarded writes that are on the primary's disk, and on the receiver's when the two are equal.
+    /// Primary to replica: the forwarded writes that are on the primary's disk, and on the receiver's when the two are equal. A list of them
+    /// is one such message for every session, and one of session 0, which closes it.
     Applied {
         /// Names the memory that the primary has of them.
         memory: u64,
-        /// The node that forwarded them; nobody's when the memory is empty.
+        /// The node that forwarded them; the sender where the list is closed.
         node: NodeId,
-        /// Its session.
+        /// Its session; 0 closes the list.
         session: u64,
         /// Their numbers, at most [`FORWARDED_MAX`].
         done: Vec<u64>,

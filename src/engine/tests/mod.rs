@@ -3,6 +3,7 @@
 //! Whole clusters are the simulator's. Here is what a cluster survives either way and only a list of commands can show: that a peer is not
 //! waited for, that a question is put to another one, that a stranger is refused.
 
+mod alone;
 mod discards;
 mod forwards;
 mod holds;

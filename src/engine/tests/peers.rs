@@ -79,6 +79,28 @@ fn what_a_member_was_to_read_is_asked_of_the_next_when_it_is_evicted() {
     assert_eq!(rig.asked_to_read(C).len(), rig.asked_to_read(B).len());
 }
 
+/// Its own disk has failed, and the only one that could read is away for a moment.
+#[test]
+fn a_read_waits_for_a_member_that_is_away_as_a_write_does() {
+    let mut rig = Rig::new(Authority::Majority, &[B]);
+    rig.serve(&[B]);
+    rig.disk_fails = true;
+    rig.request(1, WRITE);
+    let read = |block| Request::Read { volume: VolumeId(0), offset: u64::from(block) * 4096, len: 4096, buffer: BufferId(block) };
+    rig.request(2, read(2));
+    assert_eq!(rig.asked_to_read(B).len(), 1);
+    rig.tell(Event::LinkDown { peer: B, silent: false });
+    rig.request(3, read(3));
+    // What a write leaves of its block is read, too.
+    rig.request(4, Request::Write { volume: VolumeId(0), offset: 16384, len: 100, buffer: BufferId(4), fua: false });
+    assert!((1..=4).all(|id| rig.answer_to(id).is_none()), "{:?}", rig.done);
+    rig.follow_of(B, 101);
+    let asked = rig.asked_to_read(B);
+    assert_eq!(asked.len(), 3, "{:?}", rig.sent);
+    asked.into_iter().for_each(|id| rig.hear(B, Message::ReadReply { id, ok: false }));
+    assert_eq!((2..=4).map(|id| rig.answer_to(id)).collect::<Vec<_>>(), [Some(Err(Failure::Io)); 3], "nobody has it");
+}
+
 #[test]
 fn another_clusters_engine_is_refused() {
     let mut rig = Rig::new(Authority::Majority, &[B]);
