@@ -369,7 +369,8 @@ impl Refusal {
                 format!("remove the volume, or restore elsewhere: `blkrep restore-snapshot NEW {resource} {snapshot}`")
             }
             Self::NeedsItsVolume(..) => "restore it as another resource: `blkrep restore-snapshot NEW RESOURCE SNAPSHOT`".into(),
-            Self::BadSchedule { .. } | Self::VerifyTooOften { .. } => String::new(),
+            Self::BadSchedule { .. } => "name both within that, as in `--every 24h --keep 7`".into(),
+            Self::VerifyTooOften { .. } => "name a longer time, as in `--every 7d`".into(),
             Self::RecordIs(_) | Self::BadRecord(_) | Self::Stale => String::new(),
         }
     }

@@ -34,7 +34,9 @@ pub async fn keep(node: Arc<Node>) {
         }
         waiting.retain(|_, until| *until > Instant::now());
         let (model, now) = (node.model(), local::now());
-        let due = |resource: &&Arc<Resource>| resource.verifies.is_some_and(|schedule| schedule.is_due(now));
+        // One replica alone has nothing to be compared with.
+        let pair = |resource: &Resource| resource.replicas().count() > 1;
+        let due = |resource: &&Arc<Resource>| pair(resource) && resource.verifies.is_some_and(|schedule| schedule.is_due(now));
         // One after the other: what begins a verify does not wait for its end.
         for resource in model.resources.values().filter(due) {
             if !waiting.contains_key(&resource.id) && begin(&node, resource).await.is_err() {

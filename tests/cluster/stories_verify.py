@@ -54,7 +54,17 @@ def verifies_begin_by_themselves(scene):
     data = os.urandom(MIB)
     handle.pwrite(data, 8 * MIB)
     handle.flush()
+    handle.shutdown()
     rot(two, "web_00", 2049)
+
+    def leads(through):
+        return through.json("status")["leader"]
+
+    old = cluster.node_named(leads(one))
+    old.stop()
+    rest = next(node for node in cluster.nodes if node.running)
+    wait_for("another node leads", lambda: leads(rest) not in (None, old.name), 60)
+    old.start()
 
     def repaired():
         views = [peer["verify"] for r in cluster.replicas("web").values() for peer in r["peers"] if peer.get("verify")]
@@ -63,7 +73,6 @@ def verifies_begin_by_themselves(scene):
 
     wait_for("the scheduled verify finds it", repaired, 120)
     check("every 1m (last 2" in one.blkrep("status", "web"), "the status tells when it began", one.blkrep("status", "web"))
-    handle.shutdown()
     cluster.check_identical("web")
     one.blkrep("verify", "web", "--off")
     check("every" not in one.blkrep("status", "web"), "it is over", one.blkrep("status", "web"))

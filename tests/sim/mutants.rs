@@ -140,6 +140,8 @@ const SOUGHT: &[Mutant] = &[
     Mutant::PromoteUnstored,
     Mutant::VerifyUnequal,
     Mutant::AppliedUnequal,
+    Mutant::PartOfListCounts,
+    Mutant::DismissedIsGone,
     Mutant::SentAgainToAnybody,
     Mutant::GuestsDecide,
     Mutant::AbortedChunksLeave,

@@ -100,7 +100,7 @@ const VERIFY: Verb = Verb {
            where there are just two always, since clients have been reading the primary's. Without such a majority, also while one of three is \
            away, nothing is changed: verify again when all are in sync, or use the resource on another node, and verify it there. \
            With --every nothing is compared now, but from then on by itself, first when that time has gone by; what was missed is made up \
-           for once. `blkrep status` tells when the last one began.",
+           for once, and set again with the same time it goes on. `blkrep status` tells when the last one began.",
     args: &[&[
         Arg::place("resource", Takes::Resource, "The resource"),
         Arg::flag("repair", None, "Give what differs the primary's copy, where most have the same"),

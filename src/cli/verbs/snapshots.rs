@@ -159,7 +159,7 @@ pub(super) const VERBS: &[Verb] = &[
         short: "Take snapshots of a resource by themselves",
         long: "They are called auto-DATE-TIME (in universal time), and the oldest go when there are more than are kept; others are not \
                counted and stay. What is missed, because no node could take it, is not made up for: the next one is. A schedule begins \
-               when it is set.",
+               when it is set, and goes on when it is set again with the same time between two.",
         args: &[&[
             Arg::place("resource", Takes::Resource, "The resource"),
             Arg::option("every", None, Takes::Span, "The time between two, as in 30m, 24h or 7d"),

@@ -324,6 +324,7 @@ impl Cluster {
         Ok(Applied::Resource(id))
     }
 
+    /// What is set again with the same interval goes on, as a schedule of verifies does.
     pub(super) fn schedule_snapshots(&mut self, name: &Name, schedule: Option<Schedule>) -> Result<Applied, Refusal> {
         let id = self.resource_named(name)?.id;
         if let Some(schedule) = schedule {
@@ -332,7 +333,10 @@ impl Cluster {
                 return Err(Refusal::BadSchedule { shortest: Schedule::SHORTEST, most });
             }
         }
-        self.resource_mut(id).schedule = schedule;
+        let before = self.resource_mut(id).schedule;
+        let same = |new: &Schedule| before.filter(|old| old.every == new.every);
+        self.resource_mut(id).schedule =
+            schedule.map(|new| Schedule { since: same(&new).map_or(new.since, |old| old.since), ..new });
         Ok(Applied::Done)
     }
 }

@@ -191,6 +191,15 @@ fn a_schedule_is_neither_hasty_nor_greedy() {
         (set.last_due(NOW + 3599), set.last_due(NOW + 3600), set.last_due(NOW + 9000)),
         (None, Some(NOW + 3600), Some(NOW + 7200))
     );
+    let again = |every, keep| Command::ScheduleSnapshots {
+        resource: name("web"),
+        schedule: Some(Schedule { every, keep, since: NOW + 3000 }),
+    };
+    for (every, keep, since) in [(3600, 9, NOW), (7200, 9, NOW + 3000)] {
+        cluster.apply(again(every, keep)).unwrap();
+        let schedule = cluster.resource_named(&name("web")).unwrap().schedule;
+        assert_eq!(schedule, Some(Schedule { every, keep, since }), "the same interval goes on");
+    }
 }
 
 /// A verify that was missed is made up for once, by whoever leads; what was noted for a schedule that is gone is nothing.
@@ -212,6 +221,15 @@ fn verifies_that_begin_by_themselves() {
     cluster.apply(Command::NoteVerify { resource: id, now: away }).unwrap();
     assert!(!due(&cluster, away + 5), "one, not forty-nine");
     assert_eq!(Cluster::decode(&cluster.encode()).unwrap(), cluster);
+    let again = |every, repair| {
+        let schedule = VerifySchedule { every, repair, since: away + 10, last: None };
+        Command::ScheduleVerify { resource: name("web"), schedule: Some(schedule) }
+    };
+    for (every, since, last) in [(3600, NOW, Some(away)), (7200, away + 10, None)] {
+        cluster.apply(again(every, false)).unwrap();
+        let schedule = cluster.resource_named(&name("web")).unwrap().verifies;
+        assert_eq!(schedule, Some(VerifySchedule { every, repair: false, since, last }), "the same interval goes on");
+    }
     cluster.apply(Command::ScheduleVerify { resource: name("web"), schedule: None }).unwrap();
     cluster.apply(Command::NoteVerify { resource: id, now: away }).unwrap();
     assert_eq!(cluster.resource_named(&name("web")).unwrap().verifies, None);

@@ -177,24 +177,3 @@ fn whoever_was_to_have_the_role_is_in_the_way_of_others_though_it_stays_where_it
         assert_eq!(rig.done.contains(&refused), !gone, "{:?}", rig.done);
     }
 }
-
-/// The end of a reign has ended the sessions of those before it, and is nothing to it.
-#[test]
-fn who_comes_when_a_primary_was_deposed_keeps_its_session() {
-    let mut rig = Rig::new(Authority::Majority, &[B]);
-    rig.serve(&[B]);
-    let next = rig.record.next(RecordId(900));
-    rig.record = Record { primary: Some(B), reign: next.number, ..next };
-    let standing = Standing { role: Role::Primary, in_use: true, ..rig.standing(B) };
-    rig.hear(B, Message::Standing(Box::new(standing)));
-    assert!(rig.done.contains(&Command::DropClients), "{:?}", rig.done);
-    rig.done.clear();
-    for client in [2, 3] {
-        rig.tell(Event::AttachAs(ClientId(client), Sharing::Alone));
-        rig.pass(Duration::from_millis(300));
-        let (session, _) = *asked_for(&rig).last().unwrap();
-        rig.hear(B, Message::Serving { session, memory: 9, entry: client, sharing: Sharing::Alone });
-        assert!(rig.done.contains(&Command::Attached { client: ClientId(client), result: Ok(()) }), "{:?}", rig.done);
-    }
-    assert!(!rig.done.contains(&Command::DropClients), "{:?}", rig.done);
-}
