@@ -211,12 +211,43 @@ def a_rollback_leaves_no_two_pasts(scene):
     check([snapshot["name"] for snapshot in one.json("list-snapshots")] == ["then"], "the snapshot stays")
 
 
-def reads(known, node):
+def reads(known, node, resource="web"):
     try:
-        oracle.verify(known, node.uri("web"))
+        oracle.verify(known, node.uri(resource))
         return True
     except (nbd.Error, oracle.Lost):
         return False
+
+
+@story(minutes=4, idle=True)
+def what_is_restored_grows_before_it_is_everywhere(scene):
+    """A node is away while a snapshot is restored, and while the new resource grows, gets a volume and is written to. When it is back it makes
+    its replica of its part, which is smaller, has it grow, and is the same as the others in the end."""
+    cluster = scene.closes(Cluster(scene, 3)).form()
+    one, _, three = cluster.nodes
+    cluster.add_volume("web", "32MiB", 3)
+    known = oracle.Oracle(32 * MIB // 4096, seed=1)
+    oracle.fill(known, one.uri("web"))
+    one.blkrep("add-snapshot", "then", "web")
+    three.stop()
+    one.blkrep("restore-snapshot", "old", "web", "then")
+    wait_for("it can be used", lambda: reads(known, one, "old"), 60)
+    one.blkrep("resize-volume", "old", "40MiB")
+    one.blkrep("add-volume", "old", "16MiB")
+    wait_for("it is larger", lambda: clients.connect(one.uri("old")).get_size() == 40 * MIB, 60)
+    client = clients.connect(one.uri("old"))
+    check(client.pread(8 * MIB, 32 * MIB) == bytes(8 * MIB), "what has come is zeroes")
+    tail = os.urandom(MIB)
+    client.pwrite(tail, 36 * MIB)
+    client.flush()
+    client.shutdown()
+    three.start()
+    cluster.wait_up_to_date("old", 3, seconds=90)
+    wait_for("nobody uses it", lambda: cluster.resource("old")["primary"] is None, 20)
+    for volume in (0, 1):
+        cluster.check_identical("old", volume)
+    oracle.verify(known, three.uri("old"))
+    check(clients.connect(three.uri("old")).pread(MIB, 36 * MIB) == tail, "what was written behind it is there")
 
 
 @story(minutes=3, idle=True)

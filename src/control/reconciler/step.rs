@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::storage::{self, blocking};
 use super::{Open, Opened};
-use crate::cluster::{Assignment, Cluster, Command, Leftover, LeftoverId, Resource};
+use crate::cluster::{Assignment, Cluster, Command, Leftover, LeftoverId, Resource, Source};
 use crate::control::consensus::ProposeError;
 use crate::control::node::{Node, PATIENCE};
 use crate::control::replica::ReplicaPlan;
@@ -47,6 +47,7 @@ impl Step<'_> {
         if let Some(resource) = assigned
             && let Some(assignment) = resource.assignments.get(&self.node.me)
             && (assignment.is_diskless() || assignment.created)
+            && (self.open.get(resource.id).is_some() || !lags(resource, assignment))
         {
             // Before single volumes are removed, the data plane has to let go of them.
             self.serve(resource, assignment, &leftovers).await?;
@@ -85,26 +86,40 @@ impl Step<'_> {
         let wanted: BTreeMap<VolumeId, u64> = resource.volumes.iter().map(|(&id, volume)| (id, volume.target)).collect();
         let name = resource.name.clone();
         let node = self.node.clone();
-        if !assignment.created {
+        let volumes = if !assignment.created {
             let fresh = self.confirmed(resource.id, |present| !present.created && present.replica == Some(replica)).await?;
-            let plan = self.plan(&fresh, wanted.clone());
+            let Assignment { places, source, adopts, .. } = fresh.assignments[&self.node.me].clone();
+            let sizes = self.first_sizes(source.as_ref(), wanted)?;
+            let plan = self.plan(&fresh, sizes.clone());
             // Where several are in sync from the start, or none was ever written, they have to be equal from the first byte.
             let zero = plan.up_to_date && fresh.record.as_ref().is_some_and(|record| record.in_sync.len() > 1);
             self.storage_changed = true;
-            let Assignment { places, source, adopts, .. } = fresh.assignments[&self.node.me].clone();
             let origin = storage::Origin { zero, source, adopts };
             blocking(move || storage::create(&node, &name, &plan, &places, &origin)).await?;
+            sizes
         } else if wanted.iter().any(|(volume, bytes)| assignment.volumes.get(volume).is_none_or(|has| has < bytes)) {
             let fresh = self.confirmed(resource.id, |present| present.replica == Some(replica)).await?;
             let Assignment { volumes: present, places, .. } = fresh.assignments[&self.node.me].clone();
-            let wanted = wanted.clone();
+            let sizes = wanted.clone();
             self.storage_changed = true;
-            blocking(move || storage::grow(&node, &name, &present, &wanted, &places)).await?;
+            blocking(move || storage::grow(&node, &name, &present, &sizes, &places)).await?;
+            wanted
         } else {
             return Ok(());
-        }
-        let confirm = Command::ConfirmReplica { node: self.node.me, resource: resource.id, replica, volumes: wanted };
-        self.propose(confirm).await
+        };
+        self.propose(Command::ConfirmReplica { node: self.node.me, resource: resource.id, replica, volumes }).await
+    }
+
+    /// The volumes that a replica begins with, and their sizes in bytes: those that the resource shall have, and where it is made of a
+    /// snapshot those that this has, as they were. What came to the resource since, a part of a volume perhaps, comes to the replica when
+    /// it is there.
+    fn first_sizes(&self, source: Option<&Source>, wanted: BTreeMap<VolumeId, u64>) -> Result<BTreeMap<VolumeId, u64>, String> {
+        let Some(source) = source else { return Ok(wanted) };
+        let mut snapshots = self.model.resources.values().flat_map(|resource| resource.snapshots.values());
+        let taken = snapshots.find(|snapshot| snapshot.id == source.snapshot);
+        let taken = taken.ok_or_else(|| format!("the snapshot '{}' that it is made of is gone", source.stored))?;
+        let still = taken.volumes.iter().filter(|(volume, _)| wanted.contains_key(volume));
+        Ok(still.map(|(&volume, &bytes)| (volume, bytes)).collect())
     }
 
     fn plan(&self, resource: &Resource, volumes: BTreeMap<VolumeId, u64>) -> ReplicaPlan {
@@ -271,6 +286,16 @@ impl Step<'_> {
             },
         }
     }
+}
+
+/// Whether a replica lacks what the others have: a volume, or a part of one. That is one that was just made, of a snapshot or while the
+/// others grew, and it grows before it is opened.
+fn lags(resource: &Resource, assignment: &Assignment) -> bool {
+    if assignment.is_diskless() {
+        return false;
+    }
+    let has = |volume: &VolumeId| assignment.volumes.get(volume).copied().unwrap_or(0);
+    resource.volumes.iter().any(|(id, volume)| has(id) < volume.bytes)
 }
 
 /// How long I/O waits for a quorum beyond a silent peer's time before it fails, where it is to. A fail-over with an election of the cluster's

@@ -35,7 +35,11 @@ pub(super) fn create(node: &Node, name: &Name, plan: &ReplicaPlan, places: &Plac
         let pool = pool(node, places.of(volume))?;
         match &origin.source {
             Some(Source { of, stored, .. }) => {
-                pool.restore(&snapshot_name(of, volume, stored)?, &data(name, volume)?).map_err(told)?;
+                let (snapshot, volume) = (snapshot_name(of, volume, stored)?, data(name, volume)?);
+                if pool.restore(&snapshot, &volume).map_err(told)?.size > bytes {
+                    // What is behind it is no part of the snapshot, and the volume grows into it.
+                    pool.zero(&volume, bytes, &mut |_, _| ControlFlow::Continue(())).map_err(told)?;
+                }
             }
             None => create_volume(&*pool, &data(name, volume)?, bytes, origin.zero)?,
         }
@@ -76,7 +80,8 @@ pub(super) fn grow(
         match present.get(&volume) {
             Some(&has) if has >= bytes => {}
             Some(&has) => {
-                let device = pool.resize(&volume_name, bytes).map_err(told)?;
+                let present = pool.activate(&volume_name).map_err(told)?;
+                let device = if present.size < bytes { pool.resize(&volume_name, bytes).map_err(told)? } else { present };
                 if !device.zeroed {
                     // The new part has to be the same everywhere.
                     pool.zero(&volume_name, has, &mut |_, _| ControlFlow::Continue(())).map_err(told)?;
