@@ -125,4 +125,7 @@ pub struct UndeployResource {
 pub struct Placement {
     /// The nodes with a replica.
     pub nodes: Vec<Name>,
+    /// What the one who asked should know: "node 'beta' is offline; its replica is made when it returns".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }

@@ -153,7 +153,7 @@ impl Operations {
                 self.propose(Command::Assign { resource, node, diskless: true, seed, pool: None }).await?;
             }
         }
-        Ok(Placement { nodes: Self::placed(&model, &asked.resource) })
+        Ok(Placement { nodes: Self::placed(&model, &asked.resource), notes: Vec::new() })
     }
 
     /// Refuses to choose a replica to give up where the replicas alone know which is good, and they are not all.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import threading
 import time
@@ -197,7 +198,8 @@ def a_rollback_leaves_no_two_pasts(scene):
     wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
 
     three.stop()
-    one.blkrep("rollback-snapshot", "web", "then", "-q")
+    notes = told(one, "rollback-snapshot", "web", "then", "-q")
+    check(any(three.name in note and "no part" in note for note in notes), "the answer tells who has no part", notes)
     two.kill()
     two.start()
     wait_for("it can be used again", lambda: reads(then, one), 60)
@@ -209,6 +211,11 @@ def a_rollback_leaves_no_two_pasts(scene):
     wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
     cluster.check_identical("web")
     check([snapshot["name"] for snapshot in one.json("list-snapshots")] == ["then"], "the snapshot stays")
+
+
+def told(node, *arguments):
+    """The notes of an answer."""
+    return json.loads(node.blkrep(*arguments, "--output", "json")).get("notes", [])
 
 
 def reads(known, node, resource="web"):
@@ -230,7 +237,8 @@ def what_is_restored_grows_before_it_is_everywhere(scene):
     oracle.fill(known, one.uri("web"))
     one.blkrep("add-snapshot", "then", "web")
     three.stop()
-    one.blkrep("restore-snapshot", "old", "web", "then")
+    notes = told(one, "restore-snapshot", "old", "web", "then")
+    check(len(notes) == 1 and three.name in notes[0] and "offline" in notes[0], "the answer tells whose replica is missing", notes)
     wait_for("it can be used", lambda: reads(known, one, "old"), 60)
     one.blkrep("resize-volume", "old", "40MiB")
     one.blkrep("add-volume", "old", "16MiB")
@@ -248,6 +256,11 @@ def what_is_restored_grows_before_it_is_everywhere(scene):
         cluster.check_identical("old", volume)
     oracle.verify(known, three.uri("old"))
     check(clients.connect(three.uri("old")).pread(MIB, 36 * MIB) == tail, "what was written behind it is there")
+    os.truncate(stored(three, "web", "then")[0], 16 * MIB)
+    notes = told(one, "restore-snapshot", "cut", "web", "then")
+    check(len(notes) == 1 and three.name in notes[0] and "cut short" in notes[0], "and whose part is not whole", notes)
+    cluster.wait_up_to_date("cut", 2)
+    oracle.verify(known, one.uri("cut"))
 
 
 @story(minutes=3, idle=True)

@@ -251,7 +251,7 @@ async fn restore(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure>
     let (source, nodes) = (given.one("resource"), given.many("node"));
     let request = RestoreSnapshot { resource: named(given, "new")?, source, snapshot: named(given, "name")?, nodes };
     let placement = session.client.clone().patience(PATIENCE).restore_snapshot(request).await?;
-    session.output.done(&placement, &[])
+    session.output.done(&placement, &placement.notes)
 }
 
 async fn roll_back(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
@@ -259,14 +259,14 @@ async fn roll_back(session: &Session<'_>, given: Given<'_>) -> Result<(), Failur
     session.confirm(format!(
         "You are going to make {resource} what it was at snapshot {snapshot}.\nWhat was written since then is lost."
     ))?;
-    let done = session.client.rollback_snapshot(RollbackSnapshot { resource, snapshot }).await?;
+    let done = session.client.clone().patience(PATIENCE).rollback_snapshot(RollbackSnapshot { resource, snapshot }).await?;
     session.output.done(&done, &done.notes)
 }
 
 async fn clone(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let request = CloneResource { source: given.one("resource"), resource: named(given, "new")?, nodes: given.many("node") };
     let placement = session.client.clone().patience(PATIENCE).clone_resource(request).await?;
-    session.output.done(&placement, &[])
+    session.output.done(&placement, &placement.notes)
 }
 
 async fn schedule(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {

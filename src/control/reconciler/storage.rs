@@ -36,7 +36,14 @@ pub(super) fn create(node: &Node, name: &Name, plan: &ReplicaPlan, places: &Plac
         match &origin.source {
             Some(Source { of, stored, .. }) => {
                 let (snapshot, volume) = (snapshot_name(of, volume, stored)?, data(name, volume)?);
-                if pool.restore(&snapshot, &volume).map_err(told)?.size > bytes {
+                let made = pool.restore(&snapshot, &volume).map_err(told)?.size;
+                if made < bytes {
+                    return Err(format!(
+                        "the part of the snapshot here, '{snapshot}', has {made} bytes of {bytes}: it was cut short; take the replica from \
+                         this node (unassign-resource) and assign it again"
+                    ));
+                }
+                if made > bytes {
                     // What is behind it is no part of the snapshot, and the volume grows into it.
                     pool.zero(&volume, bytes, &mut |_, _| ControlFlow::Continue(())).map_err(told)?;
                 }

@@ -5,20 +5,20 @@
 //! | [`take`] | one who takes a snapshot, and has the others take their parts |
 //! | [`part`] | a node's part |
 //! | [`keep`] | schedules, and what was broken off |
+//! | [`made`] | what becomes of replicas that are to be made of one |
 //! | [`watch`] | how long a node's part is waited for |
 //! | [`reader`] | a snapshot read over NBD |
 
 pub mod keep;
+mod made;
 pub mod part;
 pub mod reader;
 mod take;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
+use self::made::placed;
 use self::take::Wanted;
 use super::local;
 use super::node::{Node, PATIENCE};
@@ -94,7 +94,16 @@ pub async fn roll_back(node: &Arc<Node>, asked: RollbackSnapshot) -> Result<Done
     let RollbackSnapshot { resource, snapshot } = asked;
     node.consensus.read(PATIENCE).await?.resource_named(&resource)?.snapshot(&snapshot)?;
     let command = Command::RollBack { resource: resource.clone(), snapshot, seed: local::random_seed() };
-    removal::take(node, &resource, Part::default(), false, command).await
+    let mut done = removal::take(node, &resource, Part::default(), false, command).await?;
+    let model = node.consensus.read(PATIENCE).await?;
+    let anew = model.resource_named(&resource)?;
+    let partless = anew.replicas().filter(|node| !anew.assignments[node].initially_in_sync);
+    done.notes.extend(partless.map(|node| {
+        let node = model.node_name(node);
+        format!("node '{node}' has no part of the snapshot, and gets everything from the others")
+    }));
+    done.notes.extend(placed(node, &resource).await?.notes);
+    Ok(done)
 }
 
 /// Makes a resource that has what another has at this moment. The snapshot that it is made of goes when the last replica is there.
@@ -116,23 +125,10 @@ pub async fn clone(node: &Arc<Node>, asked: CloneResource) -> Result<Placement, 
         now,
     };
     let wanted = Wanted { resource: source, snapshot, nodes, purpose: Purpose::Copied, then: vec![restore] };
-    take::take(node, wanted).await?;
-    placed(node, &resource).await
-}
-
-/// Where a resource is, once its replicas that can be made are; not longer than a moment is waited for those that cannot.
-async fn placed(node: &Arc<Node>, name: &Name) -> Result<Placement, ApiError> {
-    let deadline = Instant::now() + MADE;
-    loop {
-        let model = node.consensus.read(PATIENCE).await?;
-        let resource = model.resource_named(name)?;
-        let made = resource.replicas().all(|node| resource.assignments[&node].created);
-        if made || Instant::now() >= deadline {
-            let nodes = resource.replicas().filter_map(|id| Some(model.nodes.get(&id)?.name.clone())).collect();
-            return Ok(Placement { nodes });
-        }
-        sleep(LOOK).await;
-    }
+    let taken = take::take(node, wanted).await?;
+    let mut placement = placed(node, &resource).await?;
+    placement.notes.splice(0..0, taken.notes);
+    Ok(placement)
 }
 
 /// Sets when snapshots of a resource are taken by themselves.
@@ -165,6 +161,3 @@ fn strange() -> ApiError {
 
 /// How many scheduled snapshots stay when nobody says.
 const KEEP: u32 = 7;
-/// How long replicas may take to be made before the answer does not wait for them any more.
-const MADE: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_millis(50);
