@@ -57,6 +57,6 @@ pub use snapshots::{
 };
 pub use split_brain::DiscardMyData;
 pub use status::{
-    AskStatus, ClusterStatus, Connection, Done, PeerView, Pending, Ping, Pong, ReplicaStatus, ResourceStatus, Resync, Shutdown,
-    Suspension, VolumeInfo,
+    AskStatus, ClusterStatus, Connection, Done, Growth, PeerView, Pending, Ping, Pong, ReplicaStatus, ResourceStatus, Resync,
+    Shutdown, Suspension, VolumeInfo,
 };

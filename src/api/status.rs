@@ -69,9 +69,21 @@ pub struct VolumeInfo {
     /// Whether it is still being made: nobody can use it yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub making: bool,
+    /// What it is growing to, while not all replicas have grown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
     /// The minor number of the local block device that it is attached as, on the node that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minor: Option<u32>,
+}
+
+/// A volume that grows has its old size until every replica has the new one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// The new size in bytes.
+    pub bytes: u64,
+    /// The nodes whose replicas have not grown yet.
+    pub awaits: Vec<Name>,
 }
 
 /// A resource on one node.

@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn resources_and_volumes() {
-        let info = VolumeInfo { volume: VolumeId(0), bytes: 10_000_003_072, making: false, minor: None };
+        let info = VolumeInfo { volume: VolumeId(0), bytes: 10_000_003_072, making: false, growth: None, minor: None };
         let resource = Resource {
             name: "resource01".parse().unwrap(),
             id: ResourceId(1),

@@ -17,6 +17,7 @@ use super::table::paint;
 use crate::api::state::{AssignmentState, Level, NodeState, ResourceState};
 use crate::api::{
     ClusterStatus, Fill, Node, Pool, Quorum, ReplicaStatus, ResourceStatus, Resync, Verify, VerifySchedule, VerifyState,
+    VolumeInfo,
 };
 use crate::units::{DiskState, Name, human};
 
@@ -85,6 +86,7 @@ fn one(resource: &ResourceStatus, pace: &Pace, colours: bool) -> String {
         out.push_str(line.trim_end());
         out.push('\n');
     }
+    out.extend(resource.volumes.iter().filter_map(growing));
     if state == ResourceState::SplitBrain {
         out += &format!(
             "  each side has written something that the other lacks: `blkrep discard-my-data {} NODE` ends it, and what only that node has is lost\n",
@@ -92,6 +94,14 @@ fn one(resource: &ResourceStatus, pace: &Pace, colours: bool) -> String {
         );
     }
     out
+}
+
+/// What a volume that grows waits for.
+fn growing(volume: &VolumeInfo) -> Option<String> {
+    let growth = volume.growth.as_ref()?;
+    let names: Vec<&str> = growth.awaits.iter().map(Name::as_str).collect();
+    let awaits = if names.is_empty() { "all nodes".to_owned() } else { names.join(", ") };
+    Some(format!("  volume {} grows to {} when it has grown on {awaits}\n", volume.volume, human(growth.bytes)))
 }
 
 /// Size, protocol and quorum.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{Connection, EffectiveOptions, Membership, Node, PeerView, Suspension, VolumeInfo};
+use crate::api::{Connection, EffectiveOptions, Growth, Membership, PeerView, Suspension};
 use crate::units::{NodeId, ResourceId, Role, VolumeId};
 
 fn node(name: &str, id: u32) -> Node {
@@ -52,7 +52,7 @@ fn cluster() -> ClusterStatus {
             primary: Some("alpha".parse().unwrap()),
             removing: false,
             verifies: None,
-            volumes: vec![VolumeInfo { volume: VolumeId(0), bytes: 10 << 30, making: false, minor: None }],
+            volumes: vec![VolumeInfo { volume: VolumeId(0), bytes: 10 << 30, making: false, growth: None, minor: None }],
             replicas: vec![
                 primary,
                 replica("beta", 1, Role::Secondary, DiskState::UpToDate),
@@ -73,6 +73,15 @@ web  ok  10 GiB, protocol C, quorum majority (auto)
   gamma  Secondary  client
 ";
     assert_eq!(status(&cluster(), &Pace::default(), false), expected);
+}
+
+#[test]
+fn a_growth_names_whom_it_waits_for() {
+    let mut cluster = cluster();
+    let awaits = vec!["beta".parse().unwrap(), "gamma".parse().unwrap()];
+    cluster.resources[0].volumes[0].growth = Some(Growth { bytes: 20 << 30, awaits });
+    let text = status(&cluster, &Pace::default(), false);
+    assert!(text.contains("\n  volume 0 grows to 20 GiB when it has grown on beta, gamma\n"), "{text}");
 }
 
 #[test]

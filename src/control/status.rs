@@ -13,7 +13,7 @@ use super::options;
 use crate::api::{self, Membership, Pending};
 use crate::cluster::{self, Cluster, FIRST_POOL, NodeState, Resource};
 use crate::engine::{self, ResourceStatus as EngineStatus};
-use crate::units::{Authority, DiskState, Name, NodeId, ResourceId, Role};
+use crate::units::{Authority, DiskState, Name, NodeId, ResourceId, Role, VolumeId};
 
 /// What a node is asked by another for its status.
 #[derive(Debug, Serialize, Deserialize)]
@@ -165,7 +165,7 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
             repair,
             last,
         }),
-        volumes: volumes(resource),
+        volumes: volumes(model, resource),
         replicas: replicas.collect(),
     }
 }
@@ -179,10 +179,17 @@ fn is_behind(resource: ResourceId, node: NodeId, reports: &Reports) -> bool {
 }
 
 /// A resource's volumes.
-pub fn volumes(resource: &Resource) -> Vec<api::VolumeInfo> {
+fn volumes(model: &Cluster, resource: &Resource) -> Vec<api::VolumeInfo> {
+    let growth = |id: VolumeId, target: u64| {
+        let short = |node: &NodeId| resource.assignments[node].volumes.get(&id).is_none_or(|has| *has < target);
+        let awaits: Vec<Name> =
+            resource.replicas().filter(short).filter_map(|node| Some(model.nodes.get(&node)?.name.clone())).collect();
+        api::Growth { bytes: target, awaits }
+    };
     let tell = |(&id, volume): (_, &cluster::Volume)| {
         let bytes = if volume.bytes == 0 { volume.target } else { volume.bytes };
-        api::VolumeInfo { volume: id, bytes, making: volume.bytes == 0, minor: None }
+        let growth = (volume.bytes > 0 && volume.bytes < volume.target).then(|| growth(id, volume.target));
+        api::VolumeInfo { volume: id, bytes, making: volume.bytes == 0, growth, minor: None }
     };
     resource.volumes.iter().map(tell).collect()
 }

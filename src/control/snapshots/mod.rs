@@ -58,7 +58,7 @@ pub fn list(node: &Node, asked: &ListSnapshots) -> Result<Vec<api::Snapshot>, Ap
 }
 
 fn shown(model: &Cluster, resource: &Resource, name: &Name, snapshot: &Snapshot) -> api::Snapshot {
-    let volume = |(&volume, &bytes): (&VolumeId, &u64)| VolumeInfo { volume, bytes, making: false, minor: None };
+    let volume = |(&volume, &bytes): (&VolumeId, &u64)| VolumeInfo { volume, bytes, making: false, growth: None, minor: None };
     api::Snapshot {
         resource: resource.name.clone(),
         name: name.clone(),
