@@ -121,8 +121,17 @@ fn engine(at: usize, record: &Record, now: Instant) -> Engine {
         slots: 7,
     };
     let settings = Settings {
-        peers: [(peer, Peer { name: format!("n{peer}").parse().expect("a name"), diskful: true, leaving: false, paused: false })]
-            .into(),
+        peers: [(
+            peer,
+            Peer {
+                name: format!("n{peer}").parse().expect("a name"),
+                diskful: true,
+                leaving: false,
+                paused: false,
+                apart: false,
+            },
+        )]
+        .into(),
         volumes,
         protocol: Protocol::C,
         authority: Authority::Majority,

@@ -42,7 +42,10 @@ pub use client::{Client, Connecting, Connector, Stream};
 pub use docker::{AddDockerVolume, DockerSettings, DockerVolume, ListDockerVolumes, Spread};
 pub use error::{ApiError, Code};
 pub use nodes::{AddNode, HowtoJoin, JoinTicket, ListNodes, Membership, Node, RemoveNode};
-pub use operate::{Invalidate, ReplaceDisk, ScheduleVerify, SteerResync, Verify, VerifyResource, VerifySchedule, VerifyState};
+pub use operate::{
+    Connect, Disconnect, Invalidate, ReplaceDisk, ScheduleVerify, SteerResync, Verify, VerifyResource, VerifySchedule,
+    VerifyState,
+};
 pub use operations::{OPERATIONS, Operation, Promise, Service, routes};
 pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionValues, Options, Quorum, SetOptions};
 pub use pools::{AddPool, DefaultPool, Fill, ListPools, NodePool, Pool, RemovePool};

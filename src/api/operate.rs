@@ -84,6 +84,30 @@ pub struct SteerResync {
     pub pause: bool,
 }
 
+/// Keeps a node from talking to the others about a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disconnect {
+    /// The resource.
+    pub resource: Name,
+    /// The node.
+    pub node: Name,
+    /// Also if clients wait then until it is connected again.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Lets a node talk to the others again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// The resource.
+    pub resource: Name,
+    /// The node; all that were disconnected when absent.
+    #[serde(default)]
+    pub node: Option<Name>,
+}
+
 /// What the last verify has found of a replica, compared with that of the node that tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verify {

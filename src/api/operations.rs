@@ -147,6 +147,10 @@ operation_table! {
     POST "/v1/assignments/discard-my-data" discard_my_data(DiscardMyData) -> Done;
     /// Pauses resyncs of a resource, or lets them go on.
     POST "/v1/resources/resync" steer_resync(SteerResync) -> Done;
+    /// Keeps a node from talking to the others about a resource.
+    POST "/v1/resources/disconnect" disconnect(Disconnect) -> Done;
+    /// Lets nodes talk to the others about a resource again.
+    POST "/v1/resources/connect" connect(Connect) -> Done;
     /// Compares the replicas of a resource, or ends that.
     POST "/v1/resources/verify" verify_resource(VerifyResource) -> Done;
     /// Has the replicas of a resource compared by themselves, or no more.

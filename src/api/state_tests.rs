@@ -25,6 +25,7 @@ fn resource(nodes: &[&str]) -> ResourceStatus {
         clients: 0,
         suspended: Vec::new(),
         resync_paused: false,
+        disconnected: false,
         peers: nodes.iter().filter(|peer| *peer != node).map(view).collect(),
     };
     ResourceStatus {

@@ -115,6 +115,9 @@ pub struct ReplicaStatus {
     /// An operator has paused resyncs to and from its replica.
     #[serde(default)]
     pub resync_paused: bool,
+    /// An operator keeps the node from talking to the others about it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disconnected: bool,
     /// The other nodes, as it sees them.
     pub peers: Vec<PeerView>,
 }

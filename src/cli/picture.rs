@@ -168,6 +168,9 @@ fn remarks(resource: &ResourceStatus, replica: &ReplicaStatus, pace: &Pace, colo
     if replica.resync_paused && !matches!(state, AssignmentState::Ok) {
         remarks.push(tint("resync paused by an operator", Level::Warning, colours));
     }
+    if replica.disconnected {
+        remarks.push(tint("disconnected by an operator", Level::Warning, colours));
+    }
     if let Some(found) = resource.verify_of(replica) {
         let level = if found.different > 0 { Level::Alert } else { Level::Normal };
         remarks.push(tint(&verified(&found), level, colours));

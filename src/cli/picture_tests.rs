@@ -31,6 +31,7 @@ fn replica(name: &str, id: u32, role: Role, disk: DiskState) -> ReplicaStatus {
         clients: 0,
         suspended: Vec::new(),
         resync_paused: false,
+        disconnected: false,
         peers: Vec::new(),
     }
 }
@@ -158,6 +159,9 @@ fn a_pause_is_told_of_the_replica_that_it_holds_up() {
     cluster.resources[0].replicas[1].resync_paused = true;
     let shown = status(&cluster, &Pace::default(), false);
     assert!(shown.contains("  beta   Secondary  Outdated  resync paused by an operator\n"), "{shown}");
+    cluster.resources[0].replicas[1].disconnected = true;
+    let shown = status(&cluster, &Pace::default(), false);
+    assert!(shown.contains("resync paused by an operator, disconnected by an operator\n"), "{shown}");
 }
 
 #[test]

@@ -104,6 +104,10 @@ pub enum Command {
     ReplaceDisk { resource: Name, node: Name, pool: Option<Name>, expect: Option<RecordId>, seed: Seed },
     /// Pauses the resyncs of a resource, all of them or those to and from a node's replica, or lets them go on.
     PauseResync { resource: Name, node: Option<Name>, pause: bool },
+    /// Keeps a node from talking to the others about a resource.
+    Disconnect { resource: Name, node: Name },
+    /// Lets a node talk to the others again; all that were kept from it without one.
+    Connect { resource: Name, node: Option<Name> },
     /// Takes a resource from all nodes; its definition stays, its data does not.
     Undeploy { resource: Name, force: bool },
 

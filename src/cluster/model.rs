@@ -257,6 +257,9 @@ pub struct Resource {
     /// Whose resyncs an operator has paused.
     #[serde(default)]
     pub paused: Paused,
+    /// The nodes that an operator has disconnected from all others, as far as this resource goes.
+    #[serde(default)]
+    pub disconnected: BTreeSet<NodeId>,
 }
 
 /// Resyncs that an operator has paused.
@@ -276,6 +279,11 @@ impl Paused {
 }
 
 impl Resource {
+    /// Whether two nodes do not talk to each other about it, as an operator wants it.
+    pub fn are_apart(&self, one: NodeId, other: NodeId) -> bool {
+        self.disconnected.contains(&one) || self.disconnected.contains(&other)
+    }
+
     /// The nodes with a replica that stays.
     pub fn replicas(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.assignments.iter().filter(|(_, a)| a.replica.is_some() && !a.leaving).map(|(&node, _)| node)

@@ -119,6 +119,8 @@ pub enum Refusal {
     NotPaused(String),
     #[error("all resyncs of resource '{0}' are paused")]
     AllPaused(String),
+    #[error("no such node is disconnected from the others for resource '{0}'")]
+    NotDisconnected(String),
     #[error("resource '{0}' has only its replica on node '{1}'")]
     LastReplica(String, String),
     #[error("resource '{0}' has its only up-to-date replica on node '{1}'")]
@@ -246,6 +248,7 @@ impl Refusal {
             | Self::ReplicaLeaves(..)
             | Self::NotPaused(_)
             | Self::AllPaused(_)
+            | Self::NotDisconnected(_)
             | Self::LastReplica(..)
             | Self::LastUpToDate(..)
             | Self::TooManyAlone(_)
@@ -335,6 +338,7 @@ impl Refusal {
             Self::ReplicaLeaves(resource, _) => {
                 format!("`blkrep status {resource}` shows how far it is; it goes on when the primary and its node answer")
             }
+            Self::NotDisconnected(resource) => format!("`blkrep status {resource}` shows which are"),
             Self::NotPaused(resource) => format!("`blkrep status {resource}` shows which are"),
             Self::AllPaused(resource) => {
                 format!("let all go on (`blkrep resync resume {resource}`), and pause others by their nodes")

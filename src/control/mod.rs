@@ -26,6 +26,7 @@ mod area;
 pub mod attachments;
 pub mod authority;
 pub mod config;
+pub mod connections;
 pub mod consensus;
 pub mod daemon;
 #[cfg(test)]

@@ -9,16 +9,17 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::{Part, Unused};
-use super::{attachments, docker, local, operate, options, removal, replace, snapshots, split_brain, verifies};
+use super::{attachments, connections, docker, local, operate, options, removal, replace, snapshots, split_brain, verifies};
 use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, AdoptVolume, ApiError, AskStatus,
-    AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, DefaultPool, DeployResource, Detach,
-    DiscardMyData, DockerVolume, Done, FreeSpace, HowtoJoin, Invalidate, JoinTicket, ListAssignments, ListAttachments,
-    ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListSchedules, ListSnapshots,
-    ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative, RemoveNode,
-    RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource, ResourceStatus,
-    RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, ScheduleVerify, Service, SetOptions, Shutdown, Snapshot,
-    SnapshotSchedule, SteerResync, TakenSnapshot, UnassignResource, UndeployResource, Unmount, VerifyResource, Volume, state,
+    AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, Connect, DefaultPool, DeployResource,
+    Detach, DiscardMyData, Disconnect, DockerVolume, Done, FreeSpace, HowtoJoin, Invalidate, JoinTicket, ListAssignments,
+    ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListSchedules,
+    ListSnapshots, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative,
+    RemoveNode, RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource,
+    ResourceStatus, RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, ScheduleVerify, Service, SetOptions, Shutdown,
+    Snapshot, SnapshotSchedule, SteerResync, TakenSnapshot, UnassignResource, UndeployResource, Unmount, VerifyResource, Volume,
+    state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -362,6 +363,18 @@ impl Service for Operations {
         Box::pin(async move {
             let SteerResync { resource, node, pause } = asked;
             self.propose(Command::PauseResync { resource, node, pause }).await?;
+            Ok(Done::default())
+        })
+    }
+
+    fn disconnect(&self, asked: Disconnect) -> Promise<'_, Done> {
+        Box::pin(connections::disconnect(&self.node, asked))
+    }
+
+    fn connect(&self, asked: Connect) -> Promise<'_, Done> {
+        Box::pin(async move {
+            let Connect { resource, node } = asked;
+            self.propose(Command::Connect { resource, node }).await?;
             Ok(Done::default())
         })
     }

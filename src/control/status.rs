@@ -234,6 +234,7 @@ fn replica(
         disk: status.map(|status| status.disk),
         clients: status.map_or(0, |status| status.clients),
         resync_paused: !diskless && resource.paused.holds(id),
+        disconnected: resource.disconnected.contains(&id),
         suspended: status.map(|status| status.suspended.iter().map(|why| suspension(why, named)).collect()).unwrap_or_default(),
         peers: status.map(|status| status.peers.iter().filter_map(|peer| view(peer, named)).collect()).unwrap_or_default(),
     }

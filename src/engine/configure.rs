@@ -120,7 +120,8 @@ mod tests {
             regions: vec![Region { volume: VolumeId(0), bytes: 4 << 20, at: 32 << 10, slots: 1 }],
         };
         let settings = Settings {
-            peers: [(new, Peer { name: "new".parse().unwrap(), diskful: true, leaving: false, paused: false })].into(),
+            peers: [(new, Peer { name: "new".parse().unwrap(), diskful: true, leaving: false, paused: false, apart: false })]
+                .into(),
             volumes: [(VolumeId(0), 4 << 20)].into(),
             protocol: Protocol::C,
             authority: Authority::Majority,

@@ -51,6 +51,9 @@ pub struct Peer {
     pub leaving: bool,
     /// An operator has paused the resync of its replica from here, and of this node's from there.
     pub paused: bool,
+    /// An operator wants the two to have no session. Whoever runs the engine keeps what the peer says from it, and tells it that there is no
+    /// connection.
+    pub apart: bool,
 }
 
 /// The engine's times.

@@ -117,6 +117,11 @@ impl Attachment {
 }
 
 impl Resource {
+    /// Whether the engine is to hear of a peer: it has not been told that the two are apart.
+    pub(super) fn talks_to(&self, peer: NodeId) -> bool {
+        self.settings.peers.get(&peer).is_some_and(|peer| !peer.apart)
+    }
+
     /// How many clients are connected or about to be.
     pub(super) fn in_use(&self) -> usize {
         self.clients.len()

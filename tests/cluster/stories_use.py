@@ -1,6 +1,7 @@
 """What a user does on a good day."""
 
 import hashlib
+import json
 import os
 import random
 
@@ -224,3 +225,41 @@ def random_image(path, size):
 def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
+
+@story(minutes=4, idle=True)
+def a_node_is_disconnected_and_connected_again(scene):
+    """Writes go on without the replica that is disconnected, which stays as it was, also when its daemon is restarted. It gets what was written
+    meanwhile when it is connected again, and nothing else. Where clients would wait it is refused."""
+    cluster = scene.closes(Cluster(scene, 3)).form()
+    one, two, three = cluster.nodes
+    cluster.add_volume("web", "64MiB", replicas=3)
+    known = oracle.Oracle(64 * MIB // oracle.BLOCK, seed=43)
+    client = oracle.Client(known, one.uri("web")).start()
+    wait_for("there is load", lambda: known.acknowledged > 100, 30)
+    two.refuses("disconnect", "web", "nosuch", naming=["nosuch"])
+    two.refuses("connect", "web", naming=["disconnected"])
+    guest = connect(three.uri("web"))
+    one.refuses("disconnect", "web", three.name, naming=["in use", three.name, "--force"])
+    guest.shutdown()
+    wait_for("nobody uses it there", lambda: cluster.replicas("web")[three.name]["clients"] == 0, 20)
+    answer = json.loads(two.blkrep("disconnect", "web", three.name, "--output", "json"))
+    check("does not reach" in answer["notes"][0], "the answer says what it means", answer)
+    wait_for("it is left behind", lambda: cluster.replicas("web")[three.name]["disk"] == "Outdated", 30)
+    told = one.blkrep("status", "web")
+    check("disconnected by an operator" in told, "the status tells of it", told)
+    before = known.acknowledged
+    wait_for("writes go on", lambda: known.acknowledged > before + 200, 30)
+    three.kill()
+    three.start()
+    wait_for("it is back", lambda: cluster.replicas("web")[three.name]["online"], 30)
+    before = known.acknowledged
+    wait_for("writes go on", lambda: known.acknowledged > before + 200, 30)
+    check(cluster.replicas("web")[three.name]["disk"] == "Outdated", "a restart changes nothing", cluster.replicas("web"))
+    three.blkrep("connect", "web", three.name)
+    cluster.wait_up_to_date("web", 3)
+    check("operator" not in one.blkrep("status", "web"), "it is over", one.blkrep("status", "web"))
+    check(client.running and client.failed == 0, "the client saw no error", client.error)
+    client.stop()
+    wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
+    cluster.check_identical("web")
+    oracle.verify(known, three.uri("web"))

@@ -149,7 +149,7 @@ fn build(mut rng: Rng, count: usize, diskless: usize, majority: bool, trace: boo
 }
 
 fn peer(node: NodeId, diskful: bool) -> Peer {
-    Peer { name: format!("n{node}").parse().unwrap(), diskful, leaving: false, paused: false }
+    Peer { name: format!("n{node}").parse().unwrap(), diskful, leaving: false, paused: false, apart: false }
 }
 
 fn manners(rng: &mut Rng, majority: bool) -> Manners {

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod attachments;
+mod connections;
 mod docker;
 mod found;
 mod metadata;
@@ -33,6 +34,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         snapshots::VERBS,
         replicas::VERBS,
         operate::VERBS,
+        connections::VERBS,
         split_brain::VERBS,
         metadata::VERBS,
         attachments::VERBS,

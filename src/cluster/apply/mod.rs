@@ -1,6 +1,7 @@
 //! Taking commands: every function here first checks, then changes.
 
 mod adoption;
+mod connections;
 mod nodes;
 mod pause;
 mod pools;
@@ -78,6 +79,8 @@ impl Cluster {
             }
             Command::PauseResync { resource, node, pause: true } => self.pause_resync(&resource, node.as_ref()),
             Command::PauseResync { resource, node, pause: false } => self.resume_resync(&resource, node.as_ref()),
+            Command::Disconnect { resource, node } => self.disconnect(&resource, &node),
+            Command::Connect { resource, node } => self.connect(&resource, node.as_ref()),
             Command::Undeploy { resource, force } => self.undeploy(&resource, force),
             Command::AddSnapshot { resource, snapshot: name, nodes, purpose, taker, now } => {
                 self.add_snapshot(&resource, Wanted { name, nodes: &nodes, purpose, taker, now })

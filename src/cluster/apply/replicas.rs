@@ -102,6 +102,7 @@ impl Cluster {
         let resource = self.resource_mut(id);
         resource.assignments.clear();
         resource.paused = Paused::default();
+        resource.disconnected.clear();
         resource.record = None;
         self.drop_leavers();
         Ok(Applied::Done)
@@ -206,6 +207,7 @@ impl Cluster {
         let resource = self.resource_mut(id);
         resource.assignments.remove(&node);
         resource.paused.nodes.remove(&node);
+        resource.disconnected.remove(&node);
         resource.assignments.extend(next.map(|next| (node, next)));
         if resource.replicas().next().is_none() {
             resource.record = None;

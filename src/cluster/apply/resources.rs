@@ -46,6 +46,7 @@ impl Cluster {
             schedule: None,
             verifies: None,
             paused: Paused::default(),
+            disconnected: BTreeSet::new(),
         };
         self.resources.insert(id, Arc::new(resource));
         Ok(Applied::Resource(id))
@@ -187,6 +188,7 @@ impl Cluster {
             let resource = self.resource_mut(id);
             resource.assignments.clear();
             resource.paused = Paused::default();
+            resource.disconnected.clear();
             resource.record = None;
         } else {
             let nodes: Vec<NodeId> = self.resources[&id].assignments.keys().copied().collect();

@@ -265,6 +265,7 @@ impl Cluster {
             schedule: None,
             verifies: None,
             paused: Paused::default(),
+            disconnected: BTreeSet::new(),
             ..Resource::clone(&of)
         };
         let from = Source { of: of.name.clone(), snapshot: taken.id, stored: taken.stored(snapshot) };
@@ -303,7 +304,8 @@ impl Cluster {
         }
         let id = ResourceId(self.next_resource);
         self.next_resource += 1;
-        let mut next = Resource { id, round: 0, paused: Paused::default(), ..Resource::clone(&resource) };
+        let mut next =
+            Resource { id, round: 0, paused: Paused::default(), disconnected: BTreeSet::new(), ..Resource::clone(&resource) };
         let from = Source { of: name.clone(), snapshot: taken.id, stored: taken.stored(snapshot) };
         let mut draws = seed.draws();
         begin_anew(&mut next, taken, parts, &from, &mut draws);

@@ -73,6 +73,8 @@ fn any_command() -> impl Strategy<Value = Command> {
             node,
             pause
         }),
+        (resource(), node()).prop_map(|(resource, node)| Command::Disconnect { resource, node }),
+        (resource(), proptest::option::of(node())).prop_map(|(resource, node)| Command::Connect { resource, node }),
         (resource(), node(), seed(), ssd()).prop_map(|(resource, node, seed, pool)| Command::ReplaceDisk {
             resource,
             node,
@@ -202,6 +204,8 @@ impl Seen {
         assert_eq!(resource.record.is_some(), resource.replicas().next().is_some(), "a record and replicas come together");
         let stray = resource.paused.nodes.iter().find(|node| !resource.assignments.contains_key(node));
         assert_eq!(stray, None, "a resync is paused of a replica that is gone");
+        let stray = resource.disconnected.iter().find(|node| !resource.assignments.contains_key(node));
+        assert_eq!(stray, None, "a node is disconnected that does not use it");
         if let Some(record) = &resource.record {
             let lineage = self.records.entry(resource.id).or_default();
             if lineage.last() != Some(&record.id) {

@@ -123,3 +123,25 @@ fn a_pause_is_of_all_or_of_replicas_by_name() {
     cluster.apply(unassign("web", "n1", false)).unwrap();
     assert!(!holds(&cluster, 1), "another replica there is another matter");
 }
+
+#[test]
+fn a_node_is_disconnected_by_name_until_it_is_connected_or_gone() {
+    let mut cluster = two();
+    let disconnect = |node: &str| Command::Disconnect { resource: name("web"), node: name(node) };
+    let connect = |node: Option<&str>| Command::Connect { resource: name("web"), node: node.map(name) };
+    let apart = |cluster: &Cluster| cluster.resource_named(&name("web")).unwrap().are_apart(NodeId(0), NodeId(1));
+    assert_eq!(cluster.apply(connect(None)), Err(Refusal::NotDisconnected("web".into())));
+    assert_eq!(cluster.apply(disconnect("n2")), Err(Refusal::NotAssigned("web".into(), "n2".into())));
+    cluster.apply(disconnect("n1")).unwrap();
+    assert!(apart(&cluster));
+    assert_eq!(cluster.apply(connect(Some("n0"))), Err(Refusal::NotDisconnected("web".into())));
+    cluster.apply(connect(Some("n1"))).unwrap();
+    assert!(!apart(&cluster));
+    cluster.apply(disconnect("n0")).unwrap();
+    cluster.apply(disconnect("n1")).unwrap();
+    cluster.apply(connect(None)).unwrap();
+    assert!(!apart(&cluster));
+    cluster.apply(disconnect("n1")).unwrap();
+    cluster.apply(unassign("web", "n1", false)).unwrap();
+    assert!(!apart(&cluster), "another replica there is another matter");
+}

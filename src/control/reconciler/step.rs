@@ -264,7 +264,8 @@ impl Step<'_> {
             let name = self.model.nodes.get(node)?.name.clone();
             let (diskful, leaving) = (!assignment.is_diskless(), assignment.leaving);
             let paused = resource.paused.holds(*node) || resource.paused.holds(self.node.me);
-            Some((*node, Peer { name, diskful, leaving, paused }))
+            let apart = resource.are_apart(*node, self.node.me);
+            Some((*node, Peer { name, diskful, leaving, paused, apart }))
         });
         let volumes = resource.volumes.iter().filter(|(_, volume)| volume.bytes > 0).map(|(&id, volume)| (id, volume.bytes));
         ResourceSettings {

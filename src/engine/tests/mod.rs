@@ -374,7 +374,7 @@ impl Rig {
 }
 
 fn peer(node: NodeId, leaving: bool) -> Peer {
-    Peer { name: format!("n{node}").parse().unwrap(), diskful: true, leaving, paused: false }
+    Peer { name: format!("n{node}").parse().unwrap(), diskful: true, leaving, paused: false, apart: false }
 }
 
 fn load(new: &NewReplica) -> Loaded {

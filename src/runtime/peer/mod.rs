@@ -170,14 +170,30 @@ impl Shard {
     pub(super) fn peers_changed(&mut self, key: Key, before: &BTreeMap<NodeId, crate::engine::Peer>) {
         let Some(resource) = self.resources.get(key) else { return };
         let lane = resource.lane;
-        let new: Vec<NodeId> = resource.settings.peers.keys().filter(|peer| !before.contains_key(peer)).copied().collect();
-        for peer in new {
+        let talked = |peer: &NodeId| before.get(peer).is_some_and(|peer| !peer.apart);
+        let peers = &resource.settings.peers;
+        let (apart, together): (Vec<NodeId>, Vec<NodeId>) = peers.keys().copied().partition(|peer| peers[peer].apart);
+        for peer in together.into_iter().filter(|peer| !talked(peer)) {
             match self.peers.connection(lane, peer) {
                 Some(_) => self.feed(key, Event::LinkUp(peer)),
                 None => self.want_link(lane, peer),
             }
         }
+        apart.into_iter().filter(talked).for_each(|peer| self.part(key, peer));
         self.hurry(lane);
+    }
+
+    /// Ends the session with a peer that the connection between the nodes outlives: to each of the two, the resource is not open at the other.
+    /// The peer hears of it before the next pong, which would grant it a lease (rule F2).
+    fn part(&mut self, key: Key, peer: NodeId) {
+        let Some(resource) = self.resources.get_mut(key) else { return };
+        let (id, lane) = (resource.id, resource.lane);
+        if !resource.closed_there.remove(&peer) {
+            self.feed(key, Event::LinkDown { peer, silent: true });
+        }
+        if let Some(link) = self.peers.connection(lane, peer) {
+            self.say_on_link(link, LinkMessage::NotOpen { resource: id });
+        }
     }
 
     /// Closes all connections, at the end.
@@ -197,8 +213,7 @@ impl Shard {
 
     /// The resources that use a connection.
     fn users(&self, lane: Lane, peer: NodeId) -> impl Iterator<Item = Key> {
-        let uses =
-            move |resource: &super::resource::Resource| resource.lane == lane && resource.settings.peers.contains_key(&peer);
+        let uses = move |resource: &super::resource::Resource| resource.lane == lane && resource.talks_to(peer);
         self.resources.iter().filter(move |(_, resource)| uses(resource)).map(|(key, _)| key)
     }
 

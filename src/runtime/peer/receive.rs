@@ -155,7 +155,7 @@ impl Shard {
             let room = what.blocks().and_then(|blocks| usize::try_from(blocks.bytes()).ok()).unwrap_or(0);
             return self.hear_guest(key, frame, header, used, room);
         }
-        let open = self.by_id.contains_key(&frame.resource);
+        let open = self.listener(key, frame.resource).is_some();
         let Some(connection) = self.peers.get_mut(key) else { return Step::Hungry };
         if !open {
             connection.stream.skip(used);
@@ -180,7 +180,7 @@ impl Shard {
     /// are. Acknowledgements may be behind it, so that it is not waited for: without room it goes to its engine as it is, and comes again.
     fn hear_guest(&mut self, key: Key, frame: Frame, header: Header, used: usize, room: usize) -> Step {
         let length = header.payload_len as usize;
-        let found = self.by_id.get(&frame.resource).copied();
+        let found = self.listener(key, frame.resource);
         let Some(connection) = self.peers.get_mut(key) else { return Step::Hungry };
         connection.stream.skip(used);
         let peer = connection.peer;
@@ -209,11 +209,19 @@ impl Shard {
         self.io.memory.allocate_for(account, room)
     }
 
+    /// The resource that is meant to hear what a peer says of it.
+    fn listener(&self, key: Key, resource: ResourceId) -> Option<Key> {
+        let peer = self.peers.get(key)?.peer;
+        let found = *self.by_id.get(&resource)?;
+        let is_apart = self.resources.get(found)?.settings.peers.get(&peer).is_some_and(|peer| peer.apart);
+        (!is_apart).then_some(found)
+    }
+
     /// Gives a message to its engine.
     fn deliver(&mut self, key: Key, frame: Frame, payload: Option<BufferId>) {
         self.io.counters.messages += 1;
         let Frame { resource, reign, message } = frame;
-        let found = self.by_id.get(&resource).copied().zip(self.peers.get(key).map(|connection| connection.peer));
+        let found = self.listener(key, resource).zip(self.peers.get(key).map(|connection| connection.peer));
         let Some((resource, from)) = found else {
             payload.into_iter().for_each(|buffer| self.io.memory.release(buffer));
             return;
@@ -240,7 +248,7 @@ impl Shard {
         let Some(peer) = self.peers.get(key).map(|connection| connection.peer) else { return };
         let Some(&resource) = self.by_id.get(&resource) else { return };
         let Some(of) = self.resources.get_mut(resource) else { return };
-        if of.settings.peers.contains_key(&peer) && of.closed_there.insert(peer) {
+        if of.talks_to(peer) && of.closed_there.insert(peer) {
             self.feed(resource, Event::LinkDown { peer, silent: true });
         }
     }

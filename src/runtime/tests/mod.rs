@@ -84,7 +84,7 @@ impl Node {
 
     fn spec_with_peers(&self, resource: ResourceId, bytes: u64, peers: &[NodeId]) -> ResourceSpec {
         let peer = |&node: &NodeId| {
-            (node, Peer { name: format!("n{node}").parse().unwrap(), diskful: true, leaving: false, paused: false })
+            (node, Peer { name: format!("n{node}").parse().unwrap(), diskful: true, leaving: false, paused: false, apart: false })
         };
         let volumes = [(VOLUME, bytes)].into();
         let metadata = self.folder.path().join("metadata");

@@ -67,6 +67,43 @@ fn what_is_written_on_one_node_is_on_both() {
     until("one is primary", || one.status().role == Role::Primary && other.status().primary == Some(one.id));
 }
 
+/// Tells a node that its peer is to be apart from it, or not any more.
+fn part(node: &Node, peer: &Node, apart: bool) {
+    let mut settings = node.spec_with_peers(RESOURCE, BYTES, &[peer.id]).settings;
+    settings.peers.get_mut(&peer.id).unwrap().apart = apart;
+    wait(node.plane.configure(RESOURCE, settings, None)).unwrap();
+}
+
+/// Whichever hears of it first: the other one learns of it from what it is answered.
+#[test]
+fn nodes_that_are_parted_have_no_session_until_both_are_to_have_one() {
+    for first in [0, 1] {
+        let nodes = connected_pair();
+        let [one, other] = &nodes;
+        let (early, late) = (&nodes[first], &nodes[1 - first]);
+        let mut client = one.client(Mode::default());
+        client.write(0, &pattern(1, 4096));
+        part(early, late, true);
+        let alone = |node: &Node| node.status().peers[0].connection == Connection::Connecting;
+        until("neither has a session", || alone(one) && alone(other));
+        client.write(0, &pattern(2, 4096));
+        client.flush();
+        part(late, early, true);
+        assert!(contents(one) != contents(other), "it was written on one side only");
+        // It asks, and is answered that nobody listens.
+        part(late, early, false);
+        client.write(8192, &pattern(3, 4096));
+        assert!(alone(one) && alone(other));
+        part(early, late, false);
+        until("both are connected", || is_settled(one) && is_settled(other));
+        client.flush();
+        assert!(contents(one) == contents(other), "the replicas differ");
+        let connected =
+            |node: &Node| node.events.lock().unwrap().iter().filter(|e| matches!(e, PlaneEvent::WantLink { .. })).count();
+        assert_eq!((connected(one), connected(other)), (1, 1), "the nodes' connection has outlived it");
+    }
+}
+
 #[test]
 fn a_queue_of_small_writes_reaches_both() {
     let [one, other] = connected_pair();
