@@ -86,8 +86,9 @@ pub trait Snapshots {
     /// Takes a snapshot of a volume as it is at this moment, and makes it ready to be read. One of that name is answered as it is. Whoever
     /// writes to the volume has stopped and flushed it: what is on its way may be in the snapshot or not, in part.
     ///
-    /// With [`SnapshotMethod::SetAside`], `room` bytes are set aside, at most the volume's size; others ignore it. `progress` is told of a
-    /// copy only, every time that a part of it is done.
+    /// `room` is how many bytes of the volume are meant, of which all may be changed later: with [`SnapshotMethod::SetAside`] so many are set
+    /// aside, and a file pool cuts its file there; the snapshot of a logical volume always has all of it. `progress` is told of a copy only,
+    /// every time that a part of it is done.
     ///
     /// # Errors
     ///

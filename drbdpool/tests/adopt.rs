@@ -5,6 +5,7 @@ mod real;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use drbdpool::{Adoptable, Adoption, FilePool, Pool, PoolError, PoolSpec, VolumeName};
 use real::{CLAIM, Group, can_run, has_device_mapper, identity, volume};
@@ -205,6 +206,37 @@ fn a_file_that_cannot_be_adopted_is_refused_by_name() {
     let taken = refused(pool.adoptable(&Adoptable::File(image.clone()), &VolumeName::data("db", 0).unwrap()));
     assert!(taken.contains("choose another resource name"), "{taken}");
     assert_eq!(pool.adoptable(&Adoptable::File(image), &web()).unwrap(), 1 << 20, "when all that is mended");
+}
+
+/// A directory that is mounted in another place, until it is dropped.
+struct Bound(tempfile::TempDir);
+
+impl Bound {
+    fn of(directory: &Path) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        assert!(Command::new("mount").arg("--bind").args([directory, place.path()]).status().unwrap().success());
+        Self(place)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_file_that_is_open_by_another_path_is_in_use() {
+    if !can_run("mount") {
+        return;
+    }
+    let (directory, pool, image) = files();
+    let bound = Bound::of(directory.path());
+    let held = File::open(bound.0.path().join(image.file_name().unwrap())).unwrap();
+    let why = refused(pool.adoptable(&Adoptable::File(image.clone()), &web()));
+    assert!(why.contains(&format!("in use by process {}", std::process::id())), "{why}");
+    drop(held);
+    assert_eq!(pool.adoptable(&Adoptable::File(image), &web()).unwrap(), 1 << 20);
 }
 
 #[test]

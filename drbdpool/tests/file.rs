@@ -288,13 +288,13 @@ fn a_snapshot_keeps_what_its_volume_had(kind: &str, size: u64, thin: bool, metho
     let before = pool.capacity().unwrap().free;
     let one: SnapshotName = "web_00@one".parse().unwrap();
     if method == SnapshotMethod::Copy {
-        let broken_off = pool.snapshot(&one, 0, &mut |_, _| ControlFlow::Break(()));
+        let broken_off = pool.snapshot(&one, 8 * MIB, &mut |_, _| ControlFlow::Break(()));
         assert!(matches!(broken_off, Err(PoolError::Interrupted { .. })), "{broken_off:?}");
         assert!(pool.snapshots().unwrap().is_empty());
         assert_eq!(pool.capacity().unwrap().free, before, "nothing is left of it");
     }
-    let taken = pool.snapshot(&one, 0, &mut on).unwrap();
-    assert_eq!((taken.size, pool.snapshot(&one, 0, &mut on).unwrap()), (8 * MIB, taken.clone()));
+    let taken = pool.snapshot(&one, 8 * MIB, &mut on).unwrap();
+    assert_eq!((taken.size, pool.snapshot(&one, 8 * MIB, &mut on).unwrap()), (8 * MIB, taken.clone()));
     // What the volume may have to write elsewhere from now on is promised, or the copy has it.
     let after = pool.capacity().unwrap().free;
     assert!(before.saturating_sub(after) >= 7 * MIB, "{before} {after}");
@@ -329,9 +329,61 @@ fn a_snapshot_keeps_what_its_volume_had(kind: &str, size: u64, thin: bool, metho
     }
     assert!(pool.snapshots().unwrap().is_empty() && !snapshot.exists());
     assert!(matches!(pool.restore(&one, &volume("late")), Err(PoolError::NotFound { .. })));
-    assert!(matches!(pool.snapshot(&one, 0, &mut on), Err(PoolError::NotFound { .. })), "its volume is gone");
+    assert!(matches!(pool.snapshot(&one, 8 * MIB, &mut on), Err(PoolError::NotFound { .. })), "its volume is gone");
     assert_eq!(get(&restored.segments[0].path), 0x33);
     assert!(fs::read_dir(&directory).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with(".new-")));
+}
+
+/// The volume has just grown, and its snapshot is of the moment before.
+fn a_snapshot_ends_where_it_is_to(kind: &str, size: u64) {
+    if !can_run("mkfs.ext4") || !is_installed(&format!("mkfs.{kind}")) {
+        return;
+    }
+    let mounted = Mounted::new(kind, size);
+    let spec = PoolSpec::FileThin { directory: mounted.path().join("pool") };
+    let pool = drbdpool::claim(&spec, &identity("0")).unwrap();
+    pool.create(&volume("web"), 8 * MIB).unwrap();
+    let one: SnapshotName = "web_00@one".parse().unwrap();
+    assert!(matches!(pool.snapshot(&one, 0, &mut on), Err(PoolError::BadSize { .. })), "of nothing");
+    let taken = pool.snapshot(&one, 6 * MIB, &mut on).unwrap();
+    assert_eq!((taken.size, pool.device(&volume("web")).unwrap().size), (6 * MIB, 8 * MIB));
+    assert_eq!(pool.restore(&one, &volume("old")).unwrap().size, 6 * MIB);
+    assert_eq!(pool.resize(&volume("old"), 7 * MIB).unwrap().size, 7 * MIB);
+}
+
+#[test]
+fn a_snapshot_ends_where_it_is_to_on_ext4() {
+    a_snapshot_ends_where_it_is_to("ext4", 64 * MIB);
+}
+
+#[test]
+fn a_snapshot_ends_where_it_is_to_on_xfs() {
+    a_snapshot_ends_where_it_is_to("xfs", 512 * MIB);
+}
+
+/// The promises of the pool would allow it, and the writes to others' volumes there would fail.
+#[test]
+fn a_copy_that_would_fill_the_file_system_is_refused() {
+    if !can_run("mkfs.ext4") {
+        return;
+    }
+    let mounted = Mounted::new("ext4", 64 * MIB);
+    let spec = PoolSpec::FileThin { directory: mounted.path().join("pool") };
+    let pool = drbdpool::claim_with(&spec, &identity("0"), 4).unwrap();
+    let device = pool.create(&volume("web"), 40 * MIB).unwrap();
+    let file = File::options().write(true).open(&device.segments[0].path).unwrap();
+    let fill = |megabytes: std::ops::Range<u64>| {
+        megabytes.for_each(|at| file.write_all_at(&[0x11; 1 << 20], at * MIB).unwrap());
+        file.sync_all().unwrap();
+    };
+    fill(0..16);
+    let [one, two] = ["web_00@one", "web_00@two"].map(|name| name.parse::<SnapshotName>().unwrap());
+    pool.snapshot(&one, 40 * MIB, &mut on).unwrap();
+    fill(16..20);
+    let refused = pool.snapshot(&two, 40 * MIB, &mut on);
+    assert!(matches!(refused, Err(PoolError::NoSpace { wanted, .. }) if wanted >= 20 * MIB), "{refused:?}");
+    let refused = pool.restore(&one, &volume("old"));
+    assert!(matches!(refused, Err(PoolError::NoSpace { wanted, .. }) if wanted >= 16 * MIB), "{refused:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use drbdpool::{Condition, Pool, PoolError, SnapshotMethod, SnapshotName, Snapshots};
+use drbdpool::{Condition, Device, Pool, PoolError, SnapshotMethod, SnapshotName, Snapshots};
 use real::{Group, get, identity, on, put, run, skip_without_mapper, volume};
 
 const EXTENT: u64 = 4 << 20;
@@ -131,6 +131,15 @@ fn a_classic_snapshot_has_space_set_aside() {
     assert_eq!(pool.snapshot_method().unwrap(), SnapshotMethod::SetAside);
     let web = pool.create(&volume("web"), 4 * EXTENT).unwrap();
     put(&web, 0x11);
+    let tail = |device: &Device, byte: Option<u8>| {
+        let file = OpenOptions::new().read(true).write(true).open(&device.segments[0].path).unwrap();
+        byte.into_iter().for_each(|byte| file.write_all_at(&[byte; 4096], 3 * EXTENT).unwrap());
+        file.sync_all().unwrap();
+        let mut found = [0; 1];
+        file.read_exact_at(&mut found, 3 * EXTENT).unwrap();
+        found[0]
+    };
+    tail(&web, Some(0x55));
     let one: SnapshotName = "web_00@one".parse().unwrap();
     let before = pool.capacity().unwrap().free;
     let taken = pool.snapshot(&one, 2 * EXTENT, &mut on).unwrap();
@@ -140,7 +149,10 @@ fn a_classic_snapshot_has_space_set_aside() {
     assert_eq!((get(&taken), get(&web)), (0x11, 0x22));
     assert!(matches!(pool.remove(&volume("web")), Err(PoolError::HasSnapshots { snapshots, .. }) if snapshots == "one"));
     let restored = pool.restore(&one, &volume("copy")).unwrap();
-    assert_eq!((restored.size, restored.zeroed, get(&restored)), (4 * EXTENT, true, 0x11));
+    assert_eq!((restored.size, get(&restored), tail(&restored, None)), (4 * EXTENT, 0x11, 0x55));
+    // Its user knows it as a smaller one, that grew when the snapshot was taken.
+    pool.zero(&volume("copy"), 3 * EXTENT, &mut on).unwrap();
+    assert_eq!((get(&restored), tail(&restored, None)), (0x11, 0));
     put(&restored, 0x33);
     assert_eq!((pool.list().unwrap().len(), pool.snapshots().unwrap().len()), (2, 1));
 

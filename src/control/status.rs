@@ -13,7 +13,7 @@ use super::options;
 use crate::api::{self, Membership, Pending};
 use crate::cluster::{self, Cluster, FIRST_POOL, NodeState, Resource};
 use crate::engine::{self, ResourceStatus as EngineStatus};
-use crate::units::{Authority, DiskState, Name, NodeId, ResourceId, Role, VolumeId};
+use crate::units::{Authority, DiskState, Name, NodeId, Record, ResourceId, Role, VolumeId};
 
 /// What a node is asked by another for its status.
 #[derive(Debug, Serialize, Deserialize)]
@@ -171,11 +171,17 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
 }
 
 /// Whether a replica whose own metadata finds nothing wrong with it has missed something: a replica in sync says so, and it is in sync by no
-/// record that it knows itself.
+/// record that it knows itself, or only by one that came before.
 fn is_behind(resource: ResourceId, node: NodeId, reports: &Reports) -> bool {
-    let in_sync = reports.get(&node).and_then(|own| own.resources.get(&resource)).is_some_and(|own| own.in_sync);
+    let own = reports.get(&node).and_then(|own| own.resources.get(&resource));
+    let mine = own.filter(|own| own.in_sync).and_then(|own| own.record.as_ref());
+    let later = |record: &Record| {
+        // What follows is settled where one log decides. Else the two may have gone different ways.
+        let logged = |mine: &Record| record.authority == Authority::Majority && mine.number < record.number;
+        mine.is_none_or(|mine| logged(mine) || record.parent == Some(mine.id))
+    };
     let mut told = reports.values().filter_map(|report| report.resources.get(&resource)).filter(|status| status.in_sync);
-    !in_sync && told.any(|status| status.record.as_ref().is_some_and(|record| !record.in_sync.contains_key(&node)))
+    told.any(|status| status.record.as_ref().is_some_and(|record| !record.in_sync.contains_key(&node) && later(record)))
 }
 
 /// A resource's volumes.

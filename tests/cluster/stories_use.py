@@ -239,6 +239,7 @@ def a_node_is_disconnected_and_connected_again(scene):
     two.refuses("disconnect", "web", "nosuch", naming=["nosuch"])
     two.refuses("connect", "web", naming=["disconnected"])
     guest = connect(three.uri("web"))
+    wait_for("it is used there", lambda: cluster.replicas("web")[three.name]["clients"], 20)
     one.refuses("disconnect", "web", three.name, naming=["in use", three.name, "--force"])
     guest.shutdown()
     wait_for("nobody uses it there", lambda: cluster.replicas("web")[three.name]["clients"] == 0, 20)

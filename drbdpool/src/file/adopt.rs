@@ -6,7 +6,7 @@ use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags, StatxFlags, flock, makedev, renameat_with, statx};
 
 use super::FilePool;
 use crate::pool::BLOCK;
@@ -109,7 +109,7 @@ fn unfit(path: &Path, found: &Metadata, device: u64, directory: &Path) -> Option
             "its {bytes} bytes are no whole blocks of {BLOCK}; lengthen it with zeros first: 'truncate --size {whole} {shown}'"
         ));
     }
-    user(path).map(|user| format!("it is in use by {user}; close it first"))
+    user(found).map(|user| format!("it is in use by {user}; close it first"))
 }
 
 /// The file, open and locked.
@@ -122,25 +122,30 @@ fn locked(source: &Adoptable, path: &Path) -> Result<File, PoolError> {
     }
 }
 
-/// Who has a file open: a loop device, swap space, or a process, as far as the kernel tells.
-fn user(path: &Path) -> Option<String> {
-    let path = fs::canonicalize(path).ok()?;
+/// Who has a file open: a loop device, swap space, or a process, as far as the kernel tells. By whatever path: files are told apart by their
+/// numbers, which a bind mount does not change.
+fn user(file: &Metadata) -> Option<String> {
     let entries = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten();
     let backs = |device: &fs::DirEntry| {
         let backing = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
-        Path::new(backing.trim_end()) == path
+        is_same(Path::new(backing.trim_end()), file)
     };
     if let Some(device) = entries("/sys/block").find(backs) {
         return Some(format!("/dev/{}", device.file_name().to_string_lossy()));
     }
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    if swaps.lines().any(|line| line.split_whitespace().next().is_some_and(|swap| Path::new(swap) == path)) {
+    if swaps.lines().any(|line| line.split_whitespace().next().is_some_and(|swap| is_same(Path::new(swap), file))) {
         return Some("the kernel, as swap space".to_owned());
     }
     let numbers = entries("/proc").filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let opens =
-        |process: &u32| entries(&format!("/proc/{process}/fd")).any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path));
+    let opens = |process: &u32| entries(&format!("/proc/{process}/fd")).any(|fd| is_same(&fd.path(), file));
     numbers.into_iter().find(opens).map(|process| format!("process {process}"))
+}
+
+/// Whether a path leads to a file. Other machines and dead processes that serve a file system are not asked.
+fn is_same(path: &Path, file: &Metadata) -> bool {
+    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO);
+    found.is_ok_and(|found| (makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino) == (file.dev(), file.ino()))
 }
 
 /// Gives a file another name, which nobody has.

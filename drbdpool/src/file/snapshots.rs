@@ -13,10 +13,13 @@ use rustix::io::Errno;
 
 use super::{FilePool, UNFINISHED, allocate, lock};
 use crate::copy::copy;
-use crate::pool::BLOCK;
+use crate::pool::{BLOCK, round_up};
 use crate::{
     Condition, Device, DeviceKind, PoolError, Progress, Segment, Snapshot, SnapshotMethod, SnapshotName, Snapshots, VolumeName,
 };
+
+/// Which part of a file system a copy in a thin pool leaves free: the fiftieth.
+const LEFT_AFTER_COPY: u64 = 50;
 
 /// Whether the file system of a directory shares blocks between files: tried out.
 pub(super) fn shares_blocks(directory: &Path) -> bool {
@@ -39,13 +42,14 @@ impl Snapshots for FilePool {
         Ok(if self.shares_blocks { SnapshotMethod::Shared } else { SnapshotMethod::Copy })
     }
 
-    fn snapshot(&self, snapshot: &SnapshotName, _room: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError> {
+    fn snapshot(&self, snapshot: &SnapshotName, room: u64, progress: &mut Progress<'_>) -> Result<Device, PoolError> {
         let _changing = self.changing();
         let size = self.existing_size(snapshot.volume())?;
         let path = self.directory.join(snapshot.to_string());
         if !self.is_taken(&path)? {
-            self.check_free(size)?;
-            self.duplicate(&self.path(snapshot.volume()), &path, size, self.shares_blocks, progress)?;
+            let (size, from) = (size.min(round_up(room, BLOCK)?), self.path(snapshot.volume()));
+            self.check_copy(&from, size, self.shares_blocks)?;
+            self.duplicate(&from, &path, size, self.shares_blocks, progress)?;
         }
         self.sync()?;
         self.snapshot_device(&path)
@@ -89,8 +93,8 @@ impl Snapshots for FilePool {
             Some(size) if size == wanted => {}
             Some(size) => return Err(PoolError::Exists { volume: volume.to_string(), size, wanted }),
             None => {
-                self.check_free(wanted)?;
                 let clone = self.shares_blocks && self.spec.is_thin();
+                self.check_copy(&from, wanted, clone)?;
                 self.duplicate(&from, &self.path(volume), wanted, clone, &mut |_, _| ControlFlow::Continue(()))?;
             }
         }
@@ -111,7 +115,21 @@ impl FilePool {
         Ok(owed)
     }
 
-    /// Makes a file that has what another has; it has its name only when it is whole.
+    /// Refuses what does not fit. A copy in a thin pool is written at once, so that it has to fit into what is free besides what may be
+    /// promised; and where all was filled, the writes to others' volumes would fail.
+    fn check_copy(&self, from: &Path, size: u64, clone: bool) -> Result<(), PoolError> {
+        self.check_free(size)?;
+        if clone || !self.spec.is_thin() {
+            return Ok(());
+        }
+        let wanted = fs::metadata(from).map_err(PoolError::io("examine", from)).map(|file| blocks_of(&file))?.min(size);
+        let space = rustix::fs::fstatvfs(&self.handle).map_err(PoolError::io("examine", &self.directory))?;
+        let left = space.f_blocks / LEFT_AFTER_COPY;
+        let free = space.f_bavail.saturating_sub(left).saturating_mul(space.f_frsize);
+        if wanted > free { Err(self.no_space(wanted, free)) } else { Ok(()) }
+    }
+
+    /// Makes a file that has what another has, up to `size`; it has its name only when it is whole.
     fn duplicate(&self, from: &Path, to: &Path, size: u64, clone: bool, progress: &mut Progress<'_>) -> Result<(), PoolError> {
         let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let unfinished = self.directory.join(format!("{UNFINISHED}{name}"));
@@ -131,7 +149,7 @@ impl FilePool {
                 allocate::avoid_copy_on_write(&file);
             }
             return match rustix::fs::ioctl_ficlone(&file, &source) {
-                Ok(()) => file.sync_all().map_err(PoolError::io("flush", to)),
+                Ok(()) => file.set_len(size).and_then(|()| file.sync_all()).map_err(PoolError::io("flush", to)),
                 Err(Errno::NOSPC | Errno::DQUOT) => Err(self.no_space(size, self.free()?)),
                 Err(error) => Err(PoolError::io("clone into", to)(error)),
             };

@@ -132,8 +132,8 @@ impl LvmPool {
         let copied = zeroed.and_then(|_| copy(&from, &to, source.size, &mut |_, _| ControlFlow::Continue(()))).map(drop);
         copied.map_err(PoolError::io("copy into", &path))?;
         let name = self.full_name(lv);
-        let (done, before) = (tags::zeroed_to(lv.size), tags::zeroed_to(0));
-        self.change("lvchange", &["--addtag", &done, "--deltag", &before, "--deltag", tags::RESTORING, "--", &name])
+        // It does not count as zeroed: behind what its user makes of it may be what came to the old volume while that grew.
+        self.change("lvchange", &["--deltag", tags::RESTORING, "--", &name])
     }
 
     /// The snapshot's device, active.
