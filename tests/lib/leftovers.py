@@ -92,10 +92,31 @@ def volume_groups():
     """The volume groups whose names have our prefix."""
     if not shutil.which("vgs"):
         return []
-    # A story may have one of them locked.
-    command = ["vgs", "--quiet", "--nolocking", "--noheadings", "-o", "vg_name"]
-    listing = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LVM_SUPPRESS_FD_WARNINGS": "1"})
+    # A story may have one of them locked; and whoever opens a loop device waits for those who serve its file.
+    looked_at = ", ".join(f'"a|^{device}$|"' for device in served_loops())
+    filters = f'devices {{ filter=[{looked_at + ", " if looked_at else ""}"r|.*|"] }}'
+    command = ["vgs", "--quiet", "--nolocking", "--noheadings", "-o", "vg_name", "--config", filters]
+    environment = {**os.environ, "LVM_SUPPRESS_FD_WARNINGS": "1"}
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    except subprocess.TimeoutExpired:
+        return []
     return [name for name in listing.stdout.split() if name.startswith(PREFIX)]
+
+
+def served_loops():
+    """The loop devices whose files are in some run's folder, and not on a file system that a process serves, which may be dead."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    fuse = [f"{mount[1]}/" for mount in mounts if mount[2].startswith("fuse")]
+    loops = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            file = path.read_text().strip()
+        except OSError:
+            continue
+        if file.startswith(f"{TEMP}/{PREFIX}") and not any(file.startswith(point) for point in fuse):
+            loops.append(f"/dev/{path.parts[3]}")
+    return loops
 
 
 def loop_devices(folder):
