@@ -1,7 +1,5 @@
 //! Nodes that an operator keeps from talking to the others about a resource.
 
-use std::collections::BTreeSet;
-
 use crate::cluster::{Applied, Cluster, Refusal};
 use crate::units::Name;
 
@@ -21,7 +19,7 @@ impl Cluster {
         let disconnected = &mut self.resource_mut(id).disconnected;
         let any = match at {
             Some(at) => disconnected.remove(&at),
-            None => !std::mem::replace(disconnected, BTreeSet::new()).is_empty(),
+            None => !std::mem::take(disconnected).is_empty(),
         };
         if any { Ok(Applied::Done) } else { Err(Refusal::NotDisconnected(name.to_string())) }
     }
