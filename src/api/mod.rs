@@ -43,8 +43,8 @@ pub use docker::{AddDockerVolume, DockerSettings, DockerVolume, ListDockerVolume
 pub use error::{ApiError, Code};
 pub use nodes::{AddNode, HowtoJoin, JoinTicket, ListNodes, Membership, Node, RemoveNode};
 pub use operate::{
-    Connect, Disconnect, Invalidate, ReplaceDisk, ScheduleVerify, SteerResync, Verify, VerifyResource, VerifySchedule,
-    VerifyState,
+    Connect, Demote, Disconnect, Invalidate, Promote, ReplaceDisk, ScheduleVerify, SteerResync, Verify, VerifyResource,
+    VerifySchedule, VerifyState,
 };
 pub use operations::{OPERATIONS, Operation, Promise, Service, routes};
 pub use options::{EffectiveOptions, ListOptions, OnNoQuorum, OptionName, OptionValues, Options, Quorum, SetOptions};

@@ -84,6 +84,28 @@ pub struct SteerResync {
     pub pause: bool,
 }
 
+/// Makes a node primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promote {
+    /// The resource.
+    pub resource: Name,
+    /// The node; the one that is asked when absent.
+    #[serde(default)]
+    pub node: Option<Name>,
+    /// With what its replica has, though others had more that cannot be reached: that is lost.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Has the primary give up the role, which nobody uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Demote {
+    /// The resource.
+    pub resource: Name,
+}
+
 /// Keeps a node from talking to the others about a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

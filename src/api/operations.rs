@@ -147,6 +147,10 @@ operation_table! {
     POST "/v1/assignments/discard-my-data" discard_my_data(DiscardMyData) -> Done;
     /// Pauses resyncs of a resource, or lets them go on.
     POST "/v1/resources/resync" steer_resync(SteerResync) -> Done;
+    /// Makes a node primary.
+    POST "/v1/resources/promote" promote(Promote) -> Done;
+    /// Has the primary give up the role.
+    POST "/v1/resources/demote" demote(Demote) -> Done;
     /// Keeps a node from talking to the others about a resource.
     POST "/v1/resources/disconnect" disconnect(Disconnect) -> Done;
     /// Lets nodes talk to the others about a resource again.

@@ -87,6 +87,14 @@ fn one(resource: &ResourceStatus, pace: &Pace, colours: bool) -> String {
         out.push('\n');
     }
     out.extend(resource.volumes.iter().filter_map(growing));
+    let old = |replica: &ReplicaStatus| matches!(replica.disk, Some(DiskState::Outdated | DiskState::Inconsistent));
+    if state == ResourceState::NoData && resource.replicas.iter().any(|r| !r.online) && resource.replicas.iter().any(old) {
+        out += &format!(
+            "  start the nodes that are offline; if they are lost for good, `blkrep promote {} NODE --force` goes on with what NODE has, and what only \
+             they have is lost\n",
+            resource.name
+        );
+    }
     if state == ResourceState::SplitBrain {
         out += &format!(
             "  each side has written something that the other lacks: `blkrep discard-my-data {} NODE` ends it, and what only that node has is lost\n",

@@ -241,3 +241,16 @@ fn a_split_brain_is_told_with_its_way_out() {
     cluster.resources[0].replicas[0].peers = vec![peer(Connection::Connected)];
     assert!(!status(&cluster, &Pace::default(), false).contains("discard-my-data"));
 }
+
+/// Whoever has an old replica only is told how the others come back, and how it goes on without them.
+#[test]
+fn lost_data_is_told_with_its_way_out() {
+    let mut cluster = cluster();
+    let replicas = &mut cluster.resources[0].replicas;
+    (replicas[0].online, replicas[0].disk, replicas[0].role) = (false, None, None);
+    replicas[1].disk = Some(DiskState::Outdated);
+    let text = status(&cluster, &Pace::default(), false);
+    assert!(text.contains("web  no-data") && text.contains("`blkrep promote web NODE --force`"), "{text}");
+    cluster.resources[0].replicas[1].disk = Some(DiskState::UpToDate);
+    assert!(!status(&cluster, &Pace::default(), false).contains("--force"));
+}

@@ -47,6 +47,7 @@ pub mod node;
 pub mod operate;
 pub mod options;
 mod pools;
+pub mod promote;
 pub mod reconciler;
 pub mod removal;
 #[cfg(test)]

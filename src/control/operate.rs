@@ -27,6 +27,8 @@ pub(super) enum Wanted {
     Verify { repair: bool },
     StopVerify,
     DiscardMyData,
+    Promote { force: bool },
+    Demote,
 }
 
 /// What came of it.
@@ -55,7 +57,7 @@ pub async fn verify(node: &Arc<Node>, asked: VerifyResource) -> Result<Done, Api
             "node '{name}' compares the other replicas with its own; `blkrep status {}` shows how far it is",
             resource.name
         ),
-        Wanted::StopVerify | Wanted::DiscardMyData => format!("node '{name}' compares no more"),
+        _ => format!("node '{name}' compares no more"),
     };
     Ok(Done { notes: vec![note] })
 }
@@ -123,6 +125,8 @@ async fn run(node: &Arc<Node>, errand: Errand) -> Result<Outcome, ApiError> {
         Wanted::Verify { repair } => Operation::Verify { repair },
         Wanted::StopVerify => Operation::StopVerify,
         Wanted::DiscardMyData => Operation::DiscardMyData,
+        Wanted::Promote { force } => Operation::Promote { force },
+        Wanted::Demote => Operation::Demote,
     };
     match node.plane.operate(errand.resource, operation).await {
         Ok(()) => Ok(Outcome::Begun),

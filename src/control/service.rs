@@ -9,17 +9,19 @@ use super::join::Doorkeeper;
 use super::node::{Node, PATIENCE};
 use super::status;
 use super::unused::{Part, Unused};
-use super::{attachments, connections, docker, local, operate, options, removal, replace, snapshots, split_brain, verifies};
+use super::{
+    attachments, connections, docker, local, operate, options, promote, removal, replace, snapshots, split_brain, verifies,
+};
 use crate::api::{
     AddDockerVolume, AddNode, AddPool, AddResource, AddSnapshot, AddVolume, AddedVolume, AdoptVolume, ApiError, AskStatus,
-    AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, Connect, DefaultPool, DeployResource,
-    Detach, DiscardMyData, Disconnect, DockerVolume, Done, FreeSpace, HowtoJoin, Invalidate, JoinTicket, ListAssignments,
-    ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources, ListSchedules,
-    ListSnapshots, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise, Relative,
-    RemoveNode, RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume, ResizedVolume, Resource,
-    ResourceStatus, RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, ScheduleVerify, Service, SetOptions, Shutdown,
-    Snapshot, SnapshotSchedule, SteerResync, TakenSnapshot, UnassignResource, UndeployResource, Unmount, VerifyResource, Volume,
-    state,
+    AssignResource, Assignment, Attach, Attachment, CloneResource, ClusterStatus, Code, Connect, DefaultPool, Demote,
+    DeployResource, Detach, DiscardMyData, Disconnect, DockerVolume, Done, FreeSpace, HowtoJoin, Invalidate, JoinTicket,
+    ListAssignments, ListAttachments, ListDockerVolumes, ListFreeSpace, ListNodes, ListOptions, ListPools, ListResources,
+    ListSchedules, ListSnapshots, ListVolumes, Mount, Mounted, NodePool, OptionValues, Options, Ping, Placement, Pong, Promise,
+    Promote, Relative, RemoveNode, RemovePool, RemoveResource, RemoveSnapshot, RemoveVolume, ReplaceDisk, ResizeVolume,
+    ResizedVolume, Resource, ResourceStatus, RestoreSnapshot, RollbackSnapshot, ScheduleSnapshots, ScheduleVerify, Service,
+    SetOptions, Shutdown, Snapshot, SnapshotSchedule, SteerResync, TakenSnapshot, UnassignResource, UndeployResource, Unmount,
+    VerifyResource, Volume, state,
 };
 use crate::cluster::{
     Applied, Cluster, Command, DeployCount, NodeState, Placement as Place, Resource as Modelled, largest_volume,
@@ -365,6 +367,14 @@ impl Service for Operations {
             self.propose(Command::PauseResync { resource, node, pause }).await?;
             Ok(Done::default())
         })
+    }
+
+    fn promote(&self, asked: Promote) -> Promise<'_, Done> {
+        Box::pin(promote::promote(&self.node, asked))
+    }
+
+    fn demote(&self, asked: Demote) -> Promise<'_, Done> {
+        Box::pin(promote::demote(&self.node, asked))
     }
 
     fn disconnect(&self, asked: Disconnect) -> Promise<'_, Done> {

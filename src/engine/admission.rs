@@ -187,13 +187,14 @@ impl Engine {
         }
     }
 
-    /// Target: all was handed over; store it and say so.
+    /// Target: all was handed over; store it and say so. Of whom the primary has no base there is none: what this node noted of it before may
+    /// be of a line that was given up (rule M9).
     pub(super) fn admit(&mut self, peer: usize, id: u64, bases: &[(NodeId, RecordPoint)]) {
+        let primary = self.peers[peer].node;
         let Some(store) = &mut self.store else { return };
-        for slot in &mut store.superblock.peers {
-            if let Some((_, base)) = bases.iter().find(|(node, _)| *node == slot.node) {
-                slot.base = Some((base.number, base.id));
-            }
+        for slot in store.superblock.peers.iter_mut().filter(|slot| slot.node != primary) {
+            let base = bases.iter().find(|(node, _)| *node == slot.node);
+            slot.base = base.map(|(_, base)| (base.number, base.id));
         }
         if mutated(Mutant::AdmitUnstored) {
             self.send(peer, Message::AdmitStored { id });

@@ -22,6 +22,7 @@ use super::mutant::{Mutant, mutated};
 use super::ops::{Op, Ops};
 use super::peer::Peer;
 use super::peerset::{PEERS_MAX, PeerSet};
+use super::promote::Promoting;
 use super::reign::Reign;
 use super::reshape::Reshape;
 use super::settings::{Identity, Settings};
@@ -94,6 +95,8 @@ pub struct Engine {
     pub(super) asked_somebody: bool,
     /// What this node has is to be discarded for what a peer has; and a peer that discards what it has for this node's.
     pub(super) discarding: Option<Discarding>,
+    /// An operator wants the role for this node.
+    pub(super) promoting: Option<Promoting>,
     pub(super) kept_for: Option<usize>,
     /// What the sides of a split brain have told each other.
     pub(super) sides: Option<Sides>,
@@ -176,6 +179,7 @@ impl Engine {
             own_grant_due: None,
             asked_somebody: false,
             discarding: None,
+            promoting: None,
             kept_for: None,
             sides: None,
             own_stored: None,

@@ -18,6 +18,7 @@ struct Stage {
     flushes: (bool, usize),
     changing: bool,
     verifying: bool,
+    promoting: bool,
     /// Whether there is a hold, and whether it lets no write begin.
     held: (bool, bool),
     starved: bool,
@@ -50,6 +51,7 @@ impl Engine {
             flushes: reign.map_or((false, 0), |r| (r.flushes.wanted, r.flushes.waiting.len())),
             changing: self.change.is_some(),
             verifying: self.is_verifying(),
+            promoting: self.is_promoting(),
             held: (self.has_hold(), self.holds_writes()),
             starved: self.starved_since.is_some(),
             hot: self.store.as_ref().map_or(0, |s| s.activity.hot()),
@@ -71,6 +73,7 @@ impl Engine {
             self.consider_promotion();
             self.consider_forward();
         }
+        self.consider_promoting();
         self.consider_hold();
         self.consider_verify();
         self.consider_change(links);

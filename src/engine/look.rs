@@ -96,6 +96,7 @@ impl Engine {
             later(self.asked_elsewhere).filter(|_| !self.wanting.is_empty() || !self.clients.is_empty()),
             later(self.barred_due()),
             later(self.io_fails_from()),
+            self.promoting_due(),
             self.reign.as_ref().and_then(|reign| reign.guests.lost_due(self.now)),
             later(self.forward_due()),
             later(self.visitors.values().map(|visitor| visitor.until).min()),

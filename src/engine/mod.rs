@@ -73,6 +73,7 @@
 //! | | `change` | the one change that is under way |
 //! | | `latch` | noting that writing has begun |
 //! | becoming primary, and ceasing | `promotion` | who may, when, and why not |
+//! | | `promote` | at an operator's word, by force, too |
 //! | | `takeover` | a reign from its first moment to its last |
 //! | | `reign` | what a primary owns |
 //! | | `stop` | a clean end |
@@ -147,6 +148,7 @@ mod order;
 mod peer;
 mod peerset;
 mod prefix;
+mod promote;
 mod promotion;
 mod reader;
 mod reign;

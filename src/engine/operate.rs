@@ -22,6 +22,14 @@ pub enum Operation {
     },
     /// Discard what this node has had to itself since a split brain, and have the other side bring it up to date (rule Q4).
     DiscardMyData,
+    /// Become primary, and keep the role for as long as somebody uses the resource; with `force` also with a replica that is not up to date,
+    /// when none that is can be reached (rule M9).
+    Promote {
+        /// With whatever is here.
+        force: bool,
+    },
+    /// Give up the role, which nobody uses.
+    Demote,
     /// Compare no more. What was found until then stays in the status.
     StopVerify,
 }
@@ -44,6 +52,8 @@ impl Engine {
         match operation {
             Operation::Verify { repair } => self.verify(id, repair),
             Operation::DiscardMyData => self.discard_my_data(id),
+            Operation::Promote { force } => self.promote(id, force),
+            Operation::Demote => self.demote(id),
             Operation::StopVerify => self.stop_verify(id),
         }
     }

@@ -36,7 +36,7 @@ impl Engine {
         if self.stopping != Stopping::No {
             return;
         }
-        let needed = self.is_role_wanted() || self.has_hold() || self.is_verifying();
+        let needed = self.is_role_wanted() || self.has_hold() || self.is_verifying() || self.is_promoting();
         let idle = self.ops.disk_is_idle() || mutated(Mutant::PromoteUndrained);
         if self.change.is_some() || self.is_discarding() || !(needed || self.has_sync_duty()) || !idle {
             // What was submitted under an older reign is drained first (rule F4): nothing of it may land on top of the new one's data.
@@ -46,7 +46,7 @@ impl Engine {
             // It may be Inconsistent on disk as yet (rule R4): if it were the only member then and crashed, nobody could be promoted.
             return;
         }
-        match self.promotable() {
+        match self.forced().map_or_else(|| self.promotable(), Ok) {
             Ok(in_sync) => {
                 let Some(record) = &self.record else { return };
                 let mut next = record.next(self.ids.record());

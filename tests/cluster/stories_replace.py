@@ -158,3 +158,40 @@ def stays_behind(cluster, home, other):
         states = {name: replica["disk"] for name, replica in cluster.replicas("web", home).items()}
         check(states[home.name] == "UpToDate" and states[other.name] != "UpToDate", "one is behind", states)
         time.sleep(0.2)
+
+
+@story(minutes=4, idle=True)
+def an_old_replica_goes_on_by_force(scene):
+    """The only node that has everything is lost. Another one goes on with what it has, when it is told to by force, and not before; the third one
+    and the lost one, when it is back, get exactly that."""
+    cluster = scene.closes(Cluster(scene, 3)).form()
+    one, two, three = cluster.nodes
+    cluster.add_volume("web", "32MiB", replicas=3)
+    old = oracle.Oracle(32 * MIB // oracle.BLOCK, seed=51)
+    oracle.fill(old, one.uri("web"))
+    wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
+    for node in (two, three):
+        one.blkrep("disconnect", "web", node.name)
+    newer = oracle.Oracle(32 * MIB // oracle.BLOCK, seed=52)
+    oracle.fill(newer, one.uri("web"), share=0.4)
+    wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
+    two.refuses("promote", "web", two.name, "--force", "-q", naming=[one.name, "newer"])
+    two.refuses("promote", "web", two.name, naming=["promote"])
+    one.kill()
+    two.blkrep("connect", "web", two.name)
+    told = wait_for("there is no data", lambda: "no-data" in (text := two.blkrep("status", "web")) and text, 60)
+    check("promote web NODE --force" in told, "the status tells the way out", told)
+    wait_for("it goes on by force", lambda: two.run("promote", "web", two.name, "--force", "-q").returncode == 0, 60)
+    oracle.verify(old, two.uri("web"))
+    oracle.fill(old, two.uri("web"), share=0.2)
+    two.blkrep("connect", "web")
+    cluster.wait_up_to_date("web", 2)
+    one.start()
+    cluster.wait_up_to_date("web", 3)
+    oracle.verify(old, one.uri("web"))
+    wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
+    cluster.check_identical("web")
+    two.blkrep("promote", "web", one.name)
+    check(cluster.wait_primary("web") == one.name, "the role is where it was sent", cluster.resource("web"))
+    one.blkrep("demote", "web")
+    wait_for("it is given up", lambda: cluster.resource("web")["primary"] is None, 20)

@@ -1,13 +1,49 @@
-//! The verbs that part a node from the others, and let it come back.
+//! The verbs of roles and connections: who is primary, and who talks to whom.
 
-use crate::api::{Connect, Disconnect, Service};
+use crate::api::{Connect, Demote, Disconnect, Promote, Service};
 use crate::cli::exit::Failure;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
 use crate::cli::spec::{Arg, Category, Example, Runtime, Takes, Verb};
+use crate::units::Name;
 
 /// The verbs.
-pub(super) const VERBS: &[Verb] = &[DISCONNECT, CONNECT];
+pub(super) const VERBS: &[Verb] = &[PROMOTE, DEMOTE, DISCONNECT, CONNECT];
+
+const PROMOTE: Verb = Verb {
+    name: "promote",
+    aliases: &["primary"],
+    category: Category::Replicas,
+    short: "Make a node primary",
+    long: "Nobody needs it to use a volume: whoever opens it has a node made primary, the best one. The node keeps the role for a moment, and \
+           then for as long as it is used. With --force a node whose replica is not up to date goes on with what it has, when the nodes that \
+           have more are lost for good: what only they have is lost, also when they come back, for they get everything from this one then. \
+           Make sure that they are off: one that goes on unseen serves its clients until it hears of this. Refused while a node \
+           answers that has more.",
+    args: &[&[
+        Arg::place("resource", Takes::Resource, "The resource"),
+        Arg::optional_place("node", Takes::Node, "The node [default: this one]"),
+        Arg::flag("force", None, "Also with a replica that is not up to date"),
+    ]],
+    examples: &[
+        Example { line: "promote web beta", does: "Make beta primary" },
+        Example { line: "promote web beta --force", does: "Go on with what beta has; the nodes that had more are lost" },
+    ],
+    runtime: Runtime::Small,
+    run: |session, given| Box::pin(promote(session, given)),
+};
+
+const DEMOTE: Verb = Verb {
+    name: "demote",
+    aliases: &["secondary"],
+    category: Category::Replicas,
+    short: "Have the primary give up the role",
+    long: "A primary that nobody uses does so by itself after a moment. Refused while somebody does.",
+    args: &[&[Arg::place("resource", Takes::Resource, "The resource")]],
+    examples: &[Example { line: "demote web", does: "Have the primary of web give up the role" }],
+    runtime: Runtime::Small,
+    run: |session, given| Box::pin(demote(session, given)),
+};
 
 const DISCONNECT: Verb = Verb {
     name: "disconnect",
@@ -44,6 +80,23 @@ const CONNECT: Verb = Verb {
     runtime: Runtime::Small,
     run: |session, given| Box::pin(connect(session, given)),
 };
+
+async fn promote(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let (resource, node, force): (Name, Option<Name>, bool) = (given.one("resource"), given.maybe("node"), given.flag("force"));
+    if force {
+        let at = node.as_ref().map_or("this node", Name::as_str);
+        session.confirm(format!(
+            "You are going to go on with what the replica of {resource} on {at} has.\nWhat only other nodes have is lost, also when they return."
+        ))?;
+    }
+    let done = session.client.promote(Promote { resource, node, force }).await?;
+    session.output.done(&done, &done.notes)
+}
+
+async fn demote(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
+    let done = session.client.demote(Demote { resource: given.one("resource") }).await?;
+    session.output.done(&done, &done.notes)
+}
 
 async fn disconnect(session: &Session<'_>, given: Given<'_>) -> Result<(), Failure> {
     let request = Disconnect { resource: given.one("resource"), node: given.one("node"), force: given.flag("force") };

@@ -9,6 +9,7 @@ mod forwards;
 mod holds;
 mod no_quorum;
 mod peers;
+mod promotes;
 mod reigns;
 mod targets;
 mod verify;
