@@ -99,6 +99,9 @@ impl Engine {
             Ok(())
         } else if self.stopping != Stopping::No {
             Err(OperateError::ShuttingDown)
+        } else if until <= self.now && self.change.is_some() {
+            let why = "no authority has answered yet; it may still be granted: `blkrep status` shows whether it was";
+            Err(OperateError::NoData(why.to_owned()))
         } else if until <= self.now {
             Err(self.why_not_primary())
         } else {
