@@ -24,7 +24,16 @@ pub async fn promote(node: &Arc<Node>, asked: Promote) -> Result<Done, ApiError>
     if force {
         refuse_better(&model, resource, &reports, at)?;
     }
-    let outcome = operate::send(node, at, Errand { resource: resource.id, wanted: Wanted::Promote { force } }).await?;
+    let way_out = |error: ApiError| {
+        match error.code {
+        Code::NoData if !force => error.hint(format_args!(
+            "start the nodes that are offline (`blkrep status {name}`); --force goes on with what it has when those that have more are lost for good"
+        )),
+        _ => error,
+    }
+    };
+    let errand = Errand { resource: resource.id, wanted: Wanted::Promote { force } };
+    let outcome = operate::send(node, at, errand).await.map_err(way_out)?;
     if let Outcome::Elsewhere(primary) = outcome {
         let message = format!("node '{}' is primary for '{name}'", model.node_name(primary));
         return Err(ApiError::new(Code::InUse, message).hint(format_args!("`blkrep demote {name}`, when nobody uses it")));

@@ -176,7 +176,7 @@ def an_old_replica_goes_on_by_force(scene):
     oracle.fill(newer, one.uri("web"), share=0.4)
     wait_for("nobody uses it", lambda: cluster.resource("web")["primary"] is None, 20)
     two.refuses("promote", "web", two.name, "--force", "-q", naming=[one.name, "newer"])
-    two.refuses("promote", "web", two.name, naming=["promote"])
+    two.refuses("promote", "web", two.name, naming=["not in sync", "--force"])
     one.kill()
     two.blkrep("connect", "web", two.name)
     told = wait_for("there is no data", lambda: "no-data" in (text := two.blkrep("status", "web")) and text, 60)
