@@ -149,7 +149,8 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
     let replicas = resource.assignments.iter().filter_map(|(node, assignment)| {
         let name = model.nodes.get(node)?.name.clone();
         let told = replica(model, resource, *node, name, assignment, reports.get(node));
-        let behind = told.disk == Some(DiskState::UpToDate) && is_behind(resource.id, *node, reports);
+        let behind =
+            told.disk == Some(DiskState::UpToDate) && (is_left_out(resource, *node) || is_behind(resource.id, *node, reports));
         Some(if behind { api::ReplicaStatus { disk: Some(DiskState::Outdated), ..told } } else { told })
     });
     api::ResourceStatus {
@@ -170,15 +171,20 @@ pub fn resource(model: &Cluster, resource: &Resource, reports: &Reports) -> api:
     }
 }
 
+/// Whether the record of the cluster's log, where that decides, does not have a node's replica in sync: also if nobody is there to say so.
+fn is_left_out(resource: &Resource, node: NodeId) -> bool {
+    let logged = resource.record.as_ref().filter(|record| record.authority == Authority::Majority);
+    logged.is_some_and(|record| !record.in_sync.contains_key(&node))
+}
+
 /// Whether a replica whose own metadata finds nothing wrong with it has missed something: a replica in sync says so, and it is in sync by no
 /// record that it knows itself, or only by one that came before.
 fn is_behind(resource: ResourceId, node: NodeId, reports: &Reports) -> bool {
     let own = reports.get(&node).and_then(|own| own.resources.get(&resource));
     let mine = own.filter(|own| own.in_sync).and_then(|own| own.record.as_ref());
     let later = |record: &Record| {
-        // What follows is settled where one log decides. Else the two may have gone different ways.
-        let logged = |mine: &Record| record.authority == Authority::Majority && mine.number < record.number;
-        mine.is_none_or(|mine| logged(mine) || record.parent == Some(mine.id))
+        // Others may have gone a different way where no log decides.
+        mine.is_none_or(|mine| record.parent == Some(mine.id))
     };
     let mut told = reports.values().filter_map(|report| report.resources.get(&resource)).filter(|status| status.in_sync);
     told.any(|status| status.record.as_ref().is_some_and(|record| !record.in_sync.contains_key(&node) && later(record)))
